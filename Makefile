@@ -1,0 +1,46 @@
+# Everything runs in an environment of its own; the first command that needs it makes it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+JOBS   ?= 2
+
+.PHONY: run install test test-fast check format smollm2 test-real docs picture clean
+
+run: $(VENV)/.installed
+	@$(BIN)/workbench run
+
+install: $(VENV)/.installed
+
+# torch comes first and alone: constraints.txt pins it, and pip then keeps that build for everything else.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Two groups: what can share the machine, in parallel; what starts engines and terminals, alone.
+test: $(VENV)/.installed
+	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real" tests
+	$(ENV) $(BIN)/python -m pytest -m "serial and not real" tests
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(ENV) $(BIN)/python -m pytest tests/test_walls.py
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+smollm2: $(VENV)/.installed
+	$(BIN)/workbench fetch smollm2
+
+# make test-real GSM8K=/path/to/train.jsonl
+test-real: smollm2
+	$(ENV) GSM8K="$(GSM8K)" $(BIN)/python -m pytest -m real tests
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

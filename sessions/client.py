@@ -1,0 +1,193 @@
+"""Attaching to an engine: a stream of messages in, commands with awaited answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from sessions.commands import Command
+from sessions.errors import EngineUnreachable, MalformedFrame, Refused, VersionMismatch
+from sessions.wire import (
+    LINE_LIMIT,
+    PROTOCOL,
+    Answer,
+    Complaint,
+    Hello,
+    ToClient,
+    Welcome,
+    decode_to_client,
+    encode,
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class _Waiting:
+    """A command whose answers are still coming."""
+
+    first: asyncio.Future[Answer]
+    final: asyncio.Future[Answer]
+    pages: list[str] = field(default_factory=list)
+
+
+class Client:
+    """A connection to one engine.
+
+    Use it as a context manager and iterate over :meth:`messages`, from one task; :meth:`send` may be awaited from
+    others meanwhile.
+
+    :param path: of the engine's socket.
+    :param name: what the engine shows others of this client.
+    :raises EngineUnreachable: on entering, if nobody answers there.
+    """
+
+    def __init__(
+        self, path: str, name: str, *, rate: float = 4.0, read_only: bool = False, protocol: int = PROTOCOL
+    ) -> None:
+        self.path = path
+        self._hello = Hello(protocol=protocol, client=name, rate=rate, read_only=read_only, terminal=_terminal())
+        self._waiting: dict[str, _Waiting] = {}
+        self.welcome: Welcome | None = None
+
+    async def __aenter__(self) -> Client:
+        try:
+            self._reader, self._writer = await asyncio.open_unix_connection(self.path, limit=LINE_LIMIT)
+            self._writer.write(encode(self._hello))
+            first = await asyncio.wait_for(self._receive(), 10)
+        except (OSError, TimeoutError) as error:
+            raise EngineUnreachable(f"no engine answers on {self.path} ({error or 'time out'})") from None
+        if isinstance(first, Complaint):
+            raise EngineUnreachable(first.text)
+        if not isinstance(first, Welcome):
+            raise EngineUnreachable(f"{self.path}: something else than an engine answers there")
+        self.welcome = first
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._abandon("the connection was closed")
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def messages(self) -> AsyncIterator[ToClient]:
+        """Everything the engine sends, answers included, until it closes the connection.
+
+        :raises EngineUnreachable: when it does.
+        :raises VersionMismatch: if it speaks another version; ``status`` and ``stop`` still work.
+        """
+        while True:
+            try:
+                message = await self._receive()
+            except (OSError, EngineUnreachable) as error:
+                self._abandon("the engine closed the connection")
+                raise EngineUnreachable(f"the engine closed the connection ({error})") from None
+            if isinstance(message, Answer):
+                self._settle(message)
+            yield message
+            if isinstance(message, Complaint) and message.code == "version":
+                raise VersionMismatch(message.text)
+
+    async def _receive(self) -> ToClient:
+        try:
+            line = await self._reader.readline()
+        except ValueError:
+            raise MalformedFrame(f"the engine sent a line over {LINE_LIMIT} bytes") from None
+        if not line.endswith(b"\n"):
+            raise EngineUnreachable("end of stream")
+        return decode_to_client(line)
+
+    def _settle(self, answer: Answer) -> None:
+        waiting = self._waiting.get(answer.id)
+        if waiting is None:
+            return
+        if answer.pages > 1:
+            waiting.pages.append(answer.data)
+            if answer.page + 1 < answer.pages:
+                return
+            answer = msgspec.structs.replace(answer, data="".join(waiting.pages), page=0, pages=1)
+        if not waiting.first.done():
+            waiting.first.set_result(answer)
+        if answer.status != "accepted":
+            del self._waiting[answer.id]
+            if not waiting.final.done():
+                waiting.final.set_result(answer)
+
+    def _abandon(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for entry in waiting.values():
+            for future in (entry.first, entry.final):
+                if not future.done():
+                    future.set_exception(EngineUnreachable(why))
+                    future.exception()  # marked as seen: whoever awaits it still gets it
+
+    def _post(self, command: Command) -> _Waiting:
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting[command.id] = _Waiting(loop.create_future(), loop.create_future())
+        self._writer.write(encode(command))
+        return waiting
+
+    async def send(self, command: Command) -> Answer:
+        """Send a command and return its first answer: accepted, applied, rejected or data.
+
+        :raises EngineUnreachable: if the connection ends before the answer.
+        """
+        return await asyncio.shield(self._post(command).first)
+
+    async def send_and_wait(self, command: Command) -> Answer:
+        """Send a command and return its last answer: applied, rejected or data."""
+        return await asyncio.shield(self._post(command).final)
+
+    async def query(self, command: Command, kind: type[_T]) -> _T:
+        """The data of a query, decoded.
+
+        :raises Refused: if the engine rejected it.
+        """
+        answer = await self.send_and_wait(command)
+        if answer.status == "rejected":
+            raise Refused(answer.text)
+        return msgspec.json.decode(answer.data, type=kind)
+
+    async def query_json(self, command: Command) -> Any:
+        """The data of a query as plain objects."""
+        return await self.query(command, object)
+
+
+@contextlib.asynccontextmanager
+async def attached(path: str, name: str, **options: Any) -> AsyncIterator[Client]:
+    """A client whose messages are read and dropped in the background: for scripts that only send."""
+    async with Client(path, name, **options) as client:
+
+        async def drain() -> None:
+            with contextlib.suppress(EngineUnreachable, VersionMismatch):
+                async for _ in client.messages():
+                    pass
+                return
+            if client.welcome is not None and client.welcome.protocol != client._hello.protocol:
+                with contextlib.suppress(EngineUnreachable):
+                    async for _ in client.messages():
+                        pass
+
+        task = asyncio.create_task(drain())
+        try:
+            yield client
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _terminal() -> str:
+    try:
+        return os.ttyname(sys.stdin.fileno()).removeprefix("/dev/")
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,369 @@
+"""What a person may ask of an engine: one struct a command, and the words for it.
+
+The same words work after ``workbench send S`` and after ``:`` on every screen; both are read by :func:`parse_words`
+from the table :data:`WORDS`, which also makes their help.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shlex
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sessions.errors import InvalidValue, UnknownName, UsageError
+from sessions.hyperparameters import Value, hyperparameter, parse_assignment
+from sessions.modes import MODES, rating_mode
+from sessions.records import parse_response_name
+
+
+def new_id() -> str:
+    """An id that no other command, rating or change has."""
+    return str(uuid.uuid4())
+
+
+def whoami() -> str:
+    """The name of the person at the keyboard, for the record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
+
+
+class Command(msgspec.Struct, kw_only=True, tag_field="command", omit_defaults=True):
+    """Base of the commands.
+
+    :ivar id: a UUID; the engine keeps its answer, so a repeat has no second effect.
+    :ivar who: who asks.
+    """
+
+    id: str = msgspec.field(default_factory=new_id)
+    who: str = msgspec.field(default_factory=whoami)
+
+
+class Pause(Command, tag="pause"):
+    """Pause at the next safe point."""
+
+
+class Resume(Command, tag="resume"):
+    """Go on."""
+
+
+class Step(Command, tag="step"):
+    """Finish the step in progress if paused inside one, else run one; then pause."""
+
+
+class Discard(Command, tag="discard"):
+    """Drop the samples of the paused step; it starts again with the next prompts."""
+
+
+class Stop(Command, tag="stop"):
+    """Leave at the next safe point, after a checkpoint unless ``now``."""
+
+    now: bool = False
+
+
+class Set(Command, tag="set"):
+    """Change hyperparameters, each at its boundary.
+
+    :ivar expect: name -> the value it should have now; the change is rejected if another has come between.
+    """
+
+    values: dict[str, Value]
+    expect: dict[str, Value] = {}
+
+
+class Rate(Command, tag="rate"):
+    """Rate responses of one group (``812.3``); see :class:`sessions.records.Rating`."""
+
+    group: str
+    mode: str
+    values: dict[str, float]
+    comment: str = ""
+    order: list[str] = []
+    blind: bool = False
+    seconds: float = 0.0
+
+
+class Retract(Command, tag="retract"):
+    """Take a rating back; the record of it stays."""
+
+    rating: str
+
+
+class Skip(Command, tag="skip"):
+    """Say that a response will not be rated, with a reason."""
+
+    response: str
+    reason: str = ""
+
+
+class TakeCheckpoint(Command, tag="checkpoint"):
+    """Write a checkpoint at the next safe point between steps."""
+
+
+class Acknowledge(Command, tag="acknowledge"):
+    """Acknowledge alarms: one by id, or all."""
+
+    alarm: str = ""
+
+
+class Subscribe(Command, tag="subscribe"):
+    """Choose what this client is sent beside events.
+
+    :ivar growing: number of the group of the step in progress whose growing text is sent; 0: the first one that
+        still grows, -1: none.
+    """
+
+    growing: int = -1
+
+
+class QuerySeries(Command, tag="series"):
+    """Points of metrics; with a range, the points inside it."""
+
+    names: list[str]
+    first: int = 0
+    last: int = 2**53
+    limit: int = 2000
+
+
+class QueryGroups(Command, tag="groups"):
+    """Heads of groups, newest first.
+
+    :ivar before: only groups of steps before this one; 0: from the newest.
+    :ivar unrated: only groups with no standing rating.
+    """
+
+    before: int = 0
+    limit: int = 200
+    unrated: bool = False
+
+
+class QueryGroup(Command, tag="group"):
+    """One group, whole, with its ratings and their uses."""
+
+    group: str
+
+
+class QueryResponse(Command, tag="response"):
+    """One response, whole."""
+
+    response: str
+
+
+class QueryEvents(Command, tag="events"):
+    """Events, newest first, before a sequence number (0: from the newest)."""
+
+    before: int = 0
+    limit: int = 200
+
+
+class QueryStatus(Command, tag="status"):
+    """The engine's status."""
+
+
+COMMANDS: dict[str, type[Command]] = {
+    kind.__struct_config__.tag: kind  # type: ignore[misc]
+    for kind in (
+        Pause,
+        Resume,
+        Step,
+        Discard,
+        Stop,
+        Set,
+        Rate,
+        Retract,
+        Skip,
+        TakeCheckpoint,
+        Acknowledge,
+        Subscribe,
+        QuerySeries,
+        QueryGroups,
+        QueryGroup,
+        QueryResponse,
+        QueryEvents,
+        QueryStatus,
+    )
+}
+
+QUERIES: tuple[type[Command], ...] = (
+    QuerySeries,
+    QueryGroups,
+    QueryGroup,
+    QueryResponse,
+    QueryEvents,
+    QueryStatus,
+    Subscribe,
+)
+"""Commands that change nothing: they are answered at once, and no record is kept of them."""
+
+
+# --------------------------------------------------------------------------------------------------- words
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a command is written.
+
+    :ivar usage: its arguments, for help.
+    :ivar read: arguments -> command.
+    """
+
+    name: str
+    usage: str
+    help: str
+    read: Callable[[Sequence[str]], Command]
+
+
+def _plain(kind: type[Command]) -> Callable[[Sequence[str]], Command]:
+    def read(arguments: Sequence[str]) -> Command:
+        if arguments:
+            raise UsageError(f"{kind.__struct_config__.tag} takes no arguments, got {' '.join(arguments)!r}")
+        return kind()
+
+    return read
+
+
+def _read_stop(arguments: Sequence[str]) -> Command:
+    if list(arguments) not in ([], ["--now"], ["now"]):
+        raise UsageError("stop takes no arguments, or --now to leave without a checkpoint")
+    return Stop(now=bool(arguments))
+
+
+def _read_set(arguments: Sequence[str]) -> Command:
+    """``learning_rate=5e-7 group_size=16`` or ``learning_rate 5e-7``."""
+    words = list(arguments)
+    if "=" not in "".join(words) and len(words) >= 2:
+        words = [f"{words[0]}={' '.join(words[1:])}"]
+    if not words:
+        raise UsageError("set needs a name and a value: set learning_rate=5e-7")
+    joined: list[str] = []
+    for word in words:  # `rating_gate=wait 2` arrives as two words
+        if "=" in word or not joined:
+            joined.append(word)
+        else:
+            joined[-1] += f" {word}"
+    values: dict[str, Value] = {}
+    for text in joined:
+        assignment = parse_assignment(text)
+        if assignment.step is not None:
+            raise InvalidValue(f"{text!r}: a live change applies at its boundary; @STEP is for `run --set`")
+        if hyperparameter(assignment.name).boundary == "restart":
+            raise InvalidValue(f"{assignment.name} cannot change in a running session; start a new one")
+        values[assignment.name] = assignment.value
+    return Set(values=values)
+
+
+def _read_rate(arguments: Sequence[str]) -> Command:
+    words = list(arguments)
+    mode = "likert"
+    if "--mode" in words:
+        at = words.index("--mode")
+        if at + 1 >= len(words):
+            raise UsageError(f"--mode needs a name: {', '.join(MODES)}")
+        mode = words[at + 1]
+        del words[at : at + 2]
+    if len(words) < 2:
+        raise UsageError("rate needs a response and a value: rate 812.3C 4 [--mode thumbs] [comment]")
+    name = parse_response_name(words[0])
+    if not name.letter:
+        raise InvalidValue(f"{words[0]!r} is a group; name one of its responses, like {words[0]}A")
+    try:
+        value = float(words[1])
+    except ValueError:
+        raise InvalidValue(f"{words[1]!r} is not a rating; likert takes 1 to 5, thumbs -1 or 1") from None
+    value = rating_mode(mode).check(value)
+    group = str(name)[: -len(name.letter)]
+    return Rate(group=group, mode=mode, values={name.letter: value}, comment=" ".join(words[2:]))
+
+
+def _read_retract(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("retract needs the id of one rating")
+    return Retract(rating=arguments[0])
+
+
+def _read_skip(arguments: Sequence[str]) -> Command:
+    if not arguments:
+        raise UsageError("skip needs a response: skip 812.3C [reason]")
+    return Skip(response=str(parse_response_name(arguments[0])), reason=" ".join(arguments[1:]))
+
+
+def _read_response(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("response needs one name: response 812.3C")
+    name = parse_response_name(arguments[0])
+    return QueryResponse(response=str(name)) if name.letter else QueryGroup(group=str(name))
+
+
+def _read_group(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("group needs one name: group 812.3")
+    return QueryGroup(group=str(parse_response_name(arguments[0])))
+
+
+def _read_number(command: str, arguments: Sequence[str], default: int) -> int:
+    if len(arguments) > 1 or (arguments and not arguments[0].isdigit()):
+        raise UsageError(f"{command} takes at most one whole number")
+    return int(arguments[0]) if arguments else default
+
+
+def _read_series(arguments: Sequence[str]) -> Command:
+    if not arguments:
+        raise UsageError("series needs a metric: series reward/mean")
+    return QuerySeries(names=list(arguments))
+
+
+WORDS: dict[str, Words] = {
+    words.name: words
+    for words in (
+        Words("pause", "", "pause at the next safe point", _plain(Pause)),
+        Words("resume", "", "go on", _plain(Resume)),
+        Words("step", "", "finish the step in progress, or run one, then pause", _plain(Step)),
+        Words("discard", "", "drop the samples of the paused step", _plain(Discard)),
+        Words("checkpoint", "", "write a checkpoint", _plain(TakeCheckpoint)),
+        Words("set", "NAME=VALUE ...", "change hyperparameters, each at its boundary", _read_set),
+        Words("rate", "RESPONSE VALUE [--mode M] [comment]", "rate a response, such as 812.3C", _read_rate),
+        Words("retract", "RATING", "take a rating back", _read_retract),
+        Words("skip", "RESPONSE [reason]", "say that a response will not be rated", _read_skip),
+        Words(
+            "acknowledge",
+            "[ALARM]",
+            "acknowledge one alarm, or all",
+            lambda a: Acknowledge(alarm=a[0] if a else ""),
+        ),
+        Words("stop", "[--now]", "stop the session, after a checkpoint unless --now", _read_stop),
+        Words("status", "", "the engine's status", _plain(QueryStatus)),
+        Words("series", "METRIC ...", "points of metrics", _read_series),
+        Words(
+            "groups", "[N]", "heads of the newest groups",
+            lambda a: QueryGroups(limit=_read_number("groups", a, 20)),
+        ),
+        Words("group", "GROUP", "one group, whole", _read_group),
+        Words("response", "RESPONSE", "one response, whole", _read_response),
+        Words(
+            "events", "[N]", "the newest events",
+            lambda a: QueryEvents(limit=_read_number("events", a, 20)),
+        ),
+    )
+}  # fmt: skip
+
+
+def parse_words(words: str | Sequence[str]) -> Command:
+    """Read a command from words, as ``send`` gets them or as one line.
+
+    :raises UsageError: saying what is wrong with them.
+    """
+    if isinstance(words, str):
+        try:
+            words = shlex.split(words)
+        except ValueError as error:
+            raise UsageError(f"cannot read {words!r}: {error}") from None
+    if not words:
+        raise UsageError(f"no command; there are: {', '.join(WORDS)}")
+    if words[0] not in WORDS:
+        raise UnknownName("command", words[0], WORDS)
+    return WORDS[words[0]].read(words[1:])

@@ -1,0 +1,300 @@
+"""Where sessions live on disk, and which of them has a running engine.
+
+``$WORKBENCH_HOME/sessions/NAME/``: ``session.db``, ``checkpoints/``, ``engine.log``, ``engine.json`` (who serves it
+now), ``engine.lock`` (held for the engine's life), ``exit.json`` (how the last one ended), ``session.toml``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import platformdirs
+
+from sessions.errors import InputFileError, NoSuchSession, SessionError, SessionRunning, UsageError
+from sessions.records import Record, SessionSettings
+
+_R = TypeVar("_R", bound=Record)
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+SOCKET_PATH_LIMIT = 100
+"""Unix sockets refuse paths over 107 bytes (103 on macOS)."""
+
+
+class EngineInfo(Record):
+    """``engine.json``: who serves a session."""
+
+    pid: int
+    socket: str
+    started: float
+    version: str
+
+
+class ExitInfo(Record):
+    """``exit.json``: how the last engine ended.
+
+    :ivar cause: one line for people.
+    """
+
+    pid: int
+    code: int | None
+    signal: str
+    out_of_memory: bool
+    peak_memory_bytes: int
+    started: float
+    ended: float
+    cause: str
+
+
+def home() -> Path:
+    """``$WORKBENCH_HOME``, or the platform's data folder."""
+    given = os.environ.get("WORKBENCH_HOME")
+    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("rl-workbench"))
+
+
+def cache_home() -> Path:
+    """Where fetched models are kept: ``$WORKBENCH_HOME/models``."""
+    return home() / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFolder:
+    """The files of one session."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def database(self) -> Path:
+        return self.path / "session.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "engine.log"
+
+    def engine(self) -> EngineInfo | None:
+        """Who served the session last, if anybody wrote it down."""
+        return _read(self.path / "engine.json", EngineInfo)
+
+    def write_engine(self, info: EngineInfo) -> None:
+        """Say who serves the session now."""
+        _write(self.path / "engine.json", info)
+
+    def forget_engine(self) -> None:
+        """The engine has left in order."""
+        (self.path / "engine.json").unlink(missing_ok=True)
+
+    def exit(self) -> ExitInfo | None:
+        """How the last engine ended, if one has."""
+        return _read(self.path / "exit.json", ExitInfo)
+
+    def write_exit(self, info: ExitInfo) -> None:
+        _write(self.path / "exit.json", info)
+
+    def forget_exit(self) -> None:
+        (self.path / "exit.json").unlink(missing_ok=True)
+
+    def settings(self) -> SessionSettings:
+        """What the session was started with.
+
+        :raises InputFileError: if ``session.toml`` is unreadable.
+        """
+        path = self.path / "session.toml"
+        try:
+            return msgspec.convert(tomllib.loads(path.read_text()), SessionSettings)
+        except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+            raise InputFileError(f"{path}: cannot be read ({error})") from None
+
+    def write_settings(self, settings: SessionSettings) -> None:
+        lines = ["# What this session was started with. Changes made while it runs are in session.db."]
+        for name, value in msgspec.to_builtins(settings).items():
+            lines.append(f"{name} = {_toml(value)}")
+        replace_file(self.path / "session.toml", "\n".join(lines) + "\n")
+
+    def running(self) -> bool:
+        """Whether an engine holds the session's lock."""
+        try:
+            descriptor = os.open(self.path / "engine.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def lock(self) -> int:
+        """Take the session for this process; the lock ends with it, however it ends.
+
+        :returns: the descriptor to keep open.
+        :raises SessionRunning: if another engine has it.
+        """
+        descriptor = os.open(self.path / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise SessionRunning(
+                f"session {self.name!r} already has an engine; `workbench attach {self.name}` shows it"
+            ) from None
+        return descriptor
+
+    def log_tail(self, lines: int = 15) -> list[str]:
+        """The last lines of the engine's log."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - 16_384))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return []
+        return text.splitlines()[-lines:]
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        total = 0
+        for path in self.path.rglob("*"):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
+    def socket_path(self) -> str:
+        """Where this session's engine listens: short, in a folder only this user can enter."""
+        digest = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
+        return str(socket_folder() / f"{self.name[:24]}-{digest}.sock")
+
+
+def sessions_home() -> Path:
+    """The folder of all sessions."""
+    return home() / "sessions"
+
+
+def check_session_name(name: str) -> str:
+    """The name, if it can be a folder everywhere.
+
+    :raises UsageError: if not.
+    """
+    if not _NAME.match(name):
+        raise UsageError(f"{name!r} cannot name a session; use letters, digits, '.', '_' and '-', at most 64")
+    return name
+
+
+def session_folder(name: str) -> SessionFolder:
+    """The folder of an existing session.
+
+    :raises NoSuchSession: offering the nearest name.
+    """
+    folder = SessionFolder(sessions_home() / check_session_name(name))
+    if not (folder.path / "session.toml").exists():
+        raise NoSuchSession(name, [f.name for f in all_sessions()])
+    return folder
+
+
+def all_sessions() -> list[SessionFolder]:
+    """Every session on this machine, newest first."""
+    try:
+        paths = [p for p in sessions_home().iterdir() if (p / "session.toml").exists()]
+    except OSError:
+        return []
+    return [SessionFolder(p) for p in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True)]
+
+
+def new_session(name: str | None, settings: SessionSettings) -> SessionFolder:
+    """Make the folder of a new session; without a name, ``TASK-1``, ``TASK-2``, ...
+
+    :raises SessionError: if the name is taken or the folder cannot be written.
+    """
+    parent = sessions_home()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for candidate in [check_session_name(name)] if name else _free_names(settings.task):
+            try:
+                (parent / candidate).mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            folder = SessionFolder(parent / candidate)
+            folder.write_settings(msgspec.structs.replace(settings, name=candidate))
+            return folder
+    except OSError as error:
+        raise SessionError(f"{parent}: cannot make a session there ({error.strerror}); set WORKBENCH_HOME") from None
+    raise SessionError(f"session {name!r} exists already; choose another --name")
+
+
+def _free_names(task: str) -> Iterator[str]:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(task).stem).strip("-.") or "session"
+    for number in range(1, 1_000_000):
+        yield f"{stem[:48]}-{number}"
+
+
+def socket_folder() -> Path:
+    """``$XDG_RUNTIME_DIR/workbench``, else a folder in the temporary directory named by uid; mode 0700, ours.
+
+    :raises SessionError: if it belongs to somebody else or is a link.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime) and len(runtime) < SOCKET_PATH_LIMIT - 60:
+        folder = Path(runtime) / "workbench"
+    else:
+        temporary = tempfile.gettempdir()
+        if len(temporary) > SOCKET_PATH_LIMIT - 60:
+            temporary = "/tmp"
+        folder = Path(temporary) / f"workbench-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise SessionError(f"{folder}: is not a folder of yours; remove it, or set XDG_RUNTIME_DIR")
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _write(path: Path, record: Record) -> None:
+    replace_file(path, msgspec.json.format(msgspec.json.encode(record)).decode() + "\n")
+
+
+def _read(path: Path, kind: type[_R]) -> _R | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    return str(value)

@@ -1,0 +1,437 @@
+"""What happened, as plain records: the same objects in the engine, the store, on the wire and on the screen.
+
+Times are seconds since the epoch. A response is named ``STEP.GROUPLETTER`` (``812.3C``), with ``BRANCH/`` before it
+when it is not on the active branch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from sessions.errors import InvalidValue
+from sessions.hyperparameters import Value
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Base of the records: fields by name, defaults left out of the encoding."""
+
+
+# --------------------------------------------------------------------------------------------------- names
+
+
+def letters(index: int) -> str:
+    """The label of the response at ``index`` in its group: A to Z, then AA, AB, ..."""
+    label = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        label = chr(ord("A") + rest) + label
+    return label
+
+
+def letter_index(label: str) -> int:
+    """The place of a label: the inverse of :func:`letters`."""
+    index = 0
+    for letter in label:
+        index = index * 26 + ord(letter) - ord("A") + 1
+    return index - 1
+
+
+_RESPONSE_NAME = re.compile(r"^(?:([\w.~-]+)/)?(\d+)\.(\d+)([A-Z]{0,2})$")
+
+
+class ResponseName(msgspec.Struct, frozen=True):
+    """A response (or, with an empty letter, a group) by name."""
+
+    step: int
+    group: int
+    letter: str = ""
+    branch: str = ""
+
+    def __str__(self) -> str:
+        prefix = f"{self.branch}/" if self.branch else ""
+        return f"{prefix}{self.step}.{self.group}{self.letter}"
+
+
+def parse_response_name(text: str) -> ResponseName:
+    """Read ``812.3C``, ``812.3`` or ``main~1/812.3C``.
+
+    :raises InvalidValue: if it is none of these.
+    """
+    match = _RESPONSE_NAME.match(text.strip())
+    if match is None:
+        raise InvalidValue(f"{text!r} is not a response; they are named like 812.3C (step 812, group 3, response C)")
+    return ResponseName(int(match[2]), int(match[3]), match[4], match[1] or "")
+
+
+# ------------------------------------------------------------------------------------------------- samples
+
+
+class Response(Record):
+    """One answer with its tokens.
+
+    :ivar ended: whether it closed with an end token; false means cut at ``max_new_tokens``.
+    :ivar components: reward component -> value; None means that it does not apply.
+    :ivar failed: the component that failed on this response, with the reason; such a response teaches nothing.
+    :ivar reward: the automatic reward: weighted sum of the components that apply; None when none does.
+    :ivar rated_reward: the reward after ratings, as the newest update used it; None if no rating reached one.
+    :ivar advantage: as the newest update that held this response used it.
+    :ivar automatic_advantage: what it is without ratings.
+    :ivar kl: mean k3 to the reference over its tokens, where measured.
+    :ivar ends: for each token, where its text ends in ``text`` (characters).
+    """
+
+    letter: str
+    text: str
+    length: int
+    ended: bool
+    components: dict[str, float | None] = {}
+    failed: str = ""
+    reward: float | None = None
+    rated_reward: float | None = None
+    advantage: float | None = None
+    automatic_advantage: float | None = None
+    kl: float | None = None
+    tokens: list[int] = []
+    ends: list[int] = []
+    logprobs: list[float] = []
+    reference_logprobs: list[float] = []
+    entropies: list[float] = []
+
+
+class GroupHead(Record):
+    """What a list shows of a group.
+
+    :ivar rewards: one per response, after ratings where an update used them; None for the unscored.
+    :ivar ratings: letter -> the newest rating, as its mode shows it.
+    :ivar status: ``scored`` (its update is still to come), ``updated`` or ``discarded``.
+    :ivar flags: any of dead, truncated, rated, failed, high_kl.
+    """
+
+    branch: str
+    step: int
+    number: int
+    prompt: str
+    mean: float | None
+    std: float | None
+    rewards: list[float | None]
+    status: str = "scored"
+    flags: list[str] = []
+    ratings: dict[str, str] = {}
+    kl: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``812.3``."""
+        return f"{self.step}.{self.number}"
+
+
+class Group(Record):
+    """The responses sampled for one prompt, whole.
+
+    :ivar prompt: the text the model saw.
+    :ivar answer: the reference answer, where the task has one.
+    :ivar temperature: at which it was sampled; its log-probabilities are of that tempered distribution.
+    """
+
+    branch: str
+    step: int
+    number: int
+    prompt_id: str
+    prompt: str
+    answer: str
+    temperature: float
+    responses: list[Response]
+    status: str = "scored"
+    prompt_tokens: list[int] = []
+
+    @property
+    def name(self) -> str:
+        """``812.3``."""
+        return f"{self.step}.{self.number}"
+
+
+def shorten(text: str, length: int = 120) -> str:
+    """Text cut to ``length`` characters, with dots where it was cut."""
+    return text if len(text) <= length else text[: length - 2] + ".."
+
+
+def head_of(group: Group, ratings: dict[str, str] | None = None) -> GroupHead:
+    """The head of a group, as lists show it."""
+    rewards = [r.reward if r.rated_reward is None else r.rated_reward for r in group.responses]
+    scored = [r for r, response in zip(rewards, group.responses, strict=True) if r is not None and not response.failed]
+    mean = sum(scored) / len(scored) if scored else None
+    std = None
+    if mean is not None and len(scored) > 1:
+        std = (sum((r - mean) ** 2 for r in scored) / (len(scored) - 1)) ** 0.5
+    kls = [r.kl for r in group.responses if r.kl is not None]
+    flags = []
+    if std is None or std < 1e-6:
+        flags.append("dead")
+    if any(not r.ended for r in group.responses):
+        flags.append("truncated")
+    if any(r.failed for r in group.responses):
+        flags.append("failed")
+    if ratings:
+        flags.append("rated")
+    if kls and max(kls) > 0.5:
+        flags.append("high_kl")
+    return GroupHead(
+        branch=group.branch,
+        step=group.step,
+        number=group.number,
+        prompt=shorten(group.prompt),
+        mean=mean,
+        std=std,
+        rewards=rewards,
+        status=group.status,
+        flags=flags,
+        ratings=ratings or {},
+        kl=sum(kls) / len(kls) if kls else None,
+    )
+
+
+class StepRecord(Record):
+    """What one step measured.
+
+    :ivar metrics: name -> value; a metric that was not measured is absent.
+    :ivar nonfinite: names whose value was NaN or infinite; their value here is None.
+    :ivar advantages: the advantages of the step's responses, for the histogram.
+    :ivar values: the hyperparameters the step ended with.
+    """
+
+    branch: str
+    step: int
+    time: float
+    metrics: dict[str, float | None]
+    nonfinite: list[str] = []
+    advantages: list[float] = []
+    values: dict[str, Value] = {}
+
+
+# ------------------------------------------------------------------------------------------------- ratings
+
+
+class Rating(Record):
+    """What a person said about responses of one group; records are only ever appended.
+
+    :ivar values: letter -> answer, in the terms of ``mode``.
+    :ivar order: letters in the order shown; empty when there was none, as from a script.
+    :ivar seconds: time spent.
+    :ivar supersedes: id of the rater's earlier rating of the same response.
+    :ivar retracted: time of the retraction; 0 while it stands.
+    """
+
+    id: str
+    time: float
+    who: str
+    branch: str
+    step: int
+    group: int
+    mode: str
+    values: dict[str, float]
+    comment: str = ""
+    order: list[str] = []
+    blind: bool = False
+    seconds: float = 0.0
+    supersedes: str = ""
+    retracted: float = 0.0
+
+    @property
+    def names(self) -> list[str]:
+        """The responses judged, by name."""
+        return [f"{self.step}.{self.group}{letter}" for letter in self.values]
+
+
+RatingFate = Literal["on_time", "late", "reward_model_only", "unused"]
+
+
+class RatingUse(Record):
+    """In which update a rating was used, or why in none.
+
+    :ivar step: the update; 0 when it was used in none.
+    :ivar kl: mean k3(old, now) on the group's tokens when the update was reached.
+    :ivar advantages: the group's advantages with the ratings, by letter.
+    :ivar automatic: the same without them.
+    """
+
+    rating: str
+    group: str
+    fate: RatingFate
+    step: int = 0
+    kl: float | None = None
+    why: str = ""
+    advantages: dict[str, float] = {}
+    automatic: dict[str, float] = {}
+
+    def describe(self) -> str:
+        """One line for people: ``used in update 813, late (KL 0.0031)``."""
+        if self.fate == "on_time":
+            return f"used in update {self.step}, on time"
+        if self.fate == "late":
+            return f"used in update {self.step}, late (KL {self.kl or 0:.4f})"
+        if self.fate == "reward_model_only":
+            return f"not used in an update: {self.why}; kept for the reward model"
+        return f"not used: {self.why}"
+
+
+class SkipRecord(Record):
+    """A person chose not to rate."""
+
+    id: str
+    time: float
+    who: str
+    branch: str
+    step: int
+    group: int
+    letter: str
+    reason: str = ""
+
+
+# ------------------------------------------------------------------------------------- changes, alarms, more
+
+
+class Change(Record):
+    """A hyperparameter that a person changed.
+
+    :ivar status: ``pending`` until its boundary, then ``applied``; ``superseded`` by a later change before it.
+    :ivar accepted_step: the step in progress when it was accepted.
+    :ivar applied_step: the first step that it touched; 0 while pending.
+    """
+
+    id: str
+    time: float
+    who: str
+    name: str
+    old: Value
+    new: Value
+    boundary: str
+    status: Literal["pending", "applied", "superseded"] = "pending"
+    accepted_step: int = 0
+    applied_step: int = 0
+
+
+class Alarm(Record):
+    """A rule that fired; it stays until acknowledged.
+
+    :ivar responses: names of responses that caused it.
+    :ivar remedy: what to try, one line.
+    """
+
+    id: str
+    time: float
+    step: int
+    rule: str
+    message: str
+    level: Literal["warn", "error"] = "warn"
+    responses: list[str] = []
+    remedy: str = ""
+    acknowledged: float = 0.0
+
+
+class Checkpoint(Record):
+    """Weights on disk."""
+
+    step: int
+    time: float
+    path: str
+    bytes: int
+    reason: str
+
+
+class SessionSettings(Record):
+    """What a session was started with: ``session.toml``.
+
+    :ivar sets: ``name=value[@STEP]`` as given.
+    :ivar steps: stop after so many; 0: never.
+    :ivar threads: of torch; 0: physical cores less one, at least 1.
+    :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
+    """
+
+    name: str
+    model: str = "tiny"
+    task: str = "arithmetic"
+    seed: int = 0
+    steps: int = 0
+    sets: list[str] = []
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    nice: bool = True
+    chat_template: bool = True
+    micro_tokens: int = 16_384
+    evaluation_rows: int = 1000
+    keep_token_steps: int = 500
+    paused: bool = False
+
+
+class TaskInfo(Record):
+    """What the screens need to know of a task."""
+
+    name: str
+    reward_range: tuple[float, float]
+    components: dict[str, float]
+    prompts: int
+    evaluation_prompts: int
+
+
+class Point(msgspec.Struct, array_like=True):
+    """One point of a series."""
+
+    step: int
+    value: float
+
+
+class SeriesData(Record):
+    """A metric over steps, possibly reduced to the extremes of each bucket.
+
+    :ivar steps: ascending.
+    :ivar values: one per step; None where the value was not finite.
+    """
+
+    name: str
+    steps: list[int]
+    values: list[float | None]
+
+
+State = Literal["LOADING", "RUN", "PAUSED", "WAIT", "DONE", "FAILED"]
+Phase = Literal["loading", "sampling", "scoring", "waiting", "updating", "saving", "evaluating", "idle"]
+
+
+class Status(Record):
+    """The heartbeat: state, phase and progress; sent every second and whenever the state changes.
+
+    :ivar step: the step in progress, or the last one when idle.
+    :ivar done: finished parts of the phase.
+    :ivar total: parts of the phase; 0 when unknown.
+    :ivar note: one line for people: who paused and when, what is being waited for.
+    """
+
+    time: float
+    session: str
+    branch: str
+    state: State
+    phase: Phase
+    algorithm: str = ""
+    step: int = 0
+    finished_steps: int = 0
+    steps: int = 0
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    elapsed: float = 0.0
+    left: float | None = None
+    tokens_per_second: float | None = None
+    pid: int = 0
+    clients: list[str] = []
+    checkpoint_step: int = 0
+    checkpoint_time: float = 0.0
+    device: str = ""
+    cpu_percent: float | None = None
+    memory_bytes: int = 0
+    memory_total: int = 0
+    disk_free: int = 0
+    rating_queue: int = 0

@@ -1,0 +1,323 @@
+"""One engine's socket: any number of clients, none of which can slow the engine.
+
+Each client has two lanes. Answers are never dropped: a client with too many unread ones is not read from until it
+catches up. Everything else is bounded: the newest status and the newest growing text replace older ones, and when
+the events waiting for a client pass 256 messages or 4 MiB they are dropped for a fresh snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from sessions.commands import QUERIES, Command, QueryStatus, Stop, Subscribe
+from sessions.errors import MalformedFrame
+from sessions.records import Record
+from sessions.wire import (
+    LINE_LIMIT,
+    PROTOCOL,
+    Answer,
+    AnyEvent,
+    BadCommand,
+    Beat,
+    Complaint,
+    Delta,
+    Growing,
+    Hello,
+    Snapshot,
+    Welcome,
+    decode_command,
+    decode_hello,
+    encode,
+    pages_of,
+)
+
+MAX_MESSAGES = 256
+MAX_BYTES = 4 * 2**20
+MAX_ANSWERS = 64
+HANDSHAKE_SECONDS = 10.0
+
+
+class Backend(Protocol):
+    """What the server asks of the engine."""
+
+    def welcome(self) -> Welcome: ...
+
+    def snapshot(self) -> Snapshot:
+        """The session as of now; must not await, so that no event falls between it and the deltas."""
+        ...
+
+    async def command(self, command: Command, reply: Callable[[Answer], None]) -> None:
+        """Serve a command; ``reply`` may be called more than once, and later."""
+        ...
+
+    def clients_changed(self) -> None:
+        """Somebody came or left."""
+        ...
+
+
+class Connection:
+    """One client, as the server sees it."""
+
+    def __init__(self, hello: Hello, writer: asyncio.StreamWriter) -> None:
+        self.hello = hello
+        self.growing = -1
+        self.since = time.time()
+        self._writer = writer
+        self._answers: deque[bytes] = deque()
+        self._events: deque[AnyEvent] = deque()
+        self._bytes = 0
+        self._latest: dict[type[Record], Record] = {}
+        self._behind = False
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.resyncs = 0
+
+    @property
+    def title(self) -> str:
+        """Who this is, for the dashboard."""
+        where = f" ({self.hello.terminal})" if self.hello.terminal else ""
+        return f"{self.hello.client}{where}" + (" read-only" if self.hello.read_only else "")
+
+    def answer(self, answer: Answer) -> None:
+        """Queue an answer; never dropped."""
+        self._answers.extend(encode(page) for page in pages_of(answer))
+        if len(self._answers) > MAX_ANSWERS:
+            self._room.clear()
+        self._wake.set()
+
+    def event(self, event: AnyEvent, size: int) -> None:
+        """Queue an event, or fall behind."""
+        if self._behind:
+            return
+        self._events.append(event)
+        self._bytes += size
+        if len(self._events) > MAX_MESSAGES or self._bytes > MAX_BYTES:
+            self._events.clear()
+            self._bytes = 0
+            self._behind = True
+        self._wake.set()
+
+    def latest(self, message: Beat | Growing) -> None:
+        """Queue a message that replaces an unsent one of its kind."""
+        self._latest[type(message)] = message
+        self._wake.set()
+
+    async def room(self) -> None:
+        """Wait until the client has read enough of its answers."""
+        await self._room.wait()
+
+    async def pump(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Send what is queued, events in batches at the client's rate, until cancelled."""
+        pause = 1.0 / min(max(self.hello.rate, 0.1), 50.0)
+        next_batch = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._answers:
+                self._writer.write(self._answers.popleft())
+                if len(self._answers) <= MAX_ANSWERS // 2:
+                    self._room.set()
+                await self._writer.drain()
+            if loop.time() >= next_batch and (self._behind or self._events or self._latest):
+                next_batch = loop.time() + pause
+                await self._send_batch(snapshot)
+                continue
+            self._wake.clear()
+            if self._answers:
+                continue
+            waiting = self._behind or self._events or self._latest
+            timeout = max(0.0, next_batch - loop.time()) if waiting else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), timeout)
+
+    async def _send_batch(self, snapshot: Callable[[], Snapshot]) -> None:
+        latest, self._latest = list(self._latest.values()), {}
+        if self._behind:
+            self._behind = False
+            self.resyncs += 1
+            self._events.clear()
+            self._bytes = 0
+            self._writer.write(encode(snapshot()))
+        elif self._events:
+            events, self._events, self._bytes = list(self._events), deque(), 0
+            self._writer.write(encode(Delta(events=events)))
+        for message in latest:
+            self._writer.write(encode(message))
+        await self._writer.drain()
+
+
+class Server:
+    """Listens on a Unix socket that only this user can reach.
+
+    :param path: of the socket. The caller holds the session's lock, so any file there is a dead engine's.
+    """
+
+    def __init__(self, path: str, backend: Backend) -> None:
+        self.path = path
+        self._backend = backend
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def connections(self) -> list[Connection]:
+        return sorted(self._connections, key=lambda c: c.since)
+
+    async def start(self) -> None:
+        """Bind and listen."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(self.path)
+        finally:
+            os.umask(before)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_LIMIT)
+
+    async def close(self) -> None:
+        """Send what is queued to those who read, close every connection, remove the socket."""
+        if self._server is not None:
+            self._server.close()
+        await asyncio.sleep(0.05)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def send_event(self, event: AnyEvent, size: int = 512) -> None:
+        """Queue an event for every client."""
+        for connection in self._connections:
+            connection.event(event, size)
+
+    def send_beat(self, beat: Beat) -> None:
+        """Queue the status for every client."""
+        for connection in self._connections:
+            connection.latest(beat)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has gone; it is removed below
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if peer_uid(writer.get_extra_info("socket")) not in (None, os.getuid(), 0):
+            await _complain(writer, Complaint(code="foreign", text="this engine belongs to another user", fatal=True))
+            return
+        try:
+            hello = decode_hello(await asyncio.wait_for(_line(reader), HANDSHAKE_SECONDS))
+        except (MalformedFrame, TimeoutError) as error:
+            await _complain(writer, Complaint(code="handshake", text=str(error) or "no hello came", fatal=True))
+            return
+        connection = Connection(hello, writer)
+        writer.write(encode(self._backend.welcome()))
+        if hello.protocol != PROTOCOL:
+            await _complain(writer, _mismatch(hello))
+            await self._pumped(connection, reader, limited=True)
+            return
+        writer.write(encode(self._backend.snapshot()))
+        self._connections.add(connection)  # no await since the snapshot: nothing is missed
+        self._backend.clients_changed()
+        try:
+            await self._pumped(connection, reader, limited=False)
+        finally:
+            self._connections.discard(connection)
+            self._backend.clients_changed()
+
+    async def _pumped(self, connection: Connection, reader: asyncio.StreamReader, *, limited: bool) -> None:
+        """Read commands while a task of its own sends; either side ending ends both."""
+        pump = asyncio.create_task(connection.pump(self._backend.snapshot))
+        listen = asyncio.create_task(self._listen(connection, reader, limited=limited))
+        try:
+            done, _ = await asyncio.wait({pump, listen}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (pump, listen):
+                task.cancel()
+            await asyncio.gather(pump, listen, return_exceptions=True)
+
+    async def _listen(self, connection: Connection, reader: asyncio.StreamReader, *, limited: bool) -> None:
+        while True:
+            await connection.room()
+            try:
+                line = await _line(reader)
+            except MalformedFrame as error:
+                await _complain(connection._writer, Complaint(code="too_large", text=str(error), fatal=True))
+                return
+            if not line:
+                return
+            try:
+                command = decode_command(line)
+            except BadCommand as error:
+                connection.answer(Answer(id=error.id, status="rejected", text=str(error)))
+                continue
+            except MalformedFrame as error:
+                await _complain(connection._writer, Complaint(code="malformed", text=str(error)))
+                continue
+            await self._dispatch(connection, command, limited=limited)
+
+    async def _dispatch(self, connection: Connection, command: Command, *, limited: bool) -> None:
+        if limited and not isinstance(command, QueryStatus | Stop):
+            text = f"{_mismatch(connection.hello).text}; only status and stop are served"
+            connection.answer(Answer(id=command.id, status="rejected", text=text))
+        elif connection.hello.read_only and not is_query(command):
+            connection.answer(Answer(id=command.id, status="rejected", text="attached read-only: it can only watch"))
+        elif isinstance(command, Subscribe):
+            connection.growing = command.growing
+            connection.answer(Answer(id=command.id, status="applied"))
+        else:
+            await self._backend.command(command, connection.answer)
+
+
+def is_query(command: Command) -> bool:
+    """Whether a command changes nothing."""
+    return isinstance(command, QUERIES)
+
+
+def _mismatch(hello: Hello) -> Complaint:
+    older = "older" if hello.protocol < PROTOCOL else "newer"
+    text = (
+        f"this client speaks version {hello.protocol} of the protocol, {older} than the engine's {PROTOCOL}; "
+        "use the workbench that started the session, or stop it and run it again"
+    )
+    return Complaint(code="version", text=text)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:
+        raise MalformedFrame(f"a line over the limit of {LINE_LIMIT} bytes") from None
+
+
+async def _complain(writer: asyncio.StreamWriter, complaint: Complaint) -> None:
+    writer.write(encode(complaint))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(writer.drain(), 5)
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """The user at the other end, where the system tells."""
+    if hasattr(socket, "SO_PEERCRED"):
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", raw)[1])
+    return None  # macOS: the folder's mode 0700 stands alone
