@@ -21,6 +21,7 @@ from sessions.records import (
     Alarm,
     Change,
     Checkpoint,
+    Group,
     GroupHead,
     Rating,
     RatingUse,
@@ -279,6 +280,19 @@ class Answer(Record, tag="answer", tag_field="type"):
     data: str = ""
     page: int = 0
     pages: int = 1
+
+
+class GroupDetail(Record):
+    """The data of a :class:`~sessions.commands.QueryGroup`.
+
+    :ivar ratings: all of the group's, retracted ones too, oldest first.
+    :ivar uses: of those ratings, as far as they are known.
+    """
+
+    group: Group
+    head: GroupHead
+    ratings: list[Rating] = []
+    uses: list[RatingUse] = []
 
 
 class Complaint(Record, tag="complaint", tag_field="type"):
