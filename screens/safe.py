@@ -8,7 +8,6 @@ combining ones none.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from rich.cells import cell_len
 from rich.cells import get_character_cell_size as _cells
@@ -77,10 +76,10 @@ def _expand_tabs(line: str) -> str:
 
 
 def clusters(text: str) -> list[str]:
-    """The text as what is drawn together: a character with the zero-width ones that follow it."""
+    """The text as what is drawn together: a character with what takes no cells of its own after it."""
     out: list[str] = []
     for char in text:
-        if out and _cells(char) == 0 and unicodedata.category(char) != "Cc":
+        if out and char > "\x7f" and cell_len(out[-1] + char) <= max(cell_len(out[-1]), 2 * (not _cells(char))):
             out[-1] += char
         else:
             out.append(char)
