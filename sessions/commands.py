@@ -77,7 +77,7 @@ class Set(Command, tag="set"):
 
 
 class Rate(Command, tag="rate"):
-    """Rate responses of one group (``812.3``); see :class:`sessions.records.Rating`."""
+    """Rate responses of one group (``812.3``); see :class:`sessions.records.Rating`, which gets the id of the command."""
 
     group: str
     mode: str
@@ -305,6 +305,12 @@ def _read_group(arguments: Sequence[str]) -> Command:
     return QueryGroup(group=str(parse_response_name(arguments[0])))
 
 
+def _read_acknowledge(arguments: Sequence[str]) -> Command:
+    if len(arguments) > 1:
+        raise UsageError("acknowledge takes at most one alarm's id")
+    return Acknowledge(alarm=arguments[0] if arguments else "")
+
+
 def _read_number(command: str, arguments: Sequence[str], default: int) -> int:
     if len(arguments) > 1 or (arguments and not arguments[0].isdigit()):
         raise UsageError(f"{command} takes at most one whole number")
@@ -333,7 +339,7 @@ WORDS: dict[str, Words] = {
             "acknowledge",
             "[ALARM]",
             "acknowledge one alarm, or all",
-            lambda a: Acknowledge(alarm=a[0] if a else ""),
+            _read_acknowledge,
         ),
         Words("stop", "[--now]", "stop the session, after a checkpoint unless --now", _read_stop),
         Words("status", "", "the engine's status", _plain(QueryStatus)),

@@ -9,7 +9,7 @@ from typing import Literal
 from textual import events
 from textual.message import Message
 
-from screens.widgets.lines import LineView, Span, columns_of
+from screens.widgets.line_view import LineView, Span, columns_of
 
 Filter = Callable[["Row"], bool]
 
@@ -146,30 +146,17 @@ class LineTable(LineView):
             self.top = max(self.cursor - self.window + 1, min(self.top, self.cursor))
         self.top = max(0, min(self.top, len(self.shown) - self.window))
 
-    def action_down(self) -> None:
-        self.move_to(self.cursor + 1)
+    def move(self, direction: str) -> None:
+        page = max(1, self.window - 1)
+        steps = {"down": 1, "up": -1, "page_down": page, "page_up": -page}
+        if direction in steps:
+            self.move_to(self.cursor + steps[direction])
+        elif direction in ("top", "bottom"):
+            self.move_to(0 if direction == "top" else len(self.shown) - 1)
 
-    def action_up(self) -> None:
-        self.move_to(self.cursor - 1)
-
-    def action_page_down(self) -> None:
-        self.move_to(self.cursor + max(1, self.window - 1))
-
-    def action_page_up(self) -> None:
-        self.move_to(self.cursor - max(1, self.window - 1))
-
-    def action_first(self) -> None:
-        self.move_to(0)
-
-    def action_last(self) -> None:
-        self.move_to(len(self.shown) - 1)
-
-    def action_next_match(self) -> None:
-        """The next row that the filter shows, round the end."""
-        self.move_to((self.cursor + 1) % max(1, len(self.shown)))
-
-    def action_previous_match(self) -> None:
-        self.move_to((self.cursor - 1) % max(1, len(self.shown)))
+    def match(self, direction: int) -> None:
+        """The next or previous row that the filter shows, round the end."""
+        self.move_to((self.cursor + direction) % max(1, len(self.shown)))
 
     def action_open(self) -> None:
         if self.shown:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+from textual.binding import BindingType
 from textual.content import Content
 
+from screens.keys import bindings
 from screens.safe import visible, wrap
-from screens.widgets.lines import LineView, Span
+from screens.widgets.line_view import LineView, Span
 
 
-class TextView(LineView):
+class TextView(LineView, inherit_bindings=False):
     """Text that is read and not edited. Any text: it is made safe when wrapped.
 
     :ivar label: words before the share in the border, such as ``214 tok``.
     """
+
+    # Enter belongs to the screen: a text has nothing to open.
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list", without=("list.open",))]
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, classes=classes)
@@ -111,31 +117,8 @@ class TextView(LineView):
                 return True
         return False
 
-    def action_next_match(self) -> None:
-        self._go(self._match + 1, 1)
-
-    def action_previous_match(self) -> None:
-        self._go(self._match - 1, -1)
-
-    # ---- moving
-
-    def action_down(self) -> None:
-        self.show_from(self.top + 1)
-
-    def action_up(self) -> None:
-        self.show_from(self.top - 1)
-
-    def action_page_down(self) -> None:
-        self.show_from(self.top + max(1, self.window - 1))
-
-    def action_page_up(self) -> None:
-        self.show_from(self.top - max(1, self.window - 1))
-
-    def action_first(self) -> None:
-        self.show_from(0)
-
-    def action_last(self) -> None:
-        self.show_from(len(self._lines))
+    def match(self, direction: int) -> None:
+        self._go(self._match + direction, direction)
 
     # ---- drawing
 
