@@ -28,6 +28,7 @@ from sessions.wire import (
 )
 
 _T = TypeVar("_T")
+WELCOME_SECONDS = 10.0
 
 
 @dataclass
@@ -56,21 +57,36 @@ class Client:
         self.path = path
         self._hello = Hello(protocol=protocol, client=name, rate=rate, read_only=read_only, terminal=_terminal())
         self._waiting: dict[str, _Waiting] = {}
+        self._closed = ""
         self.welcome: Welcome | None = None
 
     async def __aenter__(self) -> Client:
         try:
             self._reader, self._writer = await asyncio.open_unix_connection(self.path, limit=LINE_LIMIT)
-            self._writer.write(encode(self._hello))
-            first = await asyncio.wait_for(self._receive(), 10)
-        except (OSError, TimeoutError) as error:
-            raise EngineUnreachable(f"no engine answers on {self.path} ({error or 'time out'})") from None
-        if isinstance(first, Complaint):
-            raise EngineUnreachable(first.text)
-        if not isinstance(first, Welcome):
-            raise EngineUnreachable(f"{self.path}: something else than an engine answers there")
-        self.welcome = first
+        except OSError as error:
+            raise EngineUnreachable(f"no engine answers on {self.path} ({error.strerror or error})") from None
+        try:
+            self.welcome = await self._greet()
+        except BaseException:
+            self._writer.close()
+            raise
         return self
+
+    async def _greet(self) -> Welcome:
+        try:
+            self._writer.write(encode(self._hello))
+            first = await asyncio.wait_for(self._receive(), WELCOME_SECONDS)
+        except TimeoutError:
+            why = f"no welcome within {WELCOME_SECONDS:g} s"
+        except (OSError, EngineUnreachable) as error:
+            why = str(error)
+        else:
+            if isinstance(first, Complaint):
+                raise EngineUnreachable(first.text)
+            if not isinstance(first, Welcome):
+                raise EngineUnreachable(f"{self.path}: something else than an engine answers there")
+            return first
+        raise EngineUnreachable(f"no engine answers on {self.path} ({why})")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,6 +108,9 @@ class Client:
             except (OSError, EngineUnreachable) as error:
                 self._abandon("the engine closed the connection")
                 raise EngineUnreachable(f"the engine closed the connection ({error})") from None
+            except MalformedFrame as error:
+                self._abandon(str(error))
+                raise
             if isinstance(message, Answer):
                 self._settle(message)
             yield message
@@ -124,6 +143,7 @@ class Client:
                 waiting.final.set_result(answer)
 
     def _abandon(self, why: str) -> None:
+        self._closed = why
         waiting, self._waiting = self._waiting, {}
         for entry in waiting.values():
             for future in (entry.first, entry.final):
@@ -132,6 +152,8 @@ class Client:
                     future.exception()  # marked as seen: whoever awaits it still gets it
 
     def _post(self, command: Command) -> _Waiting:
+        if self._closed:
+            raise EngineUnreachable(self._closed)
         loop = asyncio.get_running_loop()
         waiting = self._waiting[command.id] = _Waiting(loop.create_future(), loop.create_future())
         self._writer.write(encode(command))
@@ -147,6 +169,14 @@ class Client:
     async def send_and_wait(self, command: Command) -> Answer:
         """Send a command and return its last answer: applied, rejected or data."""
         return await asyncio.shield(self._post(command).final)
+
+    async def answers(self, command: Command) -> AsyncIterator[Answer]:
+        """Send a command and give its answers as they come: the final one, or accepted and then the final one."""
+        waiting = self._post(command)
+        first = await asyncio.shield(waiting.first)
+        yield first
+        if first.status == "accepted":
+            yield await asyncio.shield(waiting.final)
 
     async def query(self, command: Command, kind: type[_T]) -> _T:
         """The data of a query, decoded.

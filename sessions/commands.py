@@ -77,7 +77,7 @@ class Set(Command, tag="set"):
 
 
 class Rate(Command, tag="rate"):
-    """Rate responses of one group (``812.3``); see :class:`sessions.records.Rating`, which gets the id of the command."""
+    """Rate responses of one group (``812.3``); :class:`~sessions.records.Rating` tells the fields and gets this id."""
 
     group: str
     mode: str

@@ -42,6 +42,8 @@ class UnknownName(UsageError):
     :param known: every name that would have been right.
     """
 
+    LISTED_BY = {"hyperparameter": "workbench hyperparameters", "command": "workbench send --help"}
+
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
@@ -49,8 +51,10 @@ class UnknownName(UsageError):
             remedy = f"did you mean {near[0]}?"
         elif len(names) <= 12:
             remedy = f"known: {', '.join(names)}" if names else "there are none yet"
+        elif kind in self.LISTED_BY:
+            remedy = f"`{self.LISTED_BY[kind]}` lists the {len(names)} there are"
         else:
-            remedy = f"there are {len(names)}; `workbench {kind}s` lists them"
+            remedy = f"known: {', '.join(names[:12])}, ..."
         super().__init__(f"unknown {kind} {name!r}; {remedy}")
         self.kind, self.name = kind, name
 

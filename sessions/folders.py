@@ -30,6 +30,9 @@ _R = TypeVar("_R", bound=Record)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 SOCKET_PATH_LIMIT = 100
 """Unix sockets refuse paths over 107 bytes (103 on macOS)."""
+_SOCKET_NAME_LENGTH = 24 + 1 + 12 + len(".sock")
+_LOOKING_SECONDS = 0.3
+"""For how long a lock may be held by somebody who only looks whether there is an engine."""
 
 
 class EngineInfo(Record):
@@ -119,8 +122,8 @@ class SessionFolder:
         """
         path = self.path / "session.toml"
         try:
-            return msgspec.convert(tomllib.loads(path.read_text()), SessionSettings)
-        except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+            return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), SessionSettings)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
             raise InputFileError(f"{path}: cannot be read ({error})") from None
 
     def write_settings(self, settings: SessionSettings) -> None:
@@ -132,11 +135,12 @@ class SessionFolder:
     def running(self) -> bool:
         """Whether an engine holds the session's lock."""
         try:
-            descriptor = os.open(self.path / "engine.lock", os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self.path / "engine.lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, so that two who look at once do not take each other for an engine.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:
@@ -150,14 +154,19 @@ class SessionFolder:
         :raises SessionRunning: if another engine has it.
         """
         descriptor = os.open(self.path / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise SessionRunning(
-                f"session {self.name!r} already has an engine; `workbench attach {self.name}` shows it"
-            ) from None
-        return descriptor
+        until = time.monotonic() + _LOOKING_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:  # whoever only looks, in running(), lets go at once
+                    time.sleep(0.01)
+                    continue
+                os.close(descriptor)
+                raise SessionRunning(
+                    f"session {self.name!r} already has an engine; `workbench attach {self.name}` shows it"
+                ) from None
+            return descriptor
 
     def log_tail(self, lines: int = 15) -> list[str]:
         """The last lines of the engine's log."""
@@ -194,7 +203,7 @@ def check_session_name(name: str) -> str:
 
     :raises UsageError: if not.
     """
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a session; use letters, digits, '.', '_' and '-', at most 64")
     return name
 
@@ -216,7 +225,15 @@ def all_sessions() -> list[SessionFolder]:
         paths = [p for p in sessions_home().iterdir() if (p / "session.toml").exists()]
     except OSError:
         return []
-    return [SessionFolder(p) for p in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True)]
+    return [SessionFolder(p) for p in sorted(paths, key=_modified, reverse=True)]
+
+
+def _modified(path: Path) -> float:
+    """When it changed last; 0 for what has just been removed."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def new_session(name: str | None, settings: SessionSettings) -> SessionFolder:
@@ -233,7 +250,12 @@ def new_session(name: str | None, settings: SessionSettings) -> SessionFolder:
             except FileExistsError:
                 continue
             folder = SessionFolder(parent / candidate)
-            folder.write_settings(msgspec.structs.replace(settings, name=candidate))
+            try:
+                folder.write_settings(msgspec.structs.replace(settings, name=candidate))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    folder.path.rmdir()
+                raise
             return folder
     except OSError as error:
         raise SessionError(f"{parent}: cannot make a session there ({error.strerror}); set WORKBENCH_HOME") from None
@@ -251,16 +273,17 @@ def socket_folder() -> Path:
 
     :raises SessionError: if it belongs to somebody else or is a link.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime) and len(runtime) < SOCKET_PATH_LIMIT - 60:
-        folder = Path(runtime) / "workbench"
-    else:
-        temporary = tempfile.gettempdir()
-        if len(temporary) > SOCKET_PATH_LIMIT - 60:
-            temporary = "/tmp"
-        folder = Path(temporary) / f"workbench-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = Path(runtime) / "workbench"
+    if not _is_mine(runtime) or not _leaves_room(folder):
+        folder = Path(tempfile.gettempdir()) / f"workbench-{os.getuid()}"
+    if not _leaves_room(folder):
+        folder = Path(f"/tmp/workbench-{os.getuid()}")
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise SessionError(f"{folder}: cannot be made ({error.strerror}); set XDG_RUNTIME_DIR") from None
     status = os.lstat(folder)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise SessionError(f"{folder}: is not a folder of yours; remove it, or set XDG_RUNTIME_DIR")
@@ -269,14 +292,32 @@ def socket_folder() -> Path:
     return folder
 
 
+def _is_mine(folder: str) -> bool:
+    """Whether it is a folder that belongs to this user: after ``su`` the variable may still name another's."""
+    try:
+        status = os.stat(folder)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _leaves_room(folder: Path) -> bool:
+    """Whether a socket's path in it stays under the limit, in bytes."""
+    return len(os.fsencode(folder)) + 1 + _SOCKET_NAME_LENGTH < SOCKET_PATH_LIMIT
+
+
 def replace_file(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write(path: Path, record: Record) -> None:
@@ -296,5 +337,5 @@ def _toml(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     if isinstance(value, str):
-        return msgspec.json.encode(value).decode()
+        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # JSON allows a bare DEL, TOML does not
     return str(value)

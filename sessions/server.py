@@ -43,6 +43,8 @@ MAX_MESSAGES = 256
 MAX_BYTES = 4 * 2**20
 MAX_ANSWERS = 64
 HANDSHAKE_SECONDS = 10.0
+FLUSH_SECONDS = 2.0
+"""How long a closing engine waits for clients to read what they were sent."""
 
 
 class Backend(Protocol):
@@ -79,6 +81,8 @@ class Connection:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._closing = False
+        self._sent = asyncio.Event()
         self.resyncs = 0
 
     @property
@@ -111,6 +115,13 @@ class Connection:
         self._latest[type(message)] = message
         self._wake.set()
 
+    async def flush(self) -> None:
+        """Send what is queued without waiting for the client's rate; returns when all of it is written."""
+        self._closing = True
+        self._sent.clear()
+        self._wake.set()
+        await self._sent.wait()
+
     async def room(self) -> None:
         """Wait until the client has read enough of its answers."""
         await self._room.wait()
@@ -126,13 +137,14 @@ class Connection:
                 if len(self._answers) <= MAX_ANSWERS // 2:
                     self._room.set()
                 await self._writer.drain()
-            if loop.time() >= next_batch and (self._behind or self._events or self._latest):
+            if (loop.time() >= next_batch or self._closing) and (self._behind or self._events or self._latest):
                 next_batch = loop.time() + pause
                 await self._send_batch(snapshot)
                 continue
             self._wake.clear()
             if self._answers:
                 continue
+            self._sent.set()
             waiting = self._behind or self._events or self._latest
             timeout = max(0.0, next_batch - loop.time()) if waiting else None
             with contextlib.suppress(TimeoutError):
@@ -164,6 +176,7 @@ class Server:
         self.path = path
         self._backend = backend
         self._connections: set[Connection] = set()
+        self._served: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -179,6 +192,9 @@ class Server:
         before = os.umask(0o177)
         try:
             listener.bind(self.path)
+        except OSError:
+            listener.close()
+            raise
         finally:
             os.umask(before)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_LIMIT)
@@ -187,12 +203,16 @@ class Server:
         """Send what is queued to those who read, close every connection, remove the socket."""
         if self._server is not None:
             self._server.close()
-        await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._flush(), FLUSH_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+
+    async def _flush(self) -> None:
+        await asyncio.gather(*(connection.flush() for connection in self._served))
 
     def send_event(self, event: AnyEvent, size: int = 512) -> None:
         """Queue an event for every client."""
@@ -215,8 +235,12 @@ class Server:
         finally:
             self._tasks.discard(task)
             writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            try:
+                await asyncio.wait_for(writer.wait_closed(), FLUSH_SECONDS)
+            except TimeoutError:
+                writer.transport.abort()  # a client that does not read would hold the engine's end for ever
+            except ConnectionError:
+                pass
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if peer_uid(writer.get_extra_info("socket")) not in (None, os.getuid(), 0):
@@ -246,11 +270,13 @@ class Server:
         """Read commands while a task of its own sends; either side ending ends both."""
         pump = asyncio.create_task(connection.pump(self._backend.snapshot))
         listen = asyncio.create_task(self._listen(connection, reader, limited=limited))
+        self._served.add(connection)
         try:
             done, _ = await asyncio.wait({pump, listen}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            self._served.discard(connection)
             for task in (pump, listen):
                 task.cancel()
             await asyncio.gather(pump, listen, return_exceptions=True)

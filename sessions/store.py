@@ -51,6 +51,7 @@ CREATE TABLE responses (
   PRIMARY KEY (branch, step, number, place));
 CREATE TABLE ratings (
   id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
+CREATE INDEX steps_by_number ON steps (step);
 CREATE INDEX ratings_of_group ON ratings (branch, step, number);
 CREATE TABLE rating_uses (rating TEXT PRIMARY KEY, step INTEGER, body BLOB);
 CREATE TABLE skips (id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, body BLOB);
@@ -86,42 +87,56 @@ class Store:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._open: list[sqlite3.Connection] = []
         try:
             if read_only:
-                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, timeout=5)
-                self._strict = self._db
+                self._db = self._strict = self._connect(f"{path.absolute().as_uri()}?mode=ro")
             else:
-                self._db = self._open("NORMAL")
+                self._db = self._connect(path)
                 self._create()
-                self._strict = self._open("FULL")
+                self._strict = self._connect(path)
+                self._journal(self._db, "NORMAL")
+                self._journal(self._strict, "FULL")
             self.database_id = self.meta("database_id") or ""
             version = int(self.meta("schema") or 0)
+            if version > SCHEMA_VERSION:
+                raise SessionError(f"{path}: written by a newer workbench (schema {version}); upgrade rl-workbench")
         except sqlite3.Error as error:
+            self.close()
             raise SessionError(f"{path}: not a session's database ({error})") from None
-        if version > SCHEMA_VERSION:
-            raise SessionError(f"{path}: written by a newer workbench (schema {version}); upgrade rl-workbench")
+        except SessionError:
+            self.close()
+            raise
 
-    def _open(self, synchronous: str) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+    def _connect(self, path: Path | str) -> sqlite3.Connection:
+        db = sqlite3.connect(path, uri=isinstance(path, str), isolation_level=None, check_same_thread=False, timeout=10)
+        self._open.append(db)
+        return db
+
+    @staticmethod
+    def _journal(db: sqlite3.Connection, synchronous: str) -> None:
         mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":  # a network file system has no shared memory for the log
             db.execute("PRAGMA journal_mode=TRUNCATE")
         db.execute(f"PRAGMA synchronous={synchronous}")
-        return db
 
     def _create(self) -> None:
-        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        if "meta" in tables:
             return
-        self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-        self.set_meta("schema", str(SCHEMA_VERSION))
-        self.set_meta("database_id", str(uuid.uuid4()))
-        self.set_meta("created", repr(time.time()))
+        if tables:
+            raise SessionError(f"{self.path}: not a session's database (it holds {', '.join(sorted(tables)[:3])})")
+        with _transaction(self._db):  # whole or not at all: a database without an id would never get one
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self.set_meta("schema", str(SCHEMA_VERSION))
+            self.set_meta("database_id", str(uuid.uuid4()))
+            self.set_meta("created", repr(time.time()))
 
     def close(self) -> None:
         """Close the file; the log is folded into it."""
-        if self._strict is not self._db:
-            self._strict.close()
-        self._db.close()
+        for db in reversed(self._open):
+            db.close()
 
     # ------------------------------------------------------------------------------------------------ meta
 
@@ -194,7 +209,7 @@ class Store:
     def steps(self, branch: str) -> list[StepRecord]:
         """Every step of a branch, in order."""
         rows = self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step", (branch,))
-        return [_json.decode(body, type=StepRecord) for (body,) in rows]
+        return [msgspec.structs.replace(_json.decode(body, type=StepRecord), branch=branch) for (body,) in rows]
 
     def last_step(self, branch: str) -> StepRecord | None:
         row = self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step DESC LIMIT 1", (branch,)).fetchone()
@@ -243,8 +258,12 @@ class Store:
                         _pack("I", g.prompt_tokens),
                     ),
                 )  # fmt: skip
+                # A group sampled again may be smaller than before.
+                self._db.execute(
+                    "DELETE FROM responses WHERE branch=? AND step=? AND number=?", (g.branch, g.step, g.number)
+                )
                 self._db.executemany(
-                    "INSERT OR REPLACE INTO responses VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    "INSERT INTO responses VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                     [
                         (
                             g.branch, g.step, g.number, place, r.letter, r.text, r.length, r.ended,
@@ -395,16 +414,16 @@ class Store:
             return self.add_event(wire.Skipped(time=skip.time, step=skip.step, skip=skip), self._strict)
 
     def rating(self, rating_id: str) -> Rating | None:
-        row = self._db.execute("SELECT body, retracted FROM ratings WHERE id=?", (rating_id,)).fetchone()
+        row = self._db.execute("SELECT body, retracted, branch FROM ratings WHERE id=?", (rating_id,)).fetchone()
         return self._rating(*row) if row else None
 
-    def _rating(self, body: bytes, retracted: float) -> Rating:
-        return msgspec.structs.replace(_json.decode(body, type=Rating), retracted=retracted)
+    def _rating(self, body: bytes, retracted: float, branch: str) -> Rating:
+        return msgspec.structs.replace(_json.decode(body, type=Rating), retracted=retracted, branch=branch)
 
     def ratings_of(self, name: ResponseName, branch: str) -> list[Rating]:
         """Every rating of a group, oldest first, retracted ones too."""
         rows = self._db.execute(
-            "SELECT body, retracted FROM ratings WHERE branch=? AND step=? AND number=? ORDER BY time, rowid",
+            "SELECT body, retracted, branch FROM ratings WHERE branch=? AND step=? AND number=? ORDER BY time, rowid",
             (name.branch or branch, name.step, name.group),
         )
         return [self._rating(*row) for row in rows]
@@ -426,13 +445,15 @@ class Store:
 
     def recent_ratings(self, limit: int = 200) -> list[Rating]:
         """The newest ratings, oldest first."""
-        rows = self._db.execute("SELECT body, retracted FROM ratings ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
+        rows = self._db.execute(
+            "SELECT body, retracted, branch FROM ratings ORDER BY rowid DESC LIMIT ?", (limit,)
+        ).fetchall()
         return [self._rating(*row) for row in reversed(rows)]
 
     def unsettled_ratings(self, branch: str) -> list[Rating]:
         """Ratings that stand and whose fate is open: they wait for the next update."""
         rows = self._db.execute(
-            "SELECT body, retracted FROM ratings r WHERE branch=? AND retracted=0 "
+            "SELECT body, retracted, branch FROM ratings r WHERE branch=? AND retracted=0 "
             "AND NOT EXISTS (SELECT 1 FROM rating_uses u WHERE u.rating=r.id) ORDER BY rowid",
             (branch,),
         )

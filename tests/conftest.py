@@ -1,0 +1,22 @@
+"""What every test gets: a home and a socket folder of its own, so that none sees or leaves anything on the machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """``WORKBENCH_HOME`` and ``XDG_RUNTIME_DIR`` in one new folder with a short path, as sockets need."""
+    folder = Path(tempfile.mkdtemp(prefix="wb", dir="/tmp"))
+    runtime = folder / "run"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("WORKBENCH_HOME", str(folder / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    yield folder / "home"
+    shutil.rmtree(folder, ignore_errors=True)

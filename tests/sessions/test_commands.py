@@ -1,0 +1,140 @@
+"""Commands and the words for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessions.commands import (
+    COMMANDS,
+    WORDS,
+    Acknowledge,
+    Command,
+    Discard,
+    Pause,
+    QueryEvents,
+    QueryGroup,
+    QueryGroups,
+    QueryResponse,
+    QuerySeries,
+    QueryStatus,
+    Rate,
+    Resume,
+    Retract,
+    Set,
+    Skip,
+    Step,
+    Stop,
+    TakeCheckpoint,
+    new_id,
+    parse_words,
+    whoami,
+)
+from sessions.errors import InvalidValue, UnknownName, UsageError
+from sessions.wire import decode_command, encode
+
+READ: list[tuple[str | list[str], Command]] = [
+    ("pause", Pause()),
+    ("resume", Resume()),
+    ("step", Step()),
+    ("discard", Discard()),
+    ("checkpoint", TakeCheckpoint()),
+    ("stop", Stop()),
+    ("stop --now", Stop(now=True)),
+    ("stop now", Stop(now=True)),
+    ("set learning_rate=5e-7 group_size=16", Set(values={"learning_rate": 5e-7, "group_size": 16})),
+    ("set learning_rate 5e-7", Set(values={"learning_rate": 5e-7})),
+    ("set rating_gate wait 2", Set(values={"rating_gate": "wait 2"})),
+    ("set rating_gate=wait 2 temperature=0.9", Set(values={"rating_gate": "wait 2", "temperature": 0.9})),
+    (["set", "rating_gate=timeout 30"], Set(values={"rating_gate": "timeout 30"})),
+    ("rate 812.3C 4", Rate(group="812.3", mode="likert", values={"C": 4})),
+    ("rate 812.3C -1 --mode thumbs", Rate(group="812.3", mode="thumbs", values={"C": -1})),
+    (
+        "rate main~1/2.3AB 5 'well said' indeed",
+        Rate(group="main~1/2.3", mode="likert", values={"AB": 5}, comment="well said indeed"),
+    ),
+    ("retract abc", Retract(rating="abc")),
+    ("skip 812.3C too long", Skip(response="812.3C", reason="too long")),
+    ("acknowledge", Acknowledge()),
+    ("acknowledge a1", Acknowledge(alarm="a1")),
+    ("status", QueryStatus()),
+    ("series reward/mean kl/k3", QuerySeries(names=["reward/mean", "kl/k3"])),
+    ("groups", QueryGroups(limit=20)),
+    ("groups 5", QueryGroups(limit=5)),
+    ("group 812.3", QueryGroup(group="812.3")),
+    ("response 812.3C", QueryResponse(response="812.3C")),
+    ("response 812.3", QueryGroup(group="812.3")),
+    ("events 7", QueryEvents(limit=7)),
+]  # fmt: skip
+
+
+def same(left: Command, right: Command) -> bool:
+    """Equal but for the id, which is new each time."""
+    left.id = right.id
+    return left == right
+
+
+@pytest.mark.parametrize(("words", "command"), READ, ids=[str(words) for words, _ in READ])
+def test_words(words: str | list[str], command: Command) -> None:
+    read = parse_words(words)
+    assert same(read, command)
+    assert same(decode_command(encode(read)), read)
+
+
+def test_every_word_is_tried_above() -> None:
+    tried = {words.split()[0] if isinstance(words, str) else words[0] for words, _ in READ}
+    assert tried == set(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ("", UsageError, "no command; there are: pause"),
+        ([], UsageError, "no command"),
+        ("pase", UnknownName, r"unknown command 'pase'; did you mean pause\?"),
+        ("zzzzzz", UnknownName, "`workbench send --help` lists the"),
+        ("pause now", UsageError, "pause takes no arguments, got 'now'"),
+        ("status x", UsageError, "status takes no arguments"),
+        ("stop later", UsageError, "stop takes no arguments, or --now"),
+        ("set", UsageError, "set needs a name and a value"),
+        ("set learning_rate", InvalidValue, "name=value"),
+        ("set learning_rte=1", UnknownName, "did you mean learning_rate"),
+        ("set learning_rate=2", InvalidValue, "out of bounds"),
+        ("set learning_rate=1e-6@5", InvalidValue, "@STEP is for `run --set`"),
+        ("rate", UsageError, "rate needs a response and a value"),
+        ("rate 812.3C", UsageError, "rate needs a response and a value"),
+        ("rate 812.3 4", InvalidValue, "is a group; name one of its responses, like 812.3A"),
+        ("rate x 4", InvalidValue, "is not a response"),
+        ("rate 812.3C good", InvalidValue, "is not a rating"),
+        ("rate 812.3C 6", InvalidValue, "allowed: 1, 2, 3, 4, 5"),
+        ("rate 812.3C nan", InvalidValue, "allowed"),
+        ("rate 812.3C 4 --mode", UsageError, "--mode needs a name"),
+        ("rate 812.3C 4 --mode stars", UnknownName, "unknown rating mode 'stars'"),
+        ("retract", UsageError, "retract needs the id"),
+        ("skip", UsageError, "skip needs a response"),
+        ("group 812", InvalidValue, "is not a response"),
+        ("group", UsageError, "group needs one name"),
+        ("response", UsageError, "response needs one name"),
+        ("series", UsageError, "series needs a metric"),
+        ("groups many", UsageError, "at most one whole number"),
+        ("events 1 2", UsageError, "at most one whole number"),
+        ("acknowledge a b", UsageError, "acknowledge takes at most one"),
+        ("rate 812.3C 4 'open", UsageError, "cannot read"),
+    ],
+)
+def test_bad_words(words: str | list[str], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        parse_words(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_differ_and_somebody_asks() -> None:
+    assert new_id() != new_id()
+    assert Pause().id != Pause().id
+    assert Pause().who == whoami() != ""
+
+
+def test_the_table_of_commands_is_whole() -> None:
+    def below(kind: type) -> set[type]:
+        return {kind, *(c for sub in kind.__subclasses__() for c in below(sub))}
+
+    assert set(COMMANDS.values()) == below(Command) - {Command}
