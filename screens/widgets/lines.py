@@ -1,160 +1,121 @@
-"""A widget of many lines of which only the visible ones are drawn, and only those that changed drawn again."""
+"""The lines every screen has: two at the top, a message or the command line, and the keys at the bottom."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
 
-from rich.segment import Segment
-from rich.style import Style
-from textual import events
-from textual.geometry import Region
-from textual.strip import Strip
+from textual.content import Content
 from textual.widget import Widget
 
-from screens.safe import cut, fit
+from screens.keys import ACTIONS, shown
+from screens.safe import visible
 
-TONES = ("", "dim", "good", "warn", "bad", "accent", "head", "found")
-"""The ways a line can look; a word says the same, so that nothing is lost without colour."""
+if TYPE_CHECKING:
+    from screens.base import WorkbenchScreen
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of a line in one tone."""
-
-    text: str
-    tone: str = ""
+Severity = Literal["information", "warning", "error"]
+_MESSAGE_STYLE = {"information": "$text-accent", "warning": "$text-warning", "error": "$text-error"}
 
 
-class LineView(Widget, can_focus=True):
-    """Lines, of which a window is seen. Subclasses give :meth:`line_count` and :meth:`spans`.
-
-    :ivar top: index of the first line seen.
-    :ivar head: lines above the window that do not scroll.
-    """
-
-    COMPONENT_CLASSES = {f"lines--{tone}" for tone in TONES if tone} | {"lines--cursor", "lines--cursor-blurred"}
+class Line(Widget):
+    """Some lines of text that are drawn again only when they change."""
 
     DEFAULT_CSS = """
-    LineView {
-        height: 1fr; width: 1fr; background: $surface; color: $foreground;
-        & > .lines--dim { color: $text-muted; }
-        & > .lines--good { color: $text-success; }
-        & > .lines--warn { color: $text-warning; }
-        & > .lines--bad { color: $text-error; }
-        & > .lines--accent { color: $text-accent; text-style: bold; }
-        & > .lines--head { color: $text-muted; text-style: bold; }
-        & > .lines--found { text-style: reverse; }
-        & > .lines--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
-        & > .lines--cursor-blurred { text-style: bold; }
-        &:ansi > .lines--dim { text-style: dim; }
-        &:ansi > .lines--cursor { text-style: reverse; }
-    }
+    Line { height: 1; width: 1fr; }
     """
 
-    head = 0
+    def __init__(self, name: str) -> None:
+        super().__init__(id=name)
+        self._content = Content("")
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
-        super().__init__(id=id, classes=classes)
-        self.top = 0
-        self._drawn: dict[int, object] = {}
+    def show(self, content: Content) -> None:
+        """Draw this from now on."""
+        if not content.is_same(self._content):
+            self._content = content
+            self.refresh()
 
-    # ---- what subclasses say
-
-    def line_count(self) -> int:
-        """How many lines there are."""
-        raise NotImplementedError
-
-    def spans(self, index: int, width: int) -> Sequence[Span]:
-        """One line; it is cut or filled to the width."""
-        raise NotImplementedError
-
-    def head_spans(self, y: int, width: int) -> Sequence[Span]:
-        """A line above the window."""
-        return ()
-
-    def line_style(self, index: int) -> str:
-        """Component class laid under the whole line, if any."""
-        return ""
-
-    def line_key(self, index: int) -> object:
-        """Equal keys are drawn alike; tells which lines have to be drawn again."""
-        return None
-
-    # ---- drawing
-
-    @property
-    def window(self) -> int:
-        """Lines seen at once."""
-        return max(0, self.size.height - self.head)
-
-    def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
-        width = self.size.width
-        if y < self.head:
-            return self._strip(self.head_spans(y, width), width, "")
-        index = self.top + y - self.head
-        if index >= self.line_count():
-            self._drawn[y] = None
-            return Strip.blank(width, self.rich_style)
-        self._drawn[y] = (self.line_key(index), self.line_style(index))
-        return self._strip(self.spans(index, width), width, self.line_style(index))
-
-    def _strip(self, spans: Sequence[Span], width: int, under: str) -> Strip:
-        base = self.rich_style
-        if under:
-            base = base + self.get_component_rich_style(under, partial=True)
-        segments: list[Segment] = []
-        left = width
-        for span in spans:
-            segment = Segment(cut(span.text, left), base + self.tone_style(span.tone) if span.tone else base)
-            segments.append(segment)
-            left -= segment.cell_length
-        if left > 0:
-            segments.append(Segment(" " * left, base))
-        return Strip(segments, width)
-
-    def tone_style(self, tone: str) -> Style:
-        """The look of a tone in this theme."""
-        return self.get_component_rich_style(f"lines--{tone}", partial=True)
-
-    def redraw_changed(self) -> None:
-        """Draw again the lines seen whose key is another than when they were drawn."""
-        count = self.line_count()
-        for y in range(self.head, self.size.height):
-            index = self.top + y - self.head
-            now = (self.line_key(index), self.line_style(index)) if index < count else None
-            if self._drawn.get(y, self) != now:
-                self.refresh(Region(0, y, self.size.width, 1))
-
-    # ---- moving
-
-    def show_from(self, top: int) -> None:
-        """Scroll so that line ``top`` is the first one seen, as far as there are lines."""
-        top = max(0, min(top, self.line_count() - self.window))
-        if top != self.top:
-            self.top = top
-            self.redraw_changed()
-            self.on_scrolled()
-
-    def on_scrolled(self) -> None:
-        """Called after the window moved."""
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self.show_from(self.top + 3)
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self.show_from(self.top - 3)
-
-    def on_focus(self) -> None:
-        self.redraw_changed()
-
-    def on_blur(self) -> None:
-        self.redraw_changed()
+    def render(self) -> Content:
+        return self._content
 
 
-def columns_of(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    """Cells side by side with a space between, each exactly as wide as its column."""
-    return " ".join(fit(cell, width, right=r) for cell, width, r in zip(cells, widths, right) if width > 0)
+class TopLines(Line):
+    """State and alarms."""
+
+    DEFAULT_CSS = """
+    TopLines { height: 2; }
+    """
+
+
+class MessageLine(Line):
+    """The newest message; without one, what the screen has to announce."""
+
+    _said = False
+    _announced = ""
+
+    def say(self, text: str, severity: Severity = "information") -> None:
+        """Show a message."""
+        self._said = bool(text)
+        line = visible(text.replace("\n", " "))
+        self.show(Content.styled(f" {line}", _MESSAGE_STYLE[severity]) if text else Content(""))
+
+    def announce(self, text: str) -> None:
+        """What stands here while there is no message."""
+        self._announced = text
+        if not self._said:
+            self.show(Content.styled(f" {text}", "$text-muted") if text else Content(""))
+
+    def clear(self) -> None:
+        """Take the message away."""
+        self._said = False
+        self.announce(self._announced)
+
+
+class FooterLine(Line):
+    """The keys that work here, from the bindings in force."""
+
+    DEFAULT_CSS = """
+    FooterLine { color: $text-muted; }
+    """
+
+    def update_keys(self) -> None:
+        """Read the bindings again."""
+        screen = cast("WorkbenchScreen", self.screen)
+        self.show(footer(footer_keys(screen), self.size.width))
+
+    def on_resize(self) -> None:
+        self.update_keys()
+
+
+def footer_keys(screen: WorkbenchScreen) -> list[tuple[str, str, str]]:
+    """(id, key, label) of what the footer may show, the most important first."""
+    found: dict[str, tuple[int, str, str]] = {}
+    for key, active in screen.active_bindings.items():
+        action = ACTIONS.get(active.binding.id or "")
+        if action is None or not action.footer or action.id in found or not active.enabled:
+            continue
+        if action.action == f"mode('{screen.MODE}')":
+            continue  # the screen one is on
+        found[action.id] = (action.footer, shown(key), action.label)
+    ranked = sorted(found.items(), key=lambda item: item[1][0])
+    return [(name, key, label) for name, (_, key, label) in ranked]
+
+
+def footer(keys: list[tuple[str, str, str]], width: int) -> Content:
+    """The keys that fit, ``q detach`` at the right edge."""
+    right = next((f"{key} {label}" for name, key, label in keys if name == "detach"), "")
+    # ? stays whatever the width: it leads to all the others.
+    must = {name for name, _, _ in keys if name in ("help", "command")}
+    room = width - len(right) - 3
+    texts = [(name, f"{key} {label}") for name, key, label in keys if name != "detach"]
+    kept: list[str] = []
+    reserved = sum(len(text) + 2 for name, text in texts if name in must)
+    used = 0
+    for name, text in texts:
+        if name in must:
+            reserved -= len(text) + 2
+        elif used + len(text) + 2 + reserved > room:
+            continue
+        kept.append(text)
+        used += len(text) + 2
+    line = "  ".join(kept)
+    return Content(f" {line}{' ' * max(1, width - len(line) - len(right) - 2)}{right}")

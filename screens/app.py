@@ -1,0 +1,225 @@
+"""The app: one screen a mode, one link to the engine, one beat twice a second."""
+
+from __future__ import annotations
+
+# First of all: this sets what Textual reads from the environment when it is imported.
+import screens.terminal as terminal  # isort: skip
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import import_module
+from typing import ClassVar, TypeVar, cast
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from screens.base import WorkbenchScreen
+from screens.dialogs import ConfirmDialog, TextDialog
+from screens.link import Link
+from screens.live import Live
+from screens.numbers import span
+from screens.pace import Pace
+from screens.palette import ActionProvider
+from screens.words import pretty
+from sessions.commands import Command, Stop
+from sessions.errors import EngineUnreachable, WorkbenchError
+from sessions.folders import SessionFolder
+from sessions.records import SessionSettings
+from sessions.wire import Answer
+
+_T = TypeVar("_T")
+StartSession = Callable[[SessionSettings], Awaitable[SessionFolder]]
+RestartSession = Callable[[SessionFolder], Awaitable[None]]
+
+
+def _mode(module: str, name: str) -> Callable[[], Screen[None]]:
+    """A screen that is imported when it is first shown: the dashboard should not wait for the others."""
+    return lambda: cast("Screen[None]", getattr(import_module(module), name)())
+
+
+class WorkbenchApp(App[str], inherit_bindings=False):
+    """Shows one session and sends commands to it.
+
+    :param folder: the session; None opens the list of sessions.
+    :param slow: for slow links: fewer bytes, one beat a second.
+    :param marks: braille, block, ascii, or auto.
+    :param keymap: id of an action -> its keys, from the settings file.
+    :param start_session: starts an engine for a new session; the list offers ``a`` when it is given.
+    :param restart_session: starts an engine for a session that has none.
+    """
+
+    TITLE = "workbench"
+    CSS_PATH = "workbench.tcss"
+    ENABLE_COMMAND_PALETTE = False  # its key comes from the registry like every other
+    COMMANDS: ClassVar = {ActionProvider}
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "interrupt", show=False)]
+    MODES: ClassVar = {
+        "sessions": _mode("screens.session_list", "SessionListScreen"),
+        "dashboard": _mode("screens.dashboard", "DashboardScreen"),
+        "samples": _mode("screens.samples", "SamplesScreen"),
+        "rate": _mode("screens.rate", "RateScreen"),
+        "parameters": _mode("screens.parameters", "ParametersScreen"),
+        "events": _mode("screens.events", "EventsScreen"),
+    }
+
+    def __init__(
+        self,
+        folder: SessionFolder | None = None,
+        *,
+        read_only: bool = False,
+        slow: bool = False,
+        marks: str = "auto",
+        theme: str = "",
+        keymap: dict[str, str] | None = None,
+        start_session: StartSession | None = None,
+        restart_session: RestartSession | None = None,
+    ) -> None:
+        super().__init__()
+        self.use_command_palette = True
+        self.folder = folder
+        self.read_only = read_only
+        self.slow = slow
+        self.marks = terminal.choose_marks(marks)
+        self.start_session, self.restart_session = start_session, restart_session
+        self.live = Live(folder.name if folder else "")
+        self.link: Link | None = None
+        self.pace = Pace(terminal.SLOW_BYTES if slow else terminal.BYTES)
+        self.set_class(self.marks == "ascii", "-ascii")
+        if theme:
+            self.theme = theme
+        if keymap:
+            self.set_keymap(keymap)
+
+    # -------------------------------------------------------------------------------------- life
+
+    def on_mount(self) -> None:
+        self.pace.count(self._driver)
+        terminal.watch_for_hangup(self)
+        self.set_interval(1.0 if self.slow else 0.5, self._beat)
+        if self.folder is None:
+            self.switch_mode("sessions")
+        else:
+            self.attach(self.folder)
+
+    def attach(self, folder: SessionFolder) -> None:
+        """Show a session from now on."""
+        self.folder, self.live = folder, Live(folder.name)
+        rate = 1.0 if self.slow else 4.0
+        self.link = Link(folder, self.live, rate=rate, read_only=self.read_only, on_news=self._news)
+        self.run_worker(self.link.run(), group="link", exclusive=True, exit_on_error=True)
+        self.switch_mode("dashboard")
+
+    def _beat(self) -> None:
+        """Redraw what is new, if the terminal has taken what was drawn before."""
+        if self.pace.may_draw():
+            self._news()
+
+    def _news(self) -> None:
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, WorkbenchScreen):
+                if screen.is_mounted:
+                    screen.tick()
+                return
+
+    def show_mode(self, name: str) -> None:
+        """Go to a screen by its mode."""
+        if self.folder is not None or name == "sessions":
+            self.switch_mode(name)
+        elif isinstance(self.screen, WorkbenchScreen):
+            self.screen.say("attach to a session first: enter")
+
+    def goto(self, step: int) -> None:
+        """The charts around a step."""
+        from screens.dashboard import DashboardScreen
+
+        self.show_mode("dashboard")
+
+        def go() -> None:
+            if isinstance(self.screen, DashboardScreen):
+                self.screen.goto(step)
+
+        self.call_later(go)
+
+    # ---------------------------------------------------------------------------------- commands
+
+    async def send(self, command: Command) -> AsyncIterator[Answer]:
+        """The answers to a command, as they come."""
+        if self.link is None:
+            raise EngineUnreachable("no session is attached")
+        async for answer in self.link.send(command):
+            yield answer
+
+    async def query_engine(self, command: Command, kind: type[_T]) -> _T:
+        """The data of a query, decoded."""
+        if self.link is None:
+            raise EngineUnreachable("no session is attached")
+        return await self.link.query(command, kind)
+
+    def show_answer(self, screen: WorkbenchScreen, command: Command, title: str) -> None:
+        """Ask the engine and show what it says."""
+
+        async def ask() -> None:
+            try:
+                async for answer in self.send(command):
+                    if answer.status == "rejected":
+                        screen.say(answer.text, "error")
+                    else:
+                        self.push_screen(TextDialog(title, pretty(answer.data) if answer.data else [answer.text]))
+            except WorkbenchError as error:
+                screen.say(str(error), "error")
+
+        self.run_worker(ask(), group="ask", exit_on_error=False)
+
+    def ask_to_stop(self, screen: WorkbenchScreen) -> None:
+        """The dialog behind ``Q``."""
+        checkpoints = self.live.checkpoints
+        age = span(self.live.clock() - checkpoints[-1].time) if checkpoints else ""
+        last = (
+            f"The last checkpoint is {age} old (step {checkpoints[-1].step})." if checkpoints else "No checkpoint yet."
+        )
+        lines = [last, "A checkpoint is written before the engine leaves.", "q only detaches: the training goes on."]
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                screen.send(Stop())
+
+        self.push_screen(ConfirmDialog(f"Stop the session {self.live.name}?", lines, "stop"), answered)
+
+    def detach(self) -> None:
+        """Leave; the engine does not notice."""
+        name = self.folder.name if self.folder else ""
+        if not name:
+            self.exit("")
+        elif self.live.connection == "ended":
+            self.exit(f"left {name}, which has ended. See it again with: workbench attach {name}")
+        else:
+            self.exit(f"detached from {name}; training goes on. Come back with: workbench attach {name}")
+
+    def page(self, text: str) -> None:
+        """Show text in $PAGER."""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="workbench-") as file:
+            file.write(text)
+            file.flush()
+            with self.suspend():
+                subprocess.run([*shlex.split(os.environ.get("PAGER") or "less"), file.name], check=False)
+        self.refresh()
+
+    def action_interrupt(self) -> None:
+        if isinstance(self.screen, WorkbenchScreen):
+            self.screen.action_interrupt()
+        else:
+            self.screen.dismiss(None)
+
+
+def run_app(folder: SessionFolder | None = None, *, mouse: bool = True, **options: object) -> str:
+    """Run the app in this terminal until the person leaves.
+
+    :param options: of :class:`WorkbenchApp`.
+    :returns: the line to leave in the terminal.
+    """
+    app = WorkbenchApp(folder, **options)  # type: ignore[arg-type]
+    return app.run(mouse=mouse) or ""

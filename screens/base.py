@@ -1,0 +1,253 @@
+"""What every screen shares: the two lines at the top, the message and command line, the keys, and sending commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widget import Widget
+
+from screens.keys import bindings
+from screens.live import Live
+from screens.topline import alarm_content, state_content
+from screens.widgets.command_line import CommandLine
+from screens.widgets.lines import FooterLine, MessageLine, Severity, TopLines
+from sessions.commands import Acknowledge, Command, Pause, Resume, Step, TakeCheckpoint
+from sessions.errors import WorkbenchError
+from sessions.wire import Answer
+
+if TYPE_CHECKING:
+    from screens.app import WorkbenchApp
+
+_T = TypeVar("_T")
+LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+
+
+class WorkbenchScreen(Screen[None]):
+    """Base of the screens.
+
+    A screen composes its body, draws it in :meth:`refresh_from_live`, and says in ``SCOPES`` which keys of the
+    registry it has beside the global ones: ``BINDINGS = bindings("samples")`` adds them.
+
+    :cvar MODE: the name of its mode.
+    """
+
+    MODE: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("global")]
+    DEFAULT_CSS = """
+    WorkbenchScreen { layout: vertical; }
+    WorkbenchScreen #body { height: 1fr; }
+    WorkbenchScreen.-small #body, WorkbenchScreen.-small #message, WorkbenchScreen.-small #footer { display: none; }
+    WorkbenchScreen #bottom { height: 1; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield TopLines("top")
+        body = Widget(id="body")
+        with body:
+            yield from self.compose_body()
+        yield MessageLine("message")
+        yield CommandLine("command-line")
+        yield FooterLine("footer")
+
+    # ------------------------------------------------------------------------------- what a screen defines
+
+    def compose_body(self) -> Iterable[Widget]:
+        """The widgets between the top lines and the message line; their container is ``#body``, a vertical layout."""
+        return ()
+
+    def refresh_from_live(self, force: bool) -> None:
+        """Draw what is new; called twice a second while this screen is visible, and after keys.
+
+        :param force: draw everything: the screen has just come up, or the size changed.
+        """
+
+    def on_answer(self, command: Command, answer: Answer) -> None:
+        """An answer to a command sent from this screen came; also ``accepted`` ones, before the final."""
+
+    def state_line(self, width: int) -> Content:
+        """The first line of the screen."""
+        return state_content(self.live, width)
+
+    def alarm_line(self, width: int) -> Content:
+        """The second line of the screen."""
+        return alarm_content(self.live, width)
+
+    def announcement(self) -> str:
+        """What the message line says while there is no message, such as that something is hidden."""
+        return ""
+
+    def topic(self) -> list[str]:
+        """Lines about what is under the cursor, for the top of the help: a formula, a knob's meaning."""
+        return []
+
+    def text_to_copy(self) -> str:
+        """What ``y`` copies."""
+        return ""
+
+    def text_to_open(self) -> str:
+        """What ``o`` opens in the pager; what ``y`` copies unless a screen says otherwise."""
+        return self.text_to_copy()
+
+    # -------------------------------------------------------------------------------------- what it offers
+
+    @property
+    def workbench(self) -> WorkbenchApp:
+        """The app, with its type."""
+        return cast("WorkbenchApp", self.app)
+
+    @property
+    def live(self) -> Live:
+        """The session."""
+        return self.workbench.live
+
+    @property
+    def too_small(self) -> bool:
+        return self.size.width < LEAST_WIDTH or self.size.height < LEAST_HEIGHT
+
+    def say(self, text: str, severity: Severity = "information") -> None:
+        """One line above the keys; the next key takes it away."""
+        self.query_one(MessageLine).say(text, severity)
+
+    def send(self, command: Command) -> None:
+        """Send a command; its answers are shown in one line and handed to :meth:`on_answer`."""
+        self.run_worker(self._send(command), group="send", exit_on_error=False)
+
+    async def _send(self, command: Command) -> None:
+        try:
+            async for answer in self.workbench.send(command):
+                if answer.status == "rejected":
+                    self.say(f"rejected: {answer.text}", "error")
+                elif answer.text:
+                    self.say(answer.text)
+                self.on_answer(command, answer)
+        except WorkbenchError as error:
+            self.say(f"not sent: {error}", "error")
+            self.on_answer(command, Answer(id=command.id, status="rejected", text=str(error)))
+        self.refresh_now()
+
+    async def query_engine(self, command: Command, kind: type[_T]) -> _T:
+        """The data of a query, decoded; await it in a worker.
+
+        :raises WorkbenchError: if the engine refuses, or is gone.
+        """
+        return await self.workbench.query_engine(command, kind)
+
+    def refresh_now(self) -> None:
+        """Draw what is new at once, without waiting for the next beat."""
+        if self.is_current and self.is_mounted:
+            self.tick()
+
+    def tick(self, force: bool = False) -> None:
+        """Draw the lines and what is new in the body."""
+        self.set_class(self.too_small, "-small")
+        width, height = self.size
+        top = self.query_one(TopLines)
+        if self.too_small:
+            small = f"\n terminal too small: {width}x{height}, needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
+            top.show(Content.assemble(self.state_line(width), small))
+            return
+        top.show(Content.assemble(self.state_line(width), "\n", self.alarm_line(width)))
+        message = self.query_one(MessageLine)
+        message.announce(self.announcement())
+        self.refresh_from_live(force)
+
+    # --------------------------------------------------------------------------------------------- events
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self.tick, True)
+
+    def on_screen_resume(self) -> None:
+        self.call_after_refresh(self.tick, True)
+        self.call_after_refresh(self.query_one(FooterLine).update_keys)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.tick, True)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self.query_one(FooterLine).update_keys()
+
+    def on_key(self, event: events.Key) -> None:
+        self.query_one(MessageLine).clear()
+        self.call_later(self.refresh_now)
+
+    # -------------------------------------------------------------------------------------------- actions
+
+    def action_mode(self, name: str) -> None:
+        self.workbench.show_mode(name)
+
+    def action_pause(self) -> None:
+        status = self.live.status
+        self.send(Resume() if status is not None and status.state == "PAUSED" else Pause())
+
+    def action_step(self) -> None:
+        self.send(Step())
+
+    def action_checkpoint(self) -> None:
+        self.send(TakeCheckpoint())
+
+    def action_acknowledge(self) -> None:
+        if self.live.standing_alarms():
+            self.send(Acknowledge())
+        else:
+            self.say("no alarm to acknowledge")
+
+    def action_undo(self) -> None:
+        self.say("nothing to undo on this screen: r undoes ratings, p undoes changes")
+
+    def action_redo(self) -> None:
+        self.say("nothing to redo on this screen")
+
+    def action_arrange(self) -> None:
+        self.say("nothing to arrange on this screen")
+
+    def action_next_pane(self) -> None:
+        self.focus_next()
+
+    def action_previous_pane(self) -> None:
+        self.focus_previous()
+
+    def action_back(self) -> None:
+        """esc: to the dashboard, from wherever one is."""
+        if self.MODE not in ("dashboard", "sessions"):
+            self.workbench.show_mode("dashboard")
+
+    def action_command(self) -> None:
+        self.query_one(CommandLine).open()
+
+    def action_palette(self) -> None:
+        self.app.action_command_palette()
+
+    def action_help(self) -> None:
+        from screens.help import HelpDialog
+
+        self.app.push_screen(HelpDialog(self))
+
+    def action_copy(self) -> None:
+        text = self.text_to_copy()
+        if not text:
+            self.say("nothing to copy here")
+            return
+        self.app.copy_to_clipboard(text)
+        self.say(f"copied {len(text)} characters, where the terminal allows it (OSC 52)")
+
+    def action_pager(self) -> None:
+        text = self.text_to_open()
+        if text:
+            self.workbench.page(text)
+        else:
+            self.say("nothing to open here")
+
+    def action_detach(self) -> None:
+        self.workbench.detach()
+
+    def action_stop_session(self) -> None:
+        self.workbench.ask_to_stop(self)
+
+    def action_interrupt(self) -> None:
+        self.say("q detaches: the training goes on.   Q stops the session, after typing the word stop", "warning")

@@ -1,0 +1,198 @@
+"""Every key, once: bindings, footer, help and palette are generated from this table.
+
+A scope is a place where keys work: ``global`` (every screen), one screen, or one kind of widget (``list`` for whatever
+has rows or text to move through, ``chart``). Digits are ratings and nothing else; ctrl+a, b, s, j, h, i, m and z belong
+to tmux, screen and flow control, or are aliases of other keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+from sessions.modes import MODES
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing a key does.
+
+    :ivar id: what the settings file remaps it by.
+    :ivar keys: as people write them; the first is the one shown.
+    :ivar label: a word or two for the footer.
+    :ivar help: one line.
+    :ivar action: the method behind it, without ``action_``.
+    :ivar scope: where it works.
+    :ivar footer: place in the footer, the smallest first; 0: not shown there.
+    :ivar palette: whether it makes sense without a cursor, so that the palette offers it.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    label: str
+    help: str
+    action: str
+    scope: str = "global"
+    footer: int = 0
+    palette: bool = True
+
+
+def _rows() -> Iterable[Action]:
+    a = Action
+    yield a("pause", ("space",), "pause", "pause at the next safe point, or go on", "pause", footer=10)
+    yield a("step", (".",), "step", "run exactly one step, then pause", "step", footer=20)
+    yield a("checkpoint", ("C",), "checkpoint", "write a checkpoint now", "checkpoint", footer=80)
+    yield a(
+        "dashboard", ("d",), "dash", "the dashboard: charts and the state of the run", "mode('dashboard')", footer=60
+    )
+    yield a("samples", ("s",), "samples", "the groups and responses, live", "mode('samples')", footer=61)
+    yield a("rate", ("r",), "rate", "rate responses by hand", "mode('rate')", footer=62)
+    yield a("parameters", ("p",), "params", "change hyperparameters", "mode('parameters')", footer=63)
+    yield a("events", ("e",), "events", "everything that happened", "mode('events')", footer=64)
+    yield a("acknowledge", ("!",), "ack", "acknowledge the alarms", "acknowledge")
+    yield a("command", (":",), "command", "the command line: the words of `workbench send`", "command", footer=40)
+    yield a("palette", ("ctrl+p",), "palette", "search every action by name", "palette", palette=False)
+    yield a("help", ("?",), "help", "the keys that work here; on a chart or a value, what it means", "help", footer=50)
+    yield a("undo", ("u",), "undo", "undo: a rating, or the last applied change", "undo")
+    yield a("redo", ("ctrl+r",), "redo", "redo what was undone", "redo")
+    yield a("copy", ("y",), "copy", "copy to the clipboard (OSC 52)", "copy")
+    yield a("pager", ("o",), "open", "open in $PAGER or $EDITOR", "pager")
+    yield a("arrange", ("w",), "arrange", "show what is hidden, stack or split panes", "arrange")
+    yield a("next_pane", ("tab",), "next pane", "go to the next pane", "next_pane", palette=False)
+    yield a("previous_pane", ("shift+tab",), "previous pane", "go to the previous pane", "previous_pane", palette=False)
+    yield a("back", ("escape",), "back", "back; never leaves the program", "back", palette=False)
+    yield a("detach", ("q",), "detach", "leave the screen; the training goes on", "detach", footer=90)
+    yield a("stop", ("Q",), "stop", "stop the session, after typing the word stop", "stop_session")
+    yield a("interrupt", ("ctrl+c",), "", "says what q and Q do", "interrupt", palette=False)
+
+    yield from _moves()
+    yield from _charts()
+    yield from _rating()
+
+    s = "samples"
+    yield a("samples.open", ("enter",), "open", "open the group or the response", "open", s, 29, palette=False)
+    yield a("samples.lens", ("t",), "tokens/kl", "the token lens: each token coloured by a quantity", "lens", s, 30)
+    yield a("samples.follow", ("f",), "follow", "follow the newest group, or hold still", "follow", s, 31)
+    yield a("samples.diff", ("D",), "diff", "the difference of two responses", "diff", s, 32)
+
+    p = "parameters"
+    yield a("parameters.edit", ("enter",), "edit", "type a new value", "edit", p, 30, palette=False)
+    yield a("parameters.up", ("+", "="), "more", "nudge the value up", "nudge(1)", p, palette=False)
+    yield a("parameters.down", ("-",), "less", "nudge the value down", "nudge(-1)", p, palette=False)
+    yield a("parameters.apply", ("A",), "apply", "apply what is staged, each at its boundary", "apply", p, 31)
+    yield a("parameters.discard", ("U",), "discard staged", "forget what is staged", "discard", p, 32)
+    yield a("parameters.revert", ("R",), "revert", "stage the value the session started with", "revert", p)
+    yield a("parameters.history", ("H",), "history", "every change of this value", "history", p)
+
+    yield a("events.open", ("enter",), "open", "the whole record", "open_event", "events", 30, palette=False)
+
+    yield a(
+        "sessions.open", ("enter",), "attach", "attach to this session", "open_session", "sessions", 30, palette=False
+    )
+    yield a("sessions.new", ("a",), "new", "start a new session", "new_session", "sessions", 31)
+    delete = "delete this session, after typing its name"
+    yield a("sessions.delete", ("X",), "delete", delete, "delete_session", "sessions", 32)
+
+    yield a("failed.restart", ("R",), "restart", "restart the engine from its last checkpoint", "restart", "dashboard")
+    yield a("failed.log", ("L",), "log", "the end of the engine's log", "show_log", "dashboard")
+
+
+def _moves() -> Iterable[Action]:
+    """For every list and every text."""
+    for name, keys, text in (
+        ("down", ("j", "down"), "down"),
+        ("up", ("k", "up"), "up"),
+        ("left", ("h", "left"), "left"),
+        ("right", ("l", "right"), "right"),
+        ("top", ("g", "home"), "to the first"),
+        ("bottom", ("G", "end"), "to the last"),
+        ("page_down", ("pagedown",), "one page down"),
+        ("page_up", ("pageup",), "one page up"),
+    ):
+        yield Action(f"move.{name}", keys, text, text, f"move('{name}')", "list", palette=False)
+    yield Action("list.filter", ("/",), "filter", "filter in place", "filter", "list", 35)
+    yield Action("list.next", ("n",), "next match", "the next match", "match(1)", "list", palette=False)
+    yield Action("list.previous", ("N",), "previous match", "the match before", "match(-1)", "list", palette=False)
+
+
+def _charts() -> Iterable[Action]:
+    for name, keys, label, text, action in (
+        ("zoom", ("enter",), "zoom", "this chart alone, or all again", "zoom"),
+        ("log", ("y",), "log", "logarithmic axis, or linear", "log"),
+        ("smooth", ("S",), "smooth", "smoothing: .9, .98, none", "smooth"),
+        ("earlier", ("<",), "", "the crosshair to an earlier step, on every chart", "crosshair(-1)"),
+        ("later", (">",), "", "the crosshair to a later step, on every chart", "crosshair(1)"),
+        ("window", ("z",), "window", "how many of the last steps: all, 1000, 200, 50", "window"),
+        ("values", ("t",), "values", "the values as a table", "values"),
+        ("choose", ("x",), "metrics", "choose the metrics of this chart", "choose"),
+        ("left", ("h", "left"), "", "to the chart on the left", "go('left')"),
+        ("down", ("j", "down"), "", "to the chart below", "go('down')"),
+        ("up", ("k", "up"), "", "to the chart above", "go('up')"),
+        ("right", ("l", "right"), "", "to the chart on the right", "go('right')"),
+    ):
+        footer = {"zoom": 30, "log": 31, "smooth": 32, "window": 33, "values": 34}.get(name, 0)
+        yield Action(f"chart.{name}", keys, label, text, action, "chart", footer, palette=False)
+
+
+def _rating() -> Iterable[Action]:
+    r = "rate"
+    for mode in MODES.values():
+        for key, (value, word) in mode.keys.items():
+            yield Action(
+                f"rate.{mode.name}.{word}", (key,), word, f"{mode.title}: {word}", f"rate('{mode.name}', {value:g})", r,
+                palette=False,
+            )  # fmt: skip
+    yield Action(
+        "rate.next_group", ("enter",), "next group", "the next group; the unrated stay so", "next_group", r, 30
+    )
+    yield Action("rate.next_unrated", ("tab",), "next unrated", "the next unrated response", "next_unrated", r)
+    yield Action("rate.previous_unrated", ("shift+tab",), "", "the unrated response before", "previous_unrated", r)
+    yield Action("rate.next", ("J",), "response", "the next response", "response(1)", r, palette=False)
+    yield Action("rate.previous", ("K",), "", "the response before", "response(-1)", r, palette=False)
+    yield Action("rate.reveal", ("v",), "reveal", "show reward, advantage and step", "reveal", r, 33)
+    yield Action("rate.fold", ("P",), "fold", "fold the prompt, or show all of it", "fold", r)
+    yield Action("rate.skip", ("x",), "skip", "say that this one will not be rated", "skip", r, 31)
+    yield Action("rate.unskip", ("X",), "un-skip", "take a skip back", "unskip", r)
+    yield Action("rate.comment", ("c",), "comment", "one line about this response", "comment", r, 32)
+    yield Action("rate.mode", ("m",), "mode", "the next rating mode", "next_rating_mode", r, 34)
+    yield Action("samples.next", ("J",), "response", "the next response", "response(1)", "samples", palette=False)
+    yield Action("samples.previous", ("K",), "", "the response before", "response(-1)", "samples", palette=False)
+
+
+ACTIONS: dict[str, Action] = {action.id: action for action in _rows()}
+"""The table. Its order is the order of the help."""
+
+SCOPES = tuple(dict.fromkeys(action.scope for action in ACTIONS.values()))
+
+
+def bindings(*scopes: str, without: Iterable[str] = ()) -> list[Binding]:
+    """The bindings of scopes, for a class's ``BINDINGS``.
+
+    :param without: ids to leave out, for a screen that has no such thing.
+    """
+    left_out = set(without)
+    return [
+        Binding(",".join(_textual(key) for key in a.keys), a.action, a.label, show=bool(a.footer), id=a.id)
+        for a in ACTIONS.values()
+        if a.scope in scopes and a.id not in left_out
+    ]
+
+
+_NAMES = {
+    ".": "full_stop", ":": "colon", "!": "exclamation_mark", "?": "question_mark", "<": "less_than_sign",
+    ">": "greater_than_sign", "+": "plus", "-": "minus", "=": "equals_sign", "/": "slash", ",": "comma",
+    "[": "left_square_bracket", "]": "right_square_bracket",
+}  # fmt: skip
+_SHOWN = {name: key for key, name in _NAMES.items()} | {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}
+
+
+def _textual(key: str) -> str:
+    """A key as Textual names it."""
+    return _NAMES.get(key, key)
+
+
+def shown(key: str) -> str:
+    """A key as people read it: ``full_stop`` as ``.``, ``escape`` as ``esc``."""
+    return _SHOWN.get(key, key)

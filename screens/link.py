@@ -1,0 +1,132 @@
+"""The line to the engine: connects, feeds the live model, reconnects, and finds out how an engine ended."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from screens.live import Live
+from screens.recorded import recorded_snapshot
+from sessions.client import Client
+from sessions.commands import Command
+from sessions.errors import EngineUnreachable, VersionMismatch, WireError
+from sessions.folders import SessionFolder
+from sessions.wire import Answer
+
+_T = TypeVar("_T")
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+LOG_LINES = 15
+
+
+class Link:
+    """One screen's connection to one session's engine; :meth:`run` is a worker for the life of the screen.
+
+    :param on_news: called after the model changed in a way that should be seen at once: connected, lost, ended.
+    """
+
+    def __init__(
+        self,
+        folder: SessionFolder,
+        live: Live,
+        *,
+        rate: float = 4.0,
+        read_only: bool = False,
+        on_news: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder = folder
+        self.live = live
+        self._rate = rate
+        self._read_only = read_only
+        self._news = on_news
+        self._client: Client | None = None
+        self._hurry = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the model fed until cancelled."""
+        wait = FIRST_WAIT
+        while True:
+            try:
+                await self._attached()
+                wait = FIRST_WAIT
+            except VersionMismatch:
+                return  # the complaint says which versions; trying again would not change them
+            except (EngineUnreachable, WireError, OSError) as error:
+                self.live.complaint = str(error)
+            self._client = None
+            if await asyncio.to_thread(self.folder.running):
+                self.live.connected("lost" if self.live.status is not None else "connecting")
+            else:
+                await self._ended()
+            self._news()
+            await self._pause(wait)
+            wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _attached(self) -> None:
+        """One connection, from hello to its end."""
+        engine = await asyncio.to_thread(self.folder.engine)
+        if engine is None:
+            raise EngineUnreachable("no engine has said where it listens")
+        async with Client(engine.socket, "screen", rate=self._rate, read_only=self._read_only) as client:
+            self._client = client
+            self.live.connected("live")
+            self._news()
+            first = True
+            async for message in client.messages():
+                self.live.feed(message)
+                if first and self.live.status is not None:
+                    first = False
+                    self._news()
+
+    async def _ended(self) -> None:
+        """No engine holds the session: say how it ended, and show what is recorded."""
+        # The supervisor writes how an engine ended a moment after its socket closes.
+        for _ in range(20):
+            cause = await asyncio.to_thread(self.folder.exit)
+            if cause is not None or self.live.status is None or await asyncio.to_thread(self.folder.running):
+                break
+            await asyncio.sleep(0.1)
+        tail = await asyncio.to_thread(self.folder.log_tail, LOG_LINES)
+        if self.live.status is None:
+            snapshot = await asyncio.to_thread(recorded_snapshot, self.folder)
+            if snapshot is not None:
+                self.live.feed(snapshot)
+        if self.live.connection != "ended" or self.live.exit != cause or self.live.log_tail != tail:
+            self.live.ended(cause, tail)
+
+    async def _pause(self, wait: float) -> None:
+        """Wait before the next try, a little more or less so that many screens do not come at once."""
+        try:
+            await asyncio.wait_for(self._hurry.wait(), wait * random.uniform(0.8, 1.2))
+        except TimeoutError:
+            return
+        finally:
+            self._hurry.clear()
+
+    def hurry(self) -> None:
+        """Try to connect now: the engine was just started."""
+        self._hurry.set()
+
+    # ---------------------------------------------------------------------------------------- commands
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise EngineUnreachable("no engine is connected")
+        return self._client
+
+    async def send(self, command: Command) -> AsyncIterator[Answer]:
+        """The answers to a command: one, or accepted and then the final one.
+
+        :raises EngineUnreachable: if the connection is down, or ends before the last answer.
+        """
+        async for answer in self._connected().answers(command):
+            yield answer
+
+    async def query(self, command: Command, kind: type[_T]) -> _T:
+        """The data of a query, decoded.
+
+        :raises EngineUnreachable: if the connection is down.
+        :raises Refused: if the engine rejected it.
+        """
+        return await self._connected().query(command, kind)

@@ -1,0 +1,58 @@
+"""How much may be drawn without a key: a bucket of bytes that fills at the link's rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Pace:
+    """Counts what is written to the terminal; what a key causes is never held back, but is counted.
+
+    :param rate: bytes a second.
+    :ivar written: bytes so far.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self.written = 0
+        self._clock = clock
+        self._left = rate
+        self._then = clock()
+        self._driver: Any = None
+
+    def count(self, driver: Any) -> None:
+        """Count what this driver writes from now on."""
+        if driver is None:
+            return
+        write = driver.write
+
+        def counted(data: str) -> None:
+            self.spend(len(data) if data.isascii() else len(data.encode()))
+            write(data)
+
+        driver.write = counted
+        self._driver = driver
+
+    def spend(self, count: int) -> None:
+        """Bytes were written."""
+        self.written += count
+        self._fill()
+        self._left -= count
+
+    def may_draw(self) -> bool:
+        """Whether the bucket has anything left, and the terminal reads what it gets."""
+        self._fill()
+        return self._left > 0 and not self._stalled()
+
+    def _fill(self) -> None:
+        now = self._clock()
+        self._left = min(self.rate, self._left + (now - self._then) * self.rate)
+        self._then = now
+
+    def _stalled(self) -> bool:
+        """Whether earlier frames still wait to be written: a terminal that stops reading would block the loop."""
+        thread = getattr(self._driver, "_writer_thread", None)
+        queue = getattr(thread, "_queue", None)
+        return queue is not None and queue.qsize() > 8
