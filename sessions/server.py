@@ -81,7 +81,7 @@ class Connection:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._closing = False
+        self._closing = self._gone = False
         self._sent = asyncio.Event()
         self.resyncs = 0
 
@@ -116,11 +116,17 @@ class Connection:
         self._wake.set()
 
     async def flush(self) -> None:
-        """Send what is queued without waiting for the client's rate; returns when all of it is written."""
+        """Send what is queued without waiting for the client's rate; returns when it is written, or nobody reads."""
         self._closing = True
-        self._sent.clear()
+        if not self._gone:
+            self._sent.clear()
         self._wake.set()
         await self._sent.wait()
+
+    def gone(self) -> None:
+        """Nobody reads any more."""
+        self._gone = True
+        self._sent.set()
 
     async def room(self) -> None:
         """Wait until the client has read enough of its answers."""
@@ -277,6 +283,7 @@ class Server:
                 task.result()
         finally:
             self._served.discard(connection)
+            connection.gone()
             for task in (pump, listen):
                 task.cancel()
             await asyncio.gather(pump, listen, return_exceptions=True)
