@@ -67,8 +67,8 @@ def advantages(rewards: Mapping[str, float | None], scale: str = "group") -> dic
 
 
 def show_advantages(values: Mapping[str, float]) -> str:
-    """``A+.94 B-.94``."""
-    return " ".join(f"{letter}{short(value)}" for letter, value in values.items())
+    """``A+.94 B-.94 C 0``."""
+    return " ".join(f"{letter}{short(value):>2}" for letter, value in values.items())
 
 
 def short(value: float) -> str:

@@ -78,11 +78,21 @@ class Desk:
 
     :param who: the person.
     :param saved: every rating the engine has told of, by id: read, never changed.
+    :param version: grows when ``saved`` changes.
     """
 
-    def __init__(self, who: str, saved: Mapping[str, Rating], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        who: str,
+        saved: Mapping[str, Rating],
+        clock: Callable[[], float] = time.time,
+        version: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.who = who
         self.saved = saved
+        self._version = version
+        self._mine: tuple[tuple[int, int, int], list[Rating]] | None = None
+        self._edits = 0
         self.clock = clock
         self.branch = "main"
         self.mode: RatingMode = next(iter(MODES.values()))
@@ -92,6 +102,7 @@ class Desk:
         self.last_left: Visit | None = None
         self.pending: dict[str, Rating] = {}
         self.retracting: set[str] = set()
+        self.on_disk: set[str] = set()
         self.undone: list[Rating] = []
         self._since: float | None = None
 
@@ -106,12 +117,10 @@ class Desk:
 
     def waiting(self) -> list[GroupHead]:
         """Groups that this person has not rated, newest first; dead ones only if there are no others."""
-        heads = [h for h in self.heads.values() if h.status != "discarded" and not h.ratings and not self._mine(h)]
+        mine = {(r.branch, r.step, r.group) for r in self.mine()}
+        heads = [h for key, h in self.heads.items() if h.status != "discarded" and not h.ratings and key not in mine]
         alive = [h for h in heads if "dead" not in h.flags]
         return sorted(alive or heads, key=lambda h: (-h.step, h.number))
-
-    def _mine(self, head: GroupHead) -> bool:
-        return bool(self.answers((head.branch, head.step, head.number)))
 
     def upcoming(self) -> list[GroupHead]:
         """The groups that ``next_group`` would open, in order."""
@@ -184,16 +193,20 @@ class Desk:
 
     def mine(self) -> list[Rating]:
         """This person's ratings that stand, oldest first."""
-        ratings = [r for r in self.saved.values() if r.who == self.who and not r.retracted]
-        ratings += [r for r in self.pending.values() if r.id not in self.saved]
-        return sorted((r for r in ratings if r.id not in self.retracting), key=lambda r: r.time)
+        stamp = (self._version(), len(self.saved), self._edits)
+        if self._mine is None or self._mine[0] != stamp:
+            ratings = [r for r in self.saved.values() if r.who == self.who and not r.retracted]
+            ratings += [r for r in self.pending.values() if r.id not in self.saved]
+            standing = sorted((r for r in ratings if r.id not in self.retracting), key=lambda r: r.time)
+            self._mine = stamp, standing
+        return self._mine[1]
 
     def answers(self, key: Key) -> dict[str, Answered]:
         """Letter -> this person's standing answer to it in a group."""
         out: dict[str, Answered] = {}
         for rating in self.mine():
             if (rating.branch, rating.step, rating.group) == key:
-                state: State = "saved" if rating.id in self.saved else "saving"
+                state: State = "saved" if rating.id in self.saved or rating.id in self.on_disk else "saving"
                 out.update({letter: Answered(rating, value, state) for letter, value in rating.values.items()})
         return out
 
@@ -232,6 +245,7 @@ class Desk:
     def _keep(self, command: Rate, supersedes: str = "") -> None:
         name = parse_response_name(command.group)
         latest = max((r.time for r in self.mine()), default=0.0)
+        self._edits += 1
         self.pending[command.id] = Rating(
             id=command.id,
             time=max(self.clock(), latest + 1e-6),
@@ -281,6 +295,7 @@ class Desk:
             return None
         rating = mine[-1]
         self.retracting.add(rating.id)
+        self._edits += 1
         self.undone.append(rating)
         self._show(rating)
         return Retract(who=self.who, rating=rating.id)
@@ -301,9 +316,12 @@ class Desk:
 
     def confirmed(self, command: Command, *, failed: bool) -> None:
         """The engine's last answer to a command of this desk."""
+        self._edits += 1
         match command:
             case Rate() if failed:
                 self.pending.pop(command.id, None)
+            case Rate():
+                self.on_disk.add(command.id)
             case Retract() if failed:
                 self.retracting.discard(command.rating)
                 self.undone = [r for r in self.undone if r.id != command.rating]

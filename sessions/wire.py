@@ -16,7 +16,7 @@ import msgspec
 
 from sessions.commands import COMMANDS, Command
 from sessions.errors import FrameTooLarge, MalformedFrame
-from sessions.hyperparameters import Value
+from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.records import (
     Alarm,
     Change,
@@ -168,7 +168,8 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             when = f" at step {change.applied_step}" if change.applied_step else f", due at the next {change.boundary}"
             return (
                 "change",
-                f"{change.who} set {change.name} {change.old} -> {change.new}: {change.status}{when}",
+                f"{change.who} set {change.name} {_shown(change, change.old)} -> {_shown(change, change.new)}: "
+                f"{change.status}{when}",
             )
         case AlarmRaised(alarm=alarm):
             return "alarm", alarm.message + (" (acknowledged)" if alarm.acknowledged else "")
@@ -176,6 +177,12 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             return "checkpoint", f"checkpoint of step {checkpoint.step} ({checkpoint.reason})"
         case Noted(kind=kind, text=text):
             return kind, text
+
+
+def _shown(change: Change, value: Value) -> str:
+    """As people write it, also where another version had a knob that this one has not."""
+    knob = HYPERPARAMETERS.get(change.name)
+    return knob.show(value) if knob else str(value)
 
 
 # -------------------------------------------------------------------------------------------- the messages

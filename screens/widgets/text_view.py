@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from textual.binding import BindingType
 from textual.content import Content
+from textual.message import Message
 
 from screens.keys import bindings
 from screens.safe import visible, wrap
@@ -16,8 +17,20 @@ from screens.widgets.line_view import LineView, Span
 class TextView(LineView, inherit_bindings=False):
     """Text that is read and not edited. Any text: it is made safe when wrapped.
 
+    :ivar says_position: whether the border says how much was seen.
     :ivar label: words before the share in the border, such as ``214 tok``.
     """
+
+    class Scrolled(Message):
+        """What the border says has changed."""
+
+        def __init__(self, view: TextView) -> None:
+            super().__init__()
+            self.view = view
+
+        @property
+        def control(self) -> TextView:
+            return self.view
 
     # Enter belongs to the screen: a text has nothing to open.
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("list", without=("list.open",))]
@@ -25,12 +38,14 @@ class TextView(LineView, inherit_bindings=False):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, classes=classes)
         self.label = ""
+        self.says_position = True
         self._text: tuple[tuple[str, str], ...] = ()
         self._lines: list[tuple[str, str]] = []
         self._wrapped_at = 0
         self._needle = ""
         self._match = -1
         self._seen = 0
+        self._said = ""
 
     # ---- the text
 
@@ -82,12 +97,23 @@ class TextView(LineView, inherit_bindings=False):
 
     def on_scrolled(self) -> None:
         self._seen = max(self._seen, min(len(self._lines), self.top + self.window))
+        position = self.position
+        if position != self._said:
+            self._said = position
+            self.border_subtitle = Content(visible(position))
+            self.post_message(self.Scrolled(self))
+
+    @property
+    def position(self) -> str:
+        """What the border says: the label, what is searched for, the share seen."""
         parts = [self.label] if self.label else []
+        if not self.says_position:
+            return self.label
         if self._match >= 0:
             parts.append(f"/{self._needle}")
         if self._lines and self.window:
             parts.append(f"{self.percent}%")
-        self.border_subtitle = Content(visible("  ".join(parts)))
+        return "  ".join(parts)
 
     def on_resize(self) -> None:
         self._wrap()

@@ -1,0 +1,296 @@
+"""Every hyperparameter: what it is, what it is about to be, and what became of a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+from textual.content import Content
+from textual.widget import Widget
+
+from screens.base import WorkbenchScreen
+from screens.keys import bindings
+from screens.live import Live
+from screens.safe import visible
+from screens.staging import COLUMNS, Staging, describe_change
+from screens.states import failed_lines, loading_lines, pane_state
+from screens.topline import state_content
+from screens.widgets.ask import Ask
+from screens.widgets.line_table import LineTable, Row
+from screens.widgets.text_view import TextView
+from sessions.commands import Command, Set, whoami
+from sessions.errors import UsageError
+from sessions.hyperparameters import HYPERPARAMETERS, hyperparameter
+from sessions.wire import Answer
+
+
+class ParametersScreen(WorkbenchScreen):
+    """The table, and under it the effect of what is staged, the history of a value, or what it means."""
+
+    MODE = "parameters"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("parameters")]
+    AUTO_FOCUS = "#table"
+    DEFAULT_CSS = """
+    ParametersScreen #table { height: 1fr; }
+    ParametersScreen #effect { height: 7; }
+    ParametersScreen.-tall #effect { height: 12; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = LineTable(COLUMNS, empty="no values yet", id="table")
+        self.table.add_class("pane")
+        self.effect = TextView(id="effect", classes="pane")
+        self.filter_text = ""
+        self.fates: list[tuple[str, str]] = []
+        self._history = False
+        self._live: Live | None = None
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield self.table
+        yield self.effect
+        yield Ask(id="ask")
+
+    @property
+    def knob(self) -> str:
+        """The hyperparameter under the cursor."""
+        return self.table.key
+
+    # ---- drawing
+
+    def state_line(self, width: int) -> Content:
+        count = len(self.staging.staged) if self._live is not None else 0
+        staged = f"{count} staged, not applied yet" if count else "nothing staged"
+        if width >= 100:
+            return state_content(self.live, width, right=f"PARAMETERS  {staged}")
+        status = self.live.status
+        middle = [(0, f"step {status.step}"), (1, status.phase)] if status else None
+        return state_content(self.live, width, middle, f"PARAMETERS  {staged}")
+
+    def refresh_from_live(self, force: bool) -> None:
+        live = self.live
+        if self._live is not live:
+            self._live = live
+            self.staging = Staging(whoami(), lambda: live.values, live.changes.values)
+            self.fates.clear()
+        self.set_class(self.size.height >= 36, "-tall")
+        self._draw()
+
+    def _draw(self) -> None:
+        status = self.live.status
+        state = pane_state(self.live)
+        if self.live.values:
+            self.table.set_rows(self.staging.rows(status.algorithm if status else ""))
+        else:
+            words = loading_lines(self.live) if state == "loading" else failed_lines(self.live)
+            self.table.empty = words[0]
+            self.table.set_rows([])
+        filtered = f"/{self.filter_text}" if self.filter_text else "/ filter"
+        keys = "enter edit  + - nudge  R revert  A apply  H history  ? explains"
+        self.table.border_title = Content(visible(f"params  {filtered}  {keys}"))
+        self.table.border_subtitle = Content(f"{len(self.table.shown)} of {len(HYPERPARAMETERS)}")
+        self._draw_effect()
+
+    def _draw_effect(self) -> None:
+        lines: list[tuple[str, str]]
+        if self._history and self.knob:
+            title = f"history of {self.knob}   H back"
+            changes = [c for c in self.live.changes.values() if c.name == self.knob]
+            start = self.live.start_values.get(self.knob)
+            known = hyperparameter(self.knob)
+            lines = [(describe_change(c), "dim" if c.status == "superseded" else "") for c in reversed(changes)]
+            lines.append((f"started with {known.show(start)}" if start is not None else "no start value known", "dim"))
+        elif self.staging.staged:
+            title = "effect of what is staged   A apply  U discard"
+            lines = [(line, "accent") for line in self.staging.effect()]
+            lines.append(("each is checked against the value shown, marked on every chart, and undone with u", "dim"))
+        else:
+            title = self.knob or "nothing selected"
+            lines = [(line, "") for line in self.topic()]
+        self.effect.border_title = Content(visible(title))
+        self.effect.set_text([*self.fates[:2], *lines])
+
+    def topic(self) -> list[str]:
+        """What the knob under the cursor means."""
+        if not self.knob:
+            return []
+        knob = hyperparameter(self.knob)
+        symbol = f" ({knob.symbol})" if knob.symbol else ""
+        start = self.live.start_values.get(knob.name, knob.default)
+        used = f"   used by {', '.join(knob.algorithms)}" if knob.algorithms else ""
+        return [
+            f"{knob.name}{symbol}: {knob.help}",
+            f"started with {knob.show(start)}   default {knob.show(knob.default)}   allowed {knob.range_text}{used}",
+        ]
+
+    # ---- staging
+
+    @on(LineTable.Moved)
+    def _moved(self) -> None:
+        self._draw_effect()
+
+    @on(LineTable.Opened)
+    def _opened(self) -> None:
+        self.action_edit()
+
+    def action_edit(self) -> None:
+        if self.knob and self.live.values:
+            knob = hyperparameter(self.knob)
+            value = knob.show(self.staging.candidate(self.knob))
+            self.query_one(Ask).ask("value", f"{knob.name} =", value, knob.range_text)
+            self.say(f"allowed: {knob.range_text}")
+
+    def _stage(self, name: str, text: str) -> None:
+        try:
+            self.staging.stage(name, text)
+        except UsageError as error:
+            self.query_one(Ask).ask("value", f"{name} =", text)
+            self.say(str(error), "error")
+            return
+        self._draw()
+
+    def action_nudge(self, direction: int) -> None:
+        if not self.knob or not self.live.values:
+            return
+        before = self.staging.candidate(self.knob)
+        try:
+            after = self.staging.nudge(self.knob, direction)
+        except UsageError as error:
+            self.say(str(error), "error")
+            return
+        if after == before:
+            knob = hyperparameter(self.knob)
+            number = knob.kind in ("float", "int")
+            why = f"it is at the end of {knob.range_text}" if number else f"enter edits it ({knob.range_text})"
+            self.say(f"{self.knob} stays {knob.show(before)}: {why}")
+        self.refresh_now()
+
+    def action_revert(self) -> None:
+        start = self.live.start_values.get(self.knob)
+        if start is None:
+            self.say("no start value is known")
+            return
+        if self.staging.now(self.knob) == start and self.knob not in self.staging.staged:
+            self.say(f"{self.knob} is what the session started with")
+            return
+        self.staging.stage(self.knob, start)
+        self.refresh_now()
+
+    def action_discard(self) -> None:
+        count = self.staging.discard()
+        self.say(f"{count} staged changes forgotten" if count else "nothing is staged")
+        self.refresh_now()
+
+    def action_history(self) -> None:
+        self._history = not self._history
+        self._draw_effect()
+
+    # ---- applying
+
+    def action_apply(self) -> None:
+        try:
+            command = self.staging.apply()
+        except UsageError as error:
+            self.say(str(error), "error")
+            return
+        if command is None:
+            self.say("nothing is staged: enter or + - stages a value")
+        else:
+            self._set(command, "sent")
+
+    def action_undo(self) -> None:
+        command = self.staging.undo()
+        if command is None:
+            self.say("nothing to undo: no change has been made in this session")
+        else:
+            self._set(command, "undoing")
+
+    def action_redo(self) -> None:
+        command = self.staging.redo()
+        if command is None:
+            self.say("nothing to redo")
+        else:
+            self._set(command, "setting again")
+
+    def _set(self, command: Set, word: str) -> None:
+        self._fate(command, f"{word}: {_words(command)}", "dim")
+        self.send(command)
+
+    def _fate(self, command: Set, text: str, tone: str) -> None:
+        self.fates = [(text, tone)]
+        self._draw_effect()
+
+    def on_answer(self, command: Command, answer: Answer) -> None:
+        if not isinstance(command, Set) or self._live is None:
+            return
+        if answer.status == "rejected":
+            self.staging.rejected(command)
+            self._fate(command, f"rejected: {_words(command)}, because {answer.text}", "bad")
+            return
+        self.staging.accepted(command)
+        if answer.status == "accepted":
+            self._fate(command, f"accepted: {_words(command)}   {answer.text or self._due(command)}", "warn")
+        else:
+            self._fate(command, f"applied at step {answer.step}: {_words(command)}", "good")
+        self.refresh_now()
+
+    def _due(self, command: Set) -> str:
+        boundaries = dict.fromkeys(hyperparameter(name).boundary for name in command.values)
+        return "applies at the next " + ", ".join(boundaries)
+
+    # ---- the line to type into
+
+    @on(Ask.Edited)
+    def _edited(self, event: Ask.Edited) -> None:
+        if event.purpose == "filter":
+            self._filter(event.text)
+            return
+        try:
+            hyperparameter(self.knob).parse(event.text.strip())
+        except UsageError as error:
+            self.say(str(error), "warning")
+        else:
+            self.say("enter stages it")
+
+    @on(Ask.Answered)
+    def _answered(self, event: Ask.Answered) -> None:
+        if event.purpose == "filter":
+            self._filter(event.text)
+        elif event.text.strip():
+            self._stage(self.knob, event.text.strip())
+
+    @on(Ask.Cancelled)
+    def _cancelled(self, event: Ask.Cancelled) -> None:
+        if event.purpose == "filter":
+            self._filter("")
+
+    def _filter(self, text: str) -> None:
+        self.filter_text = text.strip()
+        words = self.filter_text.casefold().split()
+
+        def keep(row: Row) -> bool:
+            return all(word in " ".join(row.cells).casefold() for word in words)
+
+        self.table.set_filter(keep if words else None)
+        self._draw()
+
+    def action_filter(self) -> None:
+        self.query_one(Ask).ask("filter", "filter /", self.filter_text, "part of a name, a boundary, a person")
+
+    def text_to_copy(self) -> str:
+        return f"{self.knob}={self.live.values.get(self.knob, '')}" if self.knob else ""
+
+    def text_to_open(self) -> str:
+        values = self.live.values
+        return "\n".join(f"{name}={values[name]}" for name in HYPERPARAMETERS if name in values)
+
+
+def _words(command: Set) -> str:
+    return ", ".join(
+        f"{name} {hyperparameter(name).show(command.expect[name])} -> {hyperparameter(name).show(value)}"
+        if name in command.expect
+        else f"{name} = {hyperparameter(name).show(value)}"
+        for name, value in command.values.items()
+    )

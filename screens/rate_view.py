@@ -1,0 +1,138 @@
+"""The lines of the rating screen, from what is on the desk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from screens.numbers import span
+from screens.preview import short, show_advantages
+from screens.rating_desk import PART, Desk, Visit
+from screens.safe import visible
+from screens.sample_rows import number
+from sessions.hyperparameters import Value
+from sessions.modes import MODES, RatingMode
+from sessions.records import Rating, RatingUse, Response, TaskInfo
+
+GUIDE = (
+    "1. Is the final answer right?   2. Is each step valid?",
+    "3. Would you want the model to write like this again?",
+    "Unsure after 30 s: x skip, it costs nothing.",
+)
+
+
+def gate_words(values: Mapping[str, Value]) -> str:
+    """What the rating gate means for the person rating."""
+    gate = str(values.get("rating_gate", "async"))
+    if gate == "async":
+        return "gate: async, training does not wait"
+    kind, _, amount = gate.partition(" ")
+    return f"gate: a step waits {'for ' + amount + ' rated groups' if kind == 'wait' else 'at most ' + amount + ' s'}"
+
+
+def header(desk: Desk) -> str:
+    """``group 2 of 14 waiting       you: 37 today, 11 s each``."""
+    visit = desk.current
+    count, each = desk.today()
+    you = f"you: {count} today" + (f", {each:.0f} s each" if each else "")
+    if visit is None:
+        return f" no group waits       {you}"
+    name = f"{desk.name(visit.key)} (group {visit.place} of {desk.total})" if visit.revealed else (
+        f"group {visit.place} of {desk.total} waiting"
+    )  # fmt: skip
+    part, parts = visit.part
+    asked = f"   part {part} of {parts}" if parts > 1 else ""
+    return f" {name}{asked}       {you}"
+
+
+def strip(desk: Desk) -> str:
+    """``[A 4] [B 2] >C< [D -]``: a letter in the order shown, with its answer; ``x`` skipped, ``~`` being saved."""
+    visit = desk.current
+    if visit is None:
+        return ""
+    answers = desk.answers(visit.key)
+    first = (visit.part[0] - 1) * PART
+    pieces = []
+    for at, letter in enumerate(visit.order[first : first + PART], first):
+        given = answers.get(letter)
+        if given is not None:
+            said = given.text + ("~" if given.state == "saving" else "")
+        else:
+            said = "x" if letter in visit.skipped else "-"
+        if at == visit.at:
+            pieces.append(f">{letter} {said}<" if said != "-" else f">{letter}<")
+        else:
+            pieces.append(f"[{letter} {said}]")
+    return " ".join(pieces)
+
+
+def facts(response: Response | None) -> str:
+    """What blindness hides of a response."""
+    if response is None:
+        return ""
+    advantage = "" if response.advantage is None else f"   adv {short(response.advantage)}"
+    return f"reward {number(response.reward)}{advantage}"
+
+
+def keys_line(mode: RatingMode) -> str:
+    """The mode's own keys."""
+    return "  " + "   ".join(f"{key} {word}" for key, (_, word) in mode.keys.items())
+
+
+def effect_lines(
+    desk: Desk, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
+) -> list[str]:
+    """What ratings do to the advantages: of the group shown once it is revealed, else of the one left last."""
+    for visit in (desk.current, desk.last_left):
+        if visit is None or not (visit.revealed or visit is not desk.current):
+            continue
+        lines = _effect(desk, visit, uses, values, task)
+        if lines:
+            return lines
+    return []
+
+
+def _effect(
+    desk: Desk, visit: Visit, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
+) -> list[str]:
+    use = desk.use_of(visit, uses)
+    name = desk.name(visit.key)
+    if use is not None and use.advantages:
+        before, after, fate = use.automatic, use.advantages, use.describe()
+    else:
+        weight = float(values.get("human_weight", 1.0))
+        scale = str(values.get("advantage_scale", "group"))
+        effect = desk.effect(visit, weight, task.reward_range if task else (0.0, 1.0), scale)
+        if effect is None:
+            return [f" {name}: {use.describe()}"] if use else []
+        before, after = effect
+        fate = use.describe() if use else "preview: no update has used them yet"
+    first = f" {name} advantages: automatic  "
+    return [
+        first + show_advantages(before),
+        " -> with your ratings".ljust(len(first)) + show_advantages(after),
+        f" {fate}",
+    ]
+
+
+def rating_text(rating: Rating) -> str:
+    """``C=4``, as its mode shows it."""
+    mode = MODES.get(rating.mode)
+    return " ".join(f"{k}={mode.show(v) if mode else f'{v:g}'}" for k, v in rating.values.items())
+
+
+def last_ratings(desk: Desk, uses: Mapping[str, RatingUse], count: int) -> list[str]:
+    """The newest ratings of this person, the newest first; a group still blind goes by its place."""
+    lines = []
+    for rating in reversed(desk.mine()[-count:]):
+        key = (rating.branch, rating.step, rating.group)
+        visit = desk.visits.get(key)
+        blind = visit is not None and visit is desk.current and not visit.revealed
+        name = f"group {visit.place}" if blind and visit is not None else desk.name(key)
+        use = uses.get(rating.id)
+        fate = use.describe() if use else "waits for an update"
+        if rating.id not in desk.saved and rating.id not in desk.on_disk:
+            fate = "being saved"
+        comment = f"   {visible(rating.comment)}" if rating.comment else ""
+        seconds = f"{span(rating.seconds)}" if rating.seconds else ""
+        lines.append(f" {name:<10} {rating_text(rating):<8} {seconds:<6} {fate}{comment}")
+    return lines

@@ -1,0 +1,344 @@
+"""The groups and their responses, live: what the policy writes, what each response earned, what people said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+
+from screens.base import WorkbenchScreen
+from screens.group_details import GroupDetails
+from screens.keys import bindings
+from screens.safe import fit, visible
+from screens.sample_filter import parse_filter
+from screens.sample_rows import (
+    GROUP_COLUMNS,
+    RESPONSE_COLUMNS,
+    SAMPLING,
+    group_key,
+    group_rows,
+    growing_rows,
+    response_rows,
+    response_text,
+)
+from screens.states import failed_lines, loading_lines, pane_state
+from screens.topline import state_content
+from screens.widgets.ask import Ask
+from screens.widgets.line_table import LineTable, Row
+from screens.widgets.lines import Line
+from screens.widgets.text_view import TextView
+from sessions.commands import Subscribe
+from sessions.errors import UsageError
+from sessions.records import GroupHead
+from sessions.wire import GroupDetail
+
+FRAME = 0.2
+"""Seconds between two looks at the growing text: at most five frames a second."""
+
+
+class SamplesScreen(WorkbenchScreen):
+    """Left the groups, the newest first; right the responses of the one under the cursor, and one of them in full."""
+
+    MODE = "samples"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("samples", without=("samples.lens", "samples.diff"))]
+    AUTO_FOCUS = "#groups"
+    DEFAULT_CSS = """
+    SamplesScreen #panes { height: 1fr; }
+    SamplesScreen #groups { width: 32; }
+    SamplesScreen #right { width: 1fr; }
+    SamplesScreen #prompt, SamplesScreen #rule { height: 1; color: $text-muted; }
+    SamplesScreen #responses { height: 6; }
+    SamplesScreen.-wide #groups { width: 44; }
+    SamplesScreen.-zoomed #groups, SamplesScreen.-zoomed #responses { display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.details = GroupDetails(self, self._came)
+        self.groups = LineTable(GROUP_COLUMNS, empty="no groups yet", id="groups")
+        self.groups.add_class("pane")
+        self.groups.follow = "first"
+        self.responses = LineTable(RESPONSE_COLUMNS, titles=False, id="responses")
+        self.text = TextView(id="text")
+        self.filter_text = ""
+        self._drawn: tuple[int, ...] = ()
+        self._heads: dict[str, GroupHead] = {}
+        self._shown_group = ""
+        self._subscribed_at = -1
+
+    def compose_body(self) -> Iterable[Widget]:
+        with Horizontal(id="panes"):
+            yield self.groups
+            with Vertical(id="right", classes="pane"):
+                yield Line("prompt")
+                yield self.responses
+                yield Line("rule")
+                yield self.text
+        yield Ask(id="ask")
+
+    # ---- the growing text
+
+    def on_mount(self) -> None:
+        self.set_interval(FRAME, self._grow)
+
+    def on_screen_resume(self) -> None:
+        self._subscribe()
+
+    def on_screen_suspend(self) -> None:
+        if self._subscribed_at >= 0:
+            self._subscribed_at = -1
+            if self.live.connection == "live":
+                self.send(Subscribe(growing=-1))
+
+    def _subscribe(self) -> None:
+        """Ask for the growing text; again on every new connection, which starts without it."""
+        link = self.live.version["link"]
+        if self.live.connection == "live" and self._subscribed_at != link:
+            if self._subscribed_at >= 0:
+                self.details.retry()
+            self._subscribed_at = link
+            self.send(Subscribe(growing=0))
+
+    def _grow(self) -> None:
+        if self.is_current and self.live.version["growing"] != (self._drawn[1] if self._drawn else -1):
+            self.refresh_from_live(False)
+
+    # ---- drawing
+
+    def state_line(self, width: int) -> Content:
+        follow = "following the newest (f: hold)" if self.groups.follow else "holding still (f: follow)"
+        if width < 100:
+            status = self.live.status
+            middle = [(0, f"step {status.step}"), (1, status.phase)] if status else [(0, "no engine answers yet")]
+            return state_content(self.live, width, middle, f"SAMPLES  {follow}")
+        return state_content(self.live, width, right=f"SAMPLES  {follow}")
+
+    def refresh_from_live(self, force: bool) -> None:
+        self.set_class(self.size.width >= 100, "-wide")
+        self._subscribe()
+        version = self.live.version
+        drawn = (version["heads"], version["growing"], version["link"], version["status"])
+        if drawn != self._drawn or force:
+            self._drawn = drawn
+            self._draw_groups()
+        self._draw_right()
+
+    def _draw_groups(self) -> None:
+        status = self.live.status
+        state = pane_state(self.live)
+        heads = list(reversed(self.live.heads.values()))
+        self._heads = {group_key(head): head for head in heads}
+        self.groups.empty = "no groups yet" if state == "live" else {"loading": "starting", "failed": "failed"}[state]
+        rows = group_rows(heads, self.live.growing, status.branch if status else "main")
+        self.groups.set_rows(rows)
+        shown = len(self.groups.shown)
+        count = f"{shown}" if shown == len(rows) else f"{shown} of {len(rows)}"
+        self.groups.border_title = Content(visible(f"groups  /{self.filter_text}" if self.filter_text else "groups"))
+        self.groups.border_subtitle = Content(count)
+
+    @property
+    def name_selected(self) -> str:
+        """The group under the cursor as the engine knows it; empty on the one being sampled, or without groups."""
+        head = self._heads.get(self.groups.key)
+        if head is None:
+            return ""
+        status = self.live.status
+        return head.name if status is None or head.branch == status.branch else f"{head.branch}/{head.name}"
+
+    def _detail(self) -> GroupDetail | None:
+        name = self.name_selected
+        return self.details.get(name, self._heads[self.groups.key]) if name else None
+
+    def _draw_right(self) -> None:
+        if self.groups.key == SAMPLING:
+            self._draw_growing()
+            return
+        detail = self._detail()
+        if detail is None:
+            self._draw_nothing()
+            return
+        group = detail.group
+        title = f"{self.name_selected}   {len(group.responses)} responses"
+        self._draw_frame(title, group.prompt, response_rows(group, detail.head.ratings))
+        letter = self.responses.key
+        response = next((r for r in group.responses if r.letter == letter), None)
+        self._rule(f"{letter}  {response.length} tok" if response else "")
+        self.text.set_text(response_text(detail, letter), label=f"{group.name}{letter}")
+        self._position()
+
+    def _draw_growing(self) -> None:
+        growing = self.live.growing
+        if growing is None:
+            return
+        title = f"sampling {growing.step}.{growing.group} (of {growing.groups} groups)"
+        self._draw_frame(title, growing.prompt, growing_rows(growing))
+        at = self.responses.cursor
+        text = growing.texts[at] if at < len(growing.texts) else ""
+        ended = at < len(growing.ended) and growing.ended[at]
+        self._rule(f"{self.responses.key}  {'ended, not scored yet' if ended else 'growing'}")
+        self.text.set_text(text, label=self.responses.key, keep=self._shown_text(SAMPLING))
+        self._position()
+
+    def _shown_text(self, group: str) -> bool:
+        """Whether the text shown is of this response already, so that the window may stay where it is."""
+        now = f"{group} {self.responses.key} {self.live.growing.group if self.live.growing else ''}"
+        before, self._shown_group = self._shown_group, now
+        return before == now
+
+    def _draw_frame(self, title: str, prompt: str, rows: list[Row]) -> None:
+        right = self.query_one("#right")
+        right.border_title = Content(visible(title))
+        self.query_one("#prompt", Line).show(Content(fit(" ".join(prompt.split()), max(4, right.content_size.width))))
+        room = max(4, min(len(rows), right.content_size.height // 2 - 1))
+        if rows and self.responses.styles.height is not None and self.responses.styles.height.value != room:
+            self.responses.styles.height = room
+        self.responses.set_rows(rows)
+
+    def _draw_nothing(self) -> None:
+        state = pane_state(self.live)
+        if state != "live" and not self._heads:
+            lines = loading_lines(self.live) if state == "loading" else failed_lines(self.live)
+        elif self.name_selected in self.details.failed:
+            lines = [f"{self.name_selected} could not be read: {self.details.failed[self.name_selected]}"]
+        elif self.name_selected:
+            lines = [f"reading {self.name_selected} ..."]
+        elif self.filter_text:
+            lines = ["no group matches the filter"]
+        else:
+            lines = ["no groups yet: they appear here when the first step has been sampled and scored"]
+        self._draw_frame("", "", [])
+        self._rule("")
+        self.text.set_text([(line, "dim") for line in lines])
+        self._position()
+
+    def _rule(self, text: str) -> None:
+        width = max(0, self.query_one("#right").content_size.width)
+        middle = f"---- {text} " if text else ""
+        self.query_one("#rule", Line).show(Content(middle + "-" * max(0, width - len(middle))))
+
+    def _position(self) -> None:
+        count = len(self.responses.shown)
+        place = f"{self.responses.cursor + 1}/{count}" if count else ""
+        self.query_one("#right").border_subtitle = Content("  ".join(filter(None, (place, self.text.position))))
+
+    def _came(self, name: str) -> None:
+        if name == self.name_selected:
+            self.refresh_now()
+
+    # ---- events
+
+    @on(LineTable.Moved)
+    def _moved(self, event: LineTable.Moved) -> None:
+        event.stop()
+        self._draw_right()
+
+    @on(TextView.Scrolled)
+    def _scrolled(self) -> None:
+        self._position()
+
+    @on(LineTable.Opened, "#groups")
+    def _open_group(self) -> None:
+        self.responses.focus()
+
+    @on(LineTable.Opened, "#responses")
+    def _open_response(self) -> None:
+        self.add_class("-zoomed")
+        self.text.focus()
+
+    @on(Ask.Edited)
+    def _filter_edited(self, event: Ask.Edited) -> None:
+        if event.purpose == "filter":
+            self._filter(event.text)
+
+    @on(Ask.Answered)
+    def _answered(self, event: Ask.Answered) -> None:
+        if event.purpose == "filter":
+            self._filter(event.text)
+        elif not self.text.search(event.text):
+            self.say(f"{event.text!r} is not in this response")
+
+    @on(Ask.Cancelled)
+    def _cancelled(self, event: Ask.Cancelled) -> None:
+        if event.purpose == "filter":
+            self._filter("")
+
+    def _filter(self, text: str) -> None:
+        try:
+            test = parse_filter(text)
+        except UsageError as error:
+            self.say(str(error), "warning")
+            return
+        self.filter_text = text.strip()
+
+        def keep(row: Row) -> bool:
+            return row.key in self._heads and test(self._heads[row.key])
+
+        self.groups.set_filter(keep if self.filter_text else None)
+        self._draw_groups()
+        self._draw_right()
+
+    # ---- actions
+
+    def action_filter(self) -> None:
+        if self.focused is self.text:
+            self.query_one(Ask).ask("search", "search /", hint="text in this response")
+        else:
+            hint = 'flag:dead std<.1 reward>0.8 step:800.. text:"####"'
+            self.query_one(Ask).ask("filter", "filter /", self.filter_text, hint)
+
+    def action_follow(self) -> None:
+        if self.groups.follow:
+            self.groups.follow = ""
+        else:
+            self.groups.move_to(0)
+            self.groups.follow = "first"
+        self.refresh_now()
+
+    def action_response(self, direction: int) -> None:
+        self.responses.move_to(self.responses.cursor + direction)
+
+    def action_back(self) -> None:
+        if self.has_class("-zoomed"):
+            self.remove_class("-zoomed")
+            self.responses.focus()
+        elif self.focused is not self.groups:
+            self.groups.focus()
+        else:
+            super().action_back()
+
+    def action_mode(self, name: str) -> None:
+        """``r`` rates the response under the cursor."""
+        if name == "rate" and self.name_selected and self._detail() is not None:
+            head, letter = self._heads[self.groups.key], self.responses.key
+            super().action_mode(name)
+            self.call_later(self._rate, head, letter)
+        else:
+            super().action_mode(name)
+
+    def _rate(self, head: GroupHead, letter: str) -> None:
+        from screens.rate import RateScreen
+
+        if isinstance(self.app.screen, RateScreen):
+            self.app.screen.rate_response(head, letter)
+
+    def text_to_copy(self) -> str:
+        detail = self._detail() if self.name_selected else None
+        if detail is None:
+            return ""
+        return next(
+            (visible(r.text, newlines=True) for r in detail.group.responses if r.letter == self.responses.key), ""
+        )
+
+    def text_to_open(self) -> str:
+        detail = self._detail() if self.name_selected else None
+        if detail is None:
+            return ""
+        parts = [f"group {detail.group.name}", "", detail.group.prompt, ""]
+        for response in detail.group.responses:
+            parts += [f"---- {response.letter} ----", *(text for text, _ in response_text(detail, response.letter)), ""]
+        return visible("\n".join(parts), newlines=True)
