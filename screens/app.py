@@ -189,6 +189,23 @@ class WorkbenchApp(App[str], inherit_bindings=False):
 
         self.push_screen(ConfirmDialog(f"Stop the session {self.live.name}?", lines, "stop"), answered)
 
+    def restart(self, screen: WorkbenchScreen) -> None:
+        """Start an engine for the session on the screen, which has none."""
+        folder, start = self.folder, self.restart_session
+        if folder is None or start is None or self.link is None:
+            return
+        link = self.link
+
+        async def again() -> None:
+            screen.say("starting the engine ...")
+            try:
+                await start(folder)
+            except WorkbenchError as error:
+                screen.say(str(error), "error")
+            link.hurry()
+
+        self.run_worker(again(), group="restart", exclusive=True, exit_on_error=False)
+
     def detach(self) -> None:
         """Leave; the engine does not notice."""
         name = self.folder.name if self.folder else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
@@ -16,7 +17,7 @@ from screens.keys import bindings
 from screens.live import Live
 from screens.topline import alarm_content, state_content
 from screens.widgets.command_line import CommandLine
-from screens.widgets.lines import FooterLine, MessageLine, Severity, TopLines
+from screens.widgets.lines import FooterLine, Line, MessageLine, Severity
 from sessions.commands import Acknowledge, Command, Pause, Resume, Step, TakeCheckpoint
 from sessions.errors import WorkbenchError
 from sessions.wire import Answer
@@ -47,9 +48,9 @@ class WorkbenchScreen(Screen[None]):
     """
 
     def compose(self) -> ComposeResult:
-        yield TopLines("top")
-        body = Widget(id="body")
-        with body:
+        yield Line("state")
+        yield Line("alarms")
+        with Vertical(id="body"):
             yield from self.compose_body()
         yield MessageLine("message")
         yield CommandLine("command-line")
@@ -147,12 +148,14 @@ class WorkbenchScreen(Screen[None]):
         """Draw the lines and what is new in the body."""
         self.set_class(self.too_small, "-small")
         width, height = self.size
-        top = self.query_one(TopLines)
+        top = self.query_one("#state", Line)
         if self.too_small:
-            small = f"\n terminal too small: {width}x{height}, needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
-            top.show(Content.assemble(self.state_line(width), small))
+            small = f" terminal too small: {width}x{height}, needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
+            top.show(self.state_line(width))
+            self.query_one("#alarms", Line).show(Content(small))
             return
-        top.show(Content.assemble(self.state_line(width), "\n", self.alarm_line(width)))
+        top.show(self.state_line(width))
+        self.query_one("#alarms", Line).show(self.alarm_line(width))
         message = self.query_one(MessageLine)
         message.announce(self.announcement())
         self.refresh_from_live(force)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 
 def short(value: float | None) -> str:
@@ -65,3 +66,36 @@ def bar(part: float, width: int, full: str = "#", empty: str = ".") -> str:
     """A share of a width: ``[####....]`` without the brackets."""
     filled = round(min(max(part, 0.0), 1.0) * width) if math.isfinite(part) else 0
     return full * filled + empty * (width - filled)
+
+
+def axis_label(value: float) -> str:
+    """A tick's number in at most six characters: ``0.50``, ``400``, ``2e-12``, ``1.2M``."""
+    size = abs(value)
+    if size < 1e-300:
+        return "0"
+    if size < 0.001 or size >= 1e15:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    if size < 1000:
+        return f"{value:.3f}".rstrip("0").removesuffix(".")[:6]
+    return short(value)
+
+
+def axis_labels(values: Sequence[float]) -> list[str]:
+    """The numbers of equally spaced ticks, with the same number of decimals where that is short enough."""
+    largest = max((abs(value) for value in values), default=0.0)
+    step = abs(values[1] - values[0]) if len(values) > 1 else largest
+    if step and step >= 0.001 and largest < 1000:
+        decimals = next(d for d in range(5) if d == 4 or abs(step * 10**d - round(step * 10**d)) < 1e-6 * step * 10**d)
+        labels = [f"{value:.{decimals}f}" for value in values]
+        if max(map(len, labels)) <= 6:
+            return ["0" if float(label) == 0 else label for label in labels]
+    return [axis_label(0.0 if abs(value) < step * 1e-6 else value) for value in values]
+
+
+def reward_text(value: float | None) -> str:
+    """A reward in a row of them: ``1``, ``0``, ``.5``, ``-.25``."""
+    if value is None:
+        return "-"
+    text = f"{value:.2f}".rstrip("0").removesuffix(".")
+    return "0" if text in ("-0", "0", "") else text.replace("0.", ".", 1) if abs(value) < 1 else text

@@ -24,11 +24,13 @@ STATE_STYLE = {
 def join_parts(parts: list[tuple[int, str]], width: int) -> str:
     """Parts in their order, as many as fit; those with the largest number are left out first."""
     kept = [part for part in parts if part[1]]
-    while kept and len("   ".join(text for _, text in kept)) > width:
+    for gap in ("   ", "  "):
+        if len(gap.join(text for _, text in kept)) <= width:
+            return gap.join(text for _, text in kept)
+    while kept and len("  ".join(text for _, text in kept)) > width:
         last = max(range(len(kept)), key=lambda i: (kept[i][0], i))
         del kept[last]
-    gap = "   " if len("   ".join(text for _, text in kept)) <= width else "  "
-    return gap.join(text for _, text in kept)
+    return "  ".join(text for _, text in kept)
 
 
 def state_content(live: Live, width: int, middle: list[tuple[int, str]] | None = None, right: str = "") -> Content:

@@ -38,14 +38,6 @@ class Line(Widget):
         return self._content
 
 
-class TopLines(Line):
-    """State and alarms."""
-
-    DEFAULT_CSS = """
-    TopLines { height: 2; }
-    """
-
-
 class MessageLine(Line):
     """The newest message; without one, what the screen has to announce."""
 

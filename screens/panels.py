@@ -1,0 +1,207 @@
+"""The text panes of the dashboard, as rows of pieces: parameters, last groups, the machine; and their short forms."""
+
+from __future__ import annotations
+
+from screens.charts import Row
+from screens.live import Live
+from screens.numbers import bar, percent, reward_text, short, size, span
+from screens.safe import fit, visible
+from sessions.hyperparameters import HYPERPARAMETERS, Value
+from sessions.records import Change, GroupHead
+
+_SHOWN = (
+    "learning_rate", "kl_coefficient", "clip_low", "clip_high", "temperature", "group_size", "prompts_per_step",
+    "max_new_tokens", "minibatches", "epochs", "rating_gate",
+)  # fmt: skip
+
+
+_SHORTLY = (
+    ("lr", "learning_rate"), ("kl", "kl_coefficient"), ("clip", "clip_high"), ("temp", "temperature"),
+    ("G", "group_size"),
+)  # fmt: skip
+
+
+def show_value(name: str, value: Value) -> str:
+    """A value of a hyperparameter as people write it."""
+    knob = HYPERPARAMETERS.get(name)
+    return knob.show(value) if knob else str(value)
+
+
+def short_name(name: str) -> str:
+    knob = HYPERPARAMETERS.get(name)
+    return knob.symbol if knob and knob.symbol else name
+
+
+def change_text(change: Change) -> str:
+    """``lr 3e-6 -> 1e-6  @640  you``."""
+    old, new = show_value(change.name, change.old), show_value(change.name, change.new)
+    when = f"@{change.applied_step}" if change.applied_step else f"at the next {change.boundary}"
+    return visible(f"{short_name(change.name)} {old} -> {new}  {when}  {change.who}")
+
+
+def parameter_rows(live: Live, width: int, height: int) -> list[Row]:
+    """The values that are changed most, what was changed, what waits for its boundary."""
+    changes = live.applied_changes()
+    pending = [change for change in live.changes.values() if change.status == "pending"]
+    below: list[Row] = []
+    for label, some in (("changed", changes[:4]), ("waiting", pending[-2:])):
+        for index, change in enumerate(some):
+            below.append([(f" {label if not index else '':<8} ", "dim"), (change_text(change), "change")])
+    if not changes and not pending:
+        below.append([(" nothing changed since the start", "dim")])
+    room = max(1, height - len(below) - 1)
+    rows: list[Row] = []
+    for name in [n for n in _SHOWN if n in live.values][:room]:
+        value, start = live.values[name], live.start_values.get(name)
+        moved = start is not None and value != start
+        rows.append(
+            [(f" {fit(name, 18)} ", ""), (show_value(name, value), "strong"), (" *" if moved else "", "change")]
+        )
+    if not rows:
+        rows.append([(" the engine has not said its values yet", "dim")])
+    return [*rows, [], *below][:height]
+
+
+def group_row(head: GroupHead, width: int) -> Row:
+    """``811.3  .50 .53  1 1 0 0 1 0 1 0``."""
+    rewards = "dead" if "dead" in head.flags else " ".join(map(reward_text, head.rewards))
+    text = f" {head.name:>7}  {short(head.mean):>4} {short(head.std):>4}  "
+    return [(text, ""), (fit(rewards, max(4, width - len(text) - 1)), "dim" if rewards == "dead" else "strong")]
+
+
+def group_rows(live: Live, width: int, height: int) -> list[Row]:
+    """The newest groups, the best and the worst response among them, how many groups were dead lately."""
+    newest = list(reversed(live.heads.values()))
+    if not newest:
+        return [[(" no group has been scored yet", "dim")]]
+    below = [[], *_extremes(newest[:16]), *_dead(live, width)]
+    queue = waiting_text(live)
+    if queue:
+        below += [[], [(f" {queue}: r", "warn")]]
+    room = max(1, height - len(below))
+    return [*(group_row(head, width) for head in newest[:room]), *below][:height]
+
+
+def _extremes(heads: list[GroupHead]) -> list[Row]:
+    scored = [
+        (reward, f"{head.name}{chr(ord('A') + i) if i < 26 else '?'}")
+        for head in heads
+        for i, reward in enumerate(head.rewards)
+        if reward is not None
+    ]
+    if not scored:
+        return []
+    best, worst = max(scored), min(scored)
+    return [
+        [(" best  ", "dim"), (best[1], "good"), (f"  r {reward_text(best[0])}", "")],
+        [(" worst ", "dim"), (worst[1], "bad"), (f"  r {reward_text(worst[0])}", "")],
+    ]
+
+
+def _dead(live: Live, width: int) -> list[Row]:
+    series = live.series.get("groups/dead_fraction")
+    if series is None or not series.values:
+        return []
+    last = series.values[-min(50, max(1, width - 4)) :]
+    levels = ".,:;!"
+    drawn = "".join(" " if v is None else levels[min(4, int(v * 5))] for v in last)
+    return [
+        [(f" dead groups, last {len(last)} steps: {percent(series.values[-1])}", "dim")],
+        [(f" {drawn}", "warn")],
+    ]
+
+
+def waiting_text(live: Live) -> str:
+    """``14 groups wait for your rating``."""
+    count = live.status.rating_queue if live.status and live.status.rating_queue else len(live.unrated())
+    if not count:
+        return ""
+    return f"{count} group{'s' if count != 1 else ''} wait{'s' if count == 1 else ''} for your rating"
+
+
+def machine_rows(live: Live, width: int, height: int) -> list[Row]:
+    """Load, memory, disk, where a step's time goes, who watches."""
+    status = live.status
+    if status is None:
+        return [[(" no engine yet", "dim")]]
+    rows: list[Row] = [
+        [(" device ", "dim"), (visible(status.device) or "unknown", "strong"), (f"   pid {status.pid}", "dim")]
+    ]
+    if status.cpu_percent is not None:
+        rows.append([(" cpu  ", "dim"), (f"{status.cpu_percent:.0f}%", "")])
+    if status.memory_total:
+        part = status.memory_bytes / status.memory_total
+        text = f"{size(status.memory_bytes)} of {size(status.memory_total)}  [{bar(part, 10)}]"
+        rows.append([(" ram  ", "dim"), (text, "warn" if part > 0.9 else "")])
+    saved = live.checkpoints[-1].bytes if live.checkpoints else 0
+    each = f"   checkpoint {size(saved)} each" if saved else ""
+    rows.append([(" disk ", "dim"), (f"{size(status.disk_free)} free{each}", "")])
+    rows += _times(live, width)
+    rows.append([])
+    age = "none yet"
+    if live.checkpoints:
+        newest = live.checkpoints[-1]
+        age = f"step {newest.step}, {span(live.clock() - newest.time)} ago"
+    rows.append([(" checkpoint ", "dim"), (age, "")])
+    rows.append([(" clients    ", "dim"), (visible(", ".join(status.clients)) or "none", "")])
+    return rows[:height]
+
+
+def _times(live: Live, width: int) -> list[Row]:
+    metrics = live.last_step.metrics if live.last_step else {}
+    whole = metrics.get("time/step")
+    if not whole:
+        return []
+    rows: list[Row] = [[], [(f" step {short(whole)} s, of which", "dim")]]
+    room = max(5, min(25, width - 22))
+    for name in ("sampling", "scoring", "updating", "saving", "waiting"):
+        part = (metrics.get(f"time/{name}") or 0.0) / whole
+        if part or name in ("sampling", "updating"):
+            rows.append([(f" {name:<9} ", ""), (bar(part, room), "bar"), (f" {100 * part:3.0f}%", "")])
+    return rows
+
+
+def last_group_line(live: Live, width: int) -> Row:
+    """The dashboard's first line under the charts of a small terminal."""
+    hint = "s samples"
+    newest = next(reversed(live.heads.values()), None)
+    if newest is None:
+        return _hinted([(" no group has been scored yet", "dim")], hint, width)
+    row: Row = [(f" last group {newest.name}  mean {short(newest.mean)}  std {short(newest.std)}   ", "")]
+    rewards = "dead" if "dead" in newest.flags else " ".join(map(reward_text, newest.rewards))
+    used = sum(len(text) for text, _ in row)
+    row.append((fit(rewards, min(len(rewards), max(4, width - used - len(hint) - 3))), "strong"))
+    return _hinted(row, hint, width)
+
+
+def values_line(live: Live, width: int) -> Row:
+    """The second: values, and what ``:`` on the charts means."""
+    text = "  ".join(
+        f"{label} {show_value(name, live.values[name])}" for label, name in _SHORTLY if name in live.values
+    )
+    row: Row = [(f" {text}", "")]
+    changes = live.applied_changes()
+    if changes:
+        newest = changes[0]
+        row += [
+            ("   ", ""),
+            (":", "change"),
+            (f" = your change ({short_name(newest.name)} @{newest.applied_step})", "dim"),
+        ]
+    return _hinted(row, "p params", width)
+
+
+def waiting_line(live: Live, width: int) -> Row:
+    """The third: what waits for the person."""
+    text = waiting_text(live)
+    return _hinted([(f" {text}", "warn")] if text else [(" no group waits for your rating", "dim")], "r rate", width)
+
+
+def _hinted(row: Row, hint: str, width: int) -> Row:
+    out: Row = []
+    room = width - len(hint) - 2
+    for text, role in row:
+        text = fit(text, min(len(text), room))
+        room -= len(text)
+        out.append((text, role))
+    return [*out, (" " * max(1, room + 1), ""), (hint, "dim")]

@@ -1,0 +1,258 @@
+"""A chart of the dashboard: what it shows, how, and the keys on it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.binding import BindingType
+from textual.message import Message
+
+from screens.chart_kinds import ChartKind, Reading
+from screens.charts import Chart, Curve, Row, draw, histogram, smoothed
+from screens.keys import bindings
+from screens.live import Live
+from screens.numbers import percent, short
+from screens.safe import fit
+from screens.terminal import Marks
+from screens.widgets.framed import Framed
+from sessions.metrics import METRICS, metric
+from sessions.records import SeriesData
+
+SMOOTHING = (0.9, 0.98, 0.0)
+
+
+@dataclass(slots=True)
+class View:
+    """What all charts of a dashboard share, so that the same column is the same step everywhere.
+
+    :ivar window: (first, last) step; a last of 0 is the newest, and then ``first`` counts back from it; (0, 0) is all.
+    :ivar cross: step of the crosshair.
+    :ivar fetched: points that the live model has only in part, by metric.
+    """
+
+    window: tuple[int, int] = (0, 0)
+    cross: int | None = None
+    fetched: dict[str, SeriesData] | None = None
+    version: int = 0
+
+    def changed(self) -> None:
+        """Every chart has to draw again."""
+        self.version += 1
+
+    def steps(self, live: Live) -> tuple[int, int]:
+        """The first and the last step to draw."""
+        last = live.last_step.step if live.last_step else 0
+        first, end = self.window
+        if end:
+            return first, end
+        if first:
+            return max(0, last - first + 1), max(last, 1)
+        starts = [series.steps[0] for series in live.series.values() if series.steps]
+        return min([0, *starts]) if starts else 0, max(last, 1)
+
+
+class ChartView(Framed, can_focus=True):
+    """One chart."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("chart")]
+
+    class Key(Message):
+        """A key on a chart that concerns all of them.
+
+        :ivar what: zoom, crosshair, window, values, choose or go.
+        """
+
+        def __init__(self, chart: ChartView, what: str, by: int | str = 0) -> None:
+            super().__init__()
+            self.chart, self.what, self.by = chart, what, by
+
+    def __init__(self, kind: ChartKind, live: Live, view: View, marks: Marks) -> None:
+        super().__init__(id=f"chart-{kind.name}")
+        self.kind, self.live, self.view, self.marks = kind, live, view, marks
+        self.metrics = kind.metrics
+        self.ascii = marks == "ascii"
+        self.log_axis = False
+        self.smoothing = SMOOTHING[0]
+        self._drawn: object = None
+
+    # -------------------------------------------------------------------------------------------- data
+
+    def points(self, name: str) -> tuple[Sequence[int], Sequence[float | None]]:
+        """Of a metric: those fetched for the window with the newer live ones, or the live ones."""
+        series = self.live.series.get(name)
+        steps: Sequence[int] = series.steps if series else []
+        values: Sequence[float | None] = series.values if series else []
+        fetched = (self.view.fetched or {}).get(name)
+        if fetched is None or not fetched.steps:
+            return steps, values
+        end = fetched.steps[-1]
+        newer = [i for i, step in enumerate(steps) if step > end]
+        return [*fetched.steps, *(steps[i] for i in newer)], [*fetched.values, *(values[i] for i in newer)]
+
+    def value(self, name: str) -> float | None:
+        """Under the crosshair, or the newest."""
+        steps, values = self.points(name)
+        if not steps:
+            return None
+        if self.view.cross is None:
+            return values[-1]
+        nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - (self.view.cross or 0)))
+        return values[nearest]
+
+    def has_no_values(self) -> bool:
+        """Whether no metric of it has a value."""
+        return not any(value is not None for name in self.metrics for value in self.points(name)[1])
+
+    def vertical_lines(self) -> tuple[tuple[int, str], ...]:
+        """What a person changed, and alarms."""
+        changes = [(change.applied_step, "change") for change in self.live.applied_changes()]
+        alarms = [(alarm.step, "alarm") for alarm in self.live.alarms.values()]
+        return tuple(dict.fromkeys(alarms + changes))
+
+    # ----------------------------------------------------------------------------------------- drawing
+
+    def update(self, force: bool = False) -> None:
+        """Draw if anything it shows has changed."""
+        version = self.live.version
+        state = (
+            version["series"], version["changes"], version["alarms"], version["last_step"], version["values"],
+            self.view.version, self.size, self.metrics, self.log_axis, self.smoothing, id(self.live),
+        )  # fmt: skip
+        if force or state != self._drawn:
+            self._drawn = state
+            self.redraw()
+
+    def title_pieces(self, width: int) -> Row:
+        row: Row = []
+        room = width
+        for text in self._titles():
+            gap = "  " if row else ""
+            if len(gap + text) > room:
+                continue
+            row.append((gap + text, "" if row else "title"))
+            room -= len(gap + text)
+        return row
+
+    def _titles(self) -> list[str]:
+        """Parts of the title, those that may be missing last."""
+        own = self.metrics == self.kind.metrics
+        readings = self.kind.readings if own else tuple(Reading(metric(n).title, (n,)) for n in self.metrics)
+        hidden = {chart.kind.name for chart in self.screen.query(ChartView) if not chart.display}
+        parts = []
+        for reading in readings:
+            if reading.unless and reading.unless not in hidden:
+                continue
+            values = [self.value(name) for name in reading.metrics]
+            known = [value for value in values if value is not None]
+            total = sum(known) if known else None
+            parts.append(f"{reading.label} {percent(total) if reading.share else short(total)}".strip())
+        if self.view.cross is not None:
+            parts.insert(1, f"@{self.view.cross}")
+        elif self.kind.best and own and (best := self.live.best(self.metrics[0])) is not None:
+            parts.insert(1, f"best {short(best[1])} @{best[0]}")
+        parts += ["log"] if self.log_axis else []
+        parts += [f"ema {short(self.smoothing)}"] if self.smoothing and not self.kind.distribution else []
+        return parts
+
+    def inner_rows(self, width: int, height: int) -> list[Row]:
+        if self.has_no_values() and not (self.kind.distribution and self._advantages()):
+            return self._empty(width, height)
+        if self.kind.distribution and self.metrics == self.kind.metrics and width >= 30:
+            right = max(14, width // 3)
+            left = histogram(self._advantages(), width - right - 1, height, self.marks)
+            return [[*a, (" ", ""), *b] for a, b in zip(left, self._curves(right, height), strict=True)]
+        return self._curves(width, height)
+
+    def _advantages(self) -> list[float]:
+        return self.live.last_step.advantages if self.live.last_step else []
+
+    def _curves(self, width: int, height: int) -> list[Row]:
+        first, last = self.view.steps(self.live)
+        curves = []
+        for index, name in enumerate(self.metrics):
+            steps, values = self.points(name)
+            role = "second" if index else "smooth"
+            if self.smoothing and len(values) > 2 and not self.kind.distribution:
+                if index == 0:
+                    curves.append(Curve(steps, values, "raw"))
+                values = smoothed(values, self.smoothing)
+            curves.append(Curve(steps, values, role))
+        chart = Chart(tuple(curves), first, last, self.vertical_lines(), self.log_axis, self.view.cross)
+        return draw(chart, width, height, self.marks)
+
+    def _empty(self, width: int, height: int) -> list[Row]:
+        known = metric(self.metrics[0])
+        why = known.why_empty
+        if self.live.last_step is None:
+            why = METRICS["reward/mean"].why_empty
+        elif known.name.startswith("kl/") and not self.live.values.get("kl_coefficient"):
+            why = f"kl_coefficient is 0: {why}"
+        lines = [f"no {known.title} yet:", *_wrapped(why, width - 4)]
+        above = max(0, (height - len(lines)) // 2)
+        return [*([[]] * above), *([("  " + fit(line, width - 2), "dim")] for line in lines)]
+
+    # ------------------------------------------------------------------------------------------- words
+
+    def explain(self) -> list[str]:
+        """What its metrics are, in words."""
+        lines = []
+        names = list(self.metrics) + [n for r in self.kind.readings for n in r.metrics if n not in self.metrics]
+        for name in names:
+            known = metric(name)
+            unit = f" ({known.unit})" if known.unit else ""
+            good = {"up": "; higher is better", "down": "; lower is better"}.get(known.good, "")
+            lines.append(f"{name}{unit}: {known.formula}{good}.")
+        if self.kind.distribution:
+            lines.append("Left: the histogram of the last step's advantages. Right: their std over the steps.")
+        if self.smoothing:
+            lines.append(
+                f"Dim: raw. Bright: s <- {self.smoothing:g} s + {1 - self.smoothing:.2g} x, corrected at the start."
+            )
+        lines.append("A column of : is a change that a person made, or an alarm.")
+        return lines
+
+    def table(self) -> list[str]:
+        """Its values in the window, the newest first."""
+        first, last = self.view.steps(self.live)
+        columns = {name: dict(zip(*self.points(name), strict=True)) for name in self.metrics}
+        steps = sorted({s for column in columns.values() for s in column if first <= s <= last}, reverse=True)
+        lines = ["    step  " + "  ".join(f"{name:>16}" for name in self.metrics)]
+        for step in steps:
+            cells = [column.get(step) for column in columns.values()]
+            lines.append(f"{step:>8}  " + "  ".join(f"{'-' if v is None else f'{v:.6g}':>16}" for v in cells))
+        return lines
+
+    # ----------------------------------------------------------------------------------------- actions
+
+    def action_log(self) -> None:
+        self.log_axis = not self.log_axis
+        self.update()
+
+    def action_smooth(self) -> None:
+        self.smoothing = SMOOTHING[(SMOOTHING.index(self.smoothing) + 1) % len(SMOOTHING)]
+        self.update()
+
+    def action_zoom(self) -> None:
+        self.post_message(self.Key(self, "zoom"))
+
+    def action_crosshair(self, by: int) -> None:
+        self.post_message(self.Key(self, "crosshair", by))
+
+    def action_window(self) -> None:
+        self.post_message(self.Key(self, "window"))
+
+    def action_values(self) -> None:
+        self.post_message(self.Key(self, "values"))
+
+    def action_choose(self) -> None:
+        self.post_message(self.Key(self, "choose"))
+
+    def action_go(self, where: str) -> None:
+        self.post_message(self.Key(self, "go", where))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(10, width))

@@ -1,0 +1,140 @@
+"""A framed pane of text pieces with roles, of which only the rows that changed are drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from screens.charts import Piece, Row
+from screens.safe import cut, visible
+
+ROLES = (
+    "title", "label", "axis", "raw", "smooth", "second", "bar", "change", "alarm", "cross", "dim", "strong", "good",
+    "warn", "bad", "frame", "frame-focus",
+)  # fmt: skip
+_BOX = {False: "╭─╮│╰─╯", True: "+-+|+-+"}
+
+
+class Framed(Widget):
+    """Draws its own frame: a frame of Textual would be sent whole each time its title changes."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"framed--{role}" for role in ROLES}
+    DEFAULT_CSS = """
+    Framed {
+        width: 1fr; height: 1fr;
+        & > .framed--title { color: $foreground; text-style: bold; }
+        & > .framed--label { color: $text-muted; }
+        & > .framed--axis { color: $text-disabled; }
+        & > .framed--raw { color: $text-disabled; }
+        & > .framed--smooth { color: $text-primary; text-style: bold; }
+        & > .framed--second { color: $text-accent; }
+        & > .framed--bar { color: $text-primary; }
+        & > .framed--change { color: $text-warning; }
+        & > .framed--alarm { color: $text-error; }
+        & > .framed--cross { color: $text-accent; text-style: bold; }
+        & > .framed--dim { color: $text-muted; }
+        & > .framed--strong { text-style: bold; }
+        & > .framed--good { color: $text-success; }
+        & > .framed--warn { color: $text-warning; }
+        & > .framed--bad { color: $text-error; }
+        & > .framed--frame { color: $text-disabled; }
+        & > .framed--frame-focus { color: $text-primary; text-style: bold; }
+        &:ansi > .framed--raw, &:ansi > .framed--label, &:ansi > .framed--dim { text-style: dim; }
+    }
+    """
+
+    def __init__(self, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._rows: list[Row] = []
+        self._styles: dict[str, Style] = {}
+        self.ascii = False
+
+    # A subclass gives what stands inside.
+
+    def title_pieces(self, width: int) -> Row:
+        """What stands in the upper edge."""
+        return []
+
+    def inner_rows(self, width: int, height: int) -> Sequence[Row]:
+        """What stands inside of the frame."""
+        return []
+
+    def redraw(self) -> None:
+        """Make the rows again, and draw those that differ."""
+        width, height = self.size
+        if width < 4 or height < 3:
+            return
+        rows = self._framed(width, height)
+        before, self._rows = self._rows, rows
+        if len(before) != len(rows):
+            self.refresh()
+            return
+        changed = [Region(0, y, width, 1) for y, (old, new) in enumerate(zip(before, rows)) if old != new]
+        if changed:
+            self.refresh(*changed)
+
+    def _framed(self, width: int, height: int) -> list[Row]:
+        box = _BOX[self.ascii]
+        frame = "frame-focus" if self.has_focus else "frame"
+        title: Row = [(f"{box[0]}{box[1]} ", frame)]
+        used = 3
+        for text, role in self.title_pieces(width - 6):
+            text = cut(visible(text), width - 3 - used)
+            title.append((text, role))
+            used += len(text)
+        title.append((" " + box[1] * (width - used - 2) + box[2], frame))
+        rows = [title]
+        inner = list(self.inner_rows(width - 2, height - 2))[: height - 2]
+        for row in inner:
+            rows.append([(box[3], frame), *_fitted(row, width - 2), (box[3], frame)])
+        while len(rows) < height - 1:
+            rows.append([(box[3], frame), (" " * (width - 2), ""), (box[3], frame)])
+        rows.append([(box[4] + box[5] * (width - 2) + box[6], frame)])
+        return rows
+
+    def render_line(self, y: int) -> Strip:
+        if y >= len(self._rows):
+            return Strip.blank(self.size.width, self.rich_style)
+        segments = [Segment(text, self._style(role)) for text, role in self._rows[y]]
+        return Strip(segments, self.size.width)
+
+    def _style(self, role: str) -> Style:
+        if role not in self._styles:
+            base = self.rich_style
+            self._styles[role] = base + self.get_component_rich_style(f"framed--{role}", partial=True) if role else base
+        return self._styles[role]
+
+    def notify_style_update(self) -> None:
+        self._styles = {}
+        super().notify_style_update()
+
+    def on_resize(self) -> None:
+        self._rows = []
+        self.redraw()
+
+    def on_focus(self) -> None:
+        self.redraw()
+
+    def on_blur(self) -> None:
+        self.redraw()
+
+
+def _fitted(row: Row, width: int) -> list[Piece]:
+    """The pieces cut or filled to a width."""
+    out: list[Piece] = []
+    used = 0
+    for text, role in row:
+        text = cut(text, width - used)
+        if text:
+            out.append((text, role))
+            used += cell_len(text)
+    if used < width:
+        out.append((" " * (width - used), ""))
+    return out

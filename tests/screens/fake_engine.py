@@ -1,0 +1,383 @@
+"""A scripted engine: the real server on a real socket, with made-up data behind it.
+
+It numbers and keeps its events as a real one does, answers every query from what it has, and remembers the commands
+it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sessions import commands as c
+from sessions.folders import EngineInfo, ExitInfo, SessionFolder
+from sessions.hyperparameters import defaults
+from sessions.records import (
+    Alarm,
+    Change,
+    Checkpoint,
+    Group,
+    GroupHead,
+    Rating,
+    Response,
+    SessionSettings,
+    State,
+    Status,
+    StepRecord,
+    TaskInfo,
+    head_of,
+    letters,
+    parse_response_name,
+)
+from sessions.series import Series
+from sessions.server import Server
+from sessions.wire import (
+    PROTOCOL,
+    AlarmRaised,
+    Answer,
+    AnyEvent,
+    Beat,
+    Changed,
+    CheckpointSaved,
+    GroupDetail,
+    GroupsChanged,
+    GroupsScored,
+    Noted,
+    RatingRetracted,
+    RatingSaved,
+    Snapshot,
+    StepDone,
+    Welcome,
+    encode_json,
+)
+
+START = 1_700_000_000.0
+"""The fake engine's clock starts here, so that what it says is the same in every run."""
+
+
+class FakeEngine:
+    """A session with an engine that does what a test says.
+
+    :ivar received: every command, in order.
+    :ivar refuse: tag of a command -> the reason with which it is rejected.
+    """
+
+    def __init__(self, home: Path, name: str = "gsm8k-grpo", *, steps: int = 0, clock: float = START) -> None:
+        self.folder = SessionFolder(home / "sessions" / name)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.folder.write_settings(SessionSettings(name=name, steps=2000))
+        self.name, self.now = name, clock
+        self.received: list[c.Command] = []
+        self.refuse: dict[str, str] = {}
+        self.values = defaults()
+        self.start_values = dict(self.values)
+        self.events: list[AnyEvent] = []
+        self.series: dict[str, Series] = {}
+        self.groups: dict[tuple[int, int], Group] = {}
+        self.ratings: dict[str, Rating] = {}
+        self.changes: dict[str, Change] = {}
+        self.alarms: dict[str, Alarm] = {}
+        self.checkpoints: list[Checkpoint] = []
+        self.last_step: StepRecord | None = None
+        self.status = Status(
+            time=self.now, session=name, branch="main", state="RUN", phase="sampling", algorithm="grpo", steps=2000,
+            done=41, total=64, elapsed=7900.0, left=11520.0, tokens_per_second=1900.0, pid=4121, device="cpu",
+            cpu_percent=38.0, memory_bytes=22 * 2**30, memory_total=128 * 2**30, disk_free=61 * 2**30,
+        )  # fmt: skip
+        self.server = Server(str(home / "s"), self)
+        self._lock = -1
+        for _ in range(steps):
+            self.finish_step()
+
+    # ---------------------------------------------------------------------------------------------- life
+
+    async def __aenter__(self) -> FakeEngine:
+        self._lock = self.folder.lock()
+        await self.server.start()
+        self.folder.write_engine(EngineInfo(pid=os.getpid(), socket=self.server.path, started=self.now, version="0"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._lock >= 0:
+            await self.leave()
+
+    async def leave(self, code: int | None = None, cause: str = "stopped") -> None:
+        """Go, with ``code`` in exit.json; without one, as if killed before anybody could write it."""
+        os.close(self._lock)
+        self._lock = -1
+        if code is not None:
+            self.folder.write_exit(
+                ExitInfo(
+                    pid=os.getpid(), code=code, signal="", out_of_memory=False, peak_memory_bytes=0,
+                    started=START, ended=self.now, cause=cause,
+                )
+            )  # fmt: skip
+        await self.server.close()
+
+    def beat(self, **changes: Any) -> None:
+        """Send the status, changed."""
+        self.status = msgspec.structs.replace(self.status, time=self.now, **changes)
+        self.server.send_beat(Beat(status=self.status))
+
+    def event(self, event: AnyEvent) -> None:
+        event = msgspec.structs.replace(event, seq=len(self.events) + 1)
+        self.events.append(event)
+        self.server.send_event(event)
+
+    # ---------------------------------------------------------------------------------------------- data
+
+    def finish_step(self, **metrics: float | None) -> int:
+        """One more step, with plausible numbers that are the same in every run."""
+        step = (self.last_step.step if self.last_step else 0) + 1
+        self.now += 11.8
+        groups = [fake_group(step, number) for number in (1, 2, 3, 4)]
+        for group in groups:
+            self.groups[step, group.number] = group
+        self.event(GroupsScored(time=self.now, step=step, heads=[self.head(g) for g in groups]))
+        advantages = [r.advantage for g in groups for r in g.responses if r.advantage is not None]
+        record = StepRecord(
+            branch="main", step=step, time=self.now, metrics={**fake_metrics(step), **metrics}, advantages=advantages,
+            values=dict(self.values),
+        )  # fmt: skip
+        for name, value in record.metrics.items():
+            self.series.setdefault(name, Series(name)).append(step, value)
+        self.last_step = record
+        self.status = msgspec.structs.replace(self.status, time=self.now, step=step + 1, finished_steps=step)
+        self.event(StepDone(time=self.now, step=step, record=record))
+        return step
+
+    def head(self, group: Group) -> GroupHead:
+        shown = {}
+        for rating in self.ratings.values():
+            if (rating.step, rating.group) == (group.step, group.number) and not rating.retracted:
+                shown.update({letter: f"{value:g}" for letter, value in rating.values.items()})
+        return head_of(group, shown)
+
+    def raise_alarm(self, message: str, level: str = "warn") -> None:
+        step = self.last_step.step if self.last_step else 0
+        alarm = Alarm(
+            id=f"alarm-{len(self.alarms)}", time=self.now, step=step, rule="r", message=message, level=level  # type: ignore[arg-type]
+        )
+        self.alarms[alarm.id] = alarm
+        self.event(AlarmRaised(time=self.now, step=step, alarm=alarm))
+
+    def change(self, name: str, value: Any, who: str = "you") -> Change:
+        step = self.last_step.step if self.last_step else 0
+        change = Change(
+            id=f"change-{len(self.changes)}", time=self.now, who=who, name=name, old=self.values[name], new=value,
+            boundary="minibatch", status="applied", accepted_step=step, applied_step=step + 1,
+        )  # fmt: skip
+        self.values[name] = value
+        self.changes[change.id] = change
+        self.event(Changed(time=self.now, step=step, change=change))
+        return change
+
+    def checkpoint(self) -> None:
+        step = self.last_step.step if self.last_step else 0
+        saved = Checkpoint(step=step, time=self.now, path=f"checkpoints/{step}", bytes=2 * 2**20, reason="asked for")
+        self.checkpoints.append(saved)
+        self.event(CheckpointSaved(time=self.now, step=step, checkpoint=saved))
+
+    # ------------------------------------------------------------------------------------------- backend
+
+    def welcome(self) -> Welcome:
+        return Welcome(
+            protocol=PROTOCOL, version="0", session=self.name, database="fake", seq=len(self.events), pid=4121
+        )
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            seq=len(self.events),
+            status=self.status,
+            task=TaskInfo(
+                name="gsm8k", reward_range=(0.0, 1.0), components={"accuracy": 1.0}, prompts=100, evaluation_prompts=10
+            ),
+            values=dict(self.values),
+            start_values=dict(self.start_values),
+            series=[series.data(2000) for series in self.series.values()],
+            heads=[self.head(group) for group in self.groups.values()][-200:],
+            ratings=list(self.ratings.values()),
+            changes=list(self.changes.values()),
+            alarms=list(self.alarms.values()),
+            checkpoints=list(self.checkpoints),
+            events=self.events[-500:],
+            last_step=self.last_step,
+        )
+
+    def clients_changed(self) -> None:
+        self.status = msgspec.structs.replace(
+            self.status, clients=[connection.title for connection in self.server.connections]
+        )
+
+    async def command(self, command: c.Command, reply: Callable[[Answer], None]) -> None:
+        self.received.append(command)
+        tag = str(command.__struct_config__.tag)
+        if tag in self.refuse:
+            reply(Answer(id=command.id, status="rejected", text=self.refuse[tag]))
+            return
+        try:
+            answer = self._serve(command)
+        except KeyError as error:
+            answer = Answer(id=command.id, status="rejected", text=f"no {error}")
+        reply(answer)
+
+    def _serve(self, command: c.Command) -> Answer:
+        step = self.status.step
+        match command:
+            case c.Pause() | c.Resume():
+                state: State = "PAUSED" if isinstance(command, c.Pause) else "RUN"
+                self.beat(state=state, note="paused by you at 12:00" if state == "PAUSED" else "")
+                text = "paused" if state == "PAUSED" else "running"
+                self.event(Noted(time=self.now, step=step, kind=text, text=f"{text} by you", who=command.who))
+                return Answer(id=command.id, status="applied", step=step, text=text)
+            case c.Set(values=values):
+                for name, value in values.items():
+                    self.change(name, value, command.who)
+                return Answer(id=command.id, status="applied", step=step, text=f"{len(values)} set from step {step}")
+            case c.TakeCheckpoint():
+                self.checkpoint()
+                return Answer(id=command.id, status="applied", step=step, text=f"checkpoint of step {step}")
+            case c.Acknowledge():
+                for alarm in list(self.alarms.values()):
+                    if not alarm.acknowledged:
+                        done = msgspec.structs.replace(alarm, acknowledged=self.now)
+                        self.alarms[alarm.id] = done
+                        self.event(AlarmRaised(time=self.now, step=step, alarm=done))
+                return Answer(id=command.id, status="applied", text="acknowledged")
+            case c.Rate():
+                return self._rate(command)
+            case c.Retract(rating=rating_id):
+                rating = self.ratings[rating_id]
+                self.ratings[rating_id] = msgspec.structs.replace(rating, retracted=self.now)
+                self.event(RatingRetracted(time=self.now, step=rating.step, rating=rating_id, who=command.who))
+                self._changed(rating.step, rating.group)
+                return Answer(id=command.id, status="applied", text="taken back")
+            case c.QuerySeries(names=names, first=first, last=last, limit=limit):
+                found = [self.series[name].window(first, last, limit) for name in names if name in self.series]
+                return self._data(command, found)
+            case c.QueryGroups(before=before, limit=limit, unrated=unrated):
+                heads = [self.head(g) for g in reversed(self.groups.values()) if not before or g.step < before]
+                return self._data(command, [h for h in heads if not unrated or not h.ratings][:limit])
+            case c.QueryGroup(group=text):
+                name = parse_response_name(text)
+                group = self.groups[name.step, name.group]
+                ratings = [r for r in self.ratings.values() if (r.step, r.group) == (name.step, name.group)]
+                return self._data(command, GroupDetail(group=group, head=self.head(group), ratings=ratings))
+            case c.QueryResponse(response=text):
+                name = parse_response_name(text)
+                responses = {r.letter: r for r in self.groups[name.step, name.group].responses}
+                return self._data(command, responses[name.letter])
+            case c.QueryEvents(before=before, limit=limit):
+                events = [e for e in reversed(self.events) if not before or e.seq < before]
+                return self._data(command, events[:limit])
+            case c.QueryStatus():
+                return self._data(command, self.status)
+            case _:
+                return Answer(id=command.id, status="applied", step=step, text="done")
+
+    def _data(self, command: c.Command, data: Any) -> Answer:
+        return Answer(id=command.id, status="data", data=encode_json(data))
+
+    def _rate(self, command: c.Rate) -> Answer:
+        name = parse_response_name(command.group)
+        rating = Rating(
+            id=command.id, time=self.now, who=command.who, branch="main", step=name.step, group=name.group,
+            mode=command.mode, values=command.values, comment=command.comment, order=command.order,
+            blind=command.blind, seconds=command.seconds,
+        )  # fmt: skip
+        self.ratings[rating.id] = rating
+        self.event(RatingSaved(time=self.now, step=name.step, rating=rating))
+        self._changed(name.step, name.group)
+        return Answer(id=command.id, status="applied", step=name.step, text="saved")
+
+    def _changed(self, step: int, number: int) -> None:
+        heads = [self.head(self.groups[step, number])]
+        self.event(GroupsChanged(time=self.now, step=step, heads=heads))
+
+
+def fake_metrics(step: int) -> dict[str, float | None]:
+    """The metrics of a step."""
+    wave = math.sin(step / 7)
+    return {
+        "reward/mean": 0.5 * (1 - math.exp(-step / 60)) + 0.03 * wave,
+        "reward/std": 0.3,
+        "reward/accuracy": 0.4,
+        "groups/dead_fraction": 0.25,
+        "advantage/mean": 0.0,
+        "advantage/std": 0.9 + 0.05 * wave,
+        "advantage/abs_max": 2.1,
+        "kl/k3": 0.02 + 0.0002 * step + 0.004 * (1 + wave),
+        "entropy": 1.0 + 0.6 * math.exp(-step / 50),
+        "loss/policy": 0.02 * wave,
+        "clip/low": 0.05,
+        "clip/high": 0.06,
+        "grad/norm": 0.4 + 0.1 * wave,
+        "response/length": 200 + 100 * math.exp(-step / 40) + 10 * wave,
+        "response/truncated_fraction": 0.03,
+        "speed/tokens_per_second": 1900.0,
+        "time/step": 11.8,
+        "time/sampling": 7.9,
+        "time/updating": 3.5,
+        "time/scoring": 0.4,
+        "time/waiting": 0.0,
+    }
+
+
+def fake_group(step: int, number: int, size: int = 8) -> Group:
+    """A group of a step: some right, some wrong, one cut, every fourth group dead."""
+    responses = []
+    for index in range(size):
+        right = True if number == 4 else (index * 7 + step + number) % 3 == 0
+        responses.append(
+            Response(
+                letter=letters(index),
+                text=f"Outbound: 180 / 90 = 2 h, so it arrives at 16:05.\nIt waits 12 minutes [{step}].\n\n#### {index}",
+                length=120 + 30 * index,
+                ended=index != size - 1 or number == 4,
+                components={"accuracy": float(right), "format": 1.0},
+                reward=float(right),
+                advantage=0.0 if number == 4 else (0.94 if right else -0.94),
+                kl=0.01 * (index + 1),
+            )
+        )
+    return Group(
+        branch="main",
+        step=step,
+        number=number,
+        prompt_id=f"p{number}",
+        prompt="A train leaves at 14:05 and travels 180 km at 90 km/h. When is it back?",
+        answer="19:17",
+        temperature=1.0,
+        responses=responses,
+        status="updated",
+    )
+
+
+async def main(home: Path, pace: float) -> None:
+    """Run by hand: ``python -m tests.screens.fake_engine HOME`` and attach a screen to it."""
+    async with FakeEngine(home, steps=120, clock=time.time() - 1400) as engine:
+        engine.change("learning_rate", 5e-7)
+        engine.checkpoint()
+        engine.raise_alarm("kl/k3 jump 5.2x @100")
+        done = 0
+        while True:
+            await asyncio.sleep(0.5)
+            engine.now = time.time()
+            done += 8
+            if done > 64:
+                done = 0
+                engine.finish_step()
+            engine.beat(done=done, elapsed=engine.status.elapsed + 0.5)
+
+
+if __name__ == "__main__":
+    import sys
+
+    asyncio.run(main(Path(sys.argv[1]), 0.5))
