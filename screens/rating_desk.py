@@ -396,7 +396,9 @@ class Desk:
         responses = visit.detail.group.responses
         rewards = {r.letter: None if r.failed else r.reward for r in responses}
         others = [r for r in visit.detail.ratings if not r.retracted and r.who != self.who]
+        failed = {r.letter for r in responses if r.failed}
         said = scores([*others, *(a.rating for a in given.values())])
+        said = {letter: h for letter, h in said.items() if letter not in failed}
         with_ratings = rated_rewards(rewards, said, weight, reward_range)
         return advantages(rewards, scale), advantages(with_ratings, scale)
 
