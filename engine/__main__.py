@@ -1,0 +1,87 @@
+"""``python -m engine SESSION_FOLDER``: the engine process of one session.
+
+It takes the session's lock, opens its socket and only then loads torch, so that people can watch it load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sessions.errors import WorkbenchError
+from sessions.folders import SessionFolder
+from sessions.records import SessionSettings
+
+if TYPE_CHECKING:
+    from engine.control import Control
+    from engine.knobs import Knobs
+    from engine.learner import Learner
+
+NICENESS = 10
+
+
+def main(arguments: list[str]) -> int:
+    """Train the session in that folder until it ends.
+
+    :returns: the exit code: 0 ended in order, 1 failed, 2 it was asked for something that cannot be.
+    """
+    folder = SessionFolder(Path(arguments[0]))
+    try:
+        settings = folder.settings()
+        lock = folder.lock()
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    try:
+        _prepare(settings)
+        return asyncio.run(_serve(folder, settings))
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    finally:
+        os.close(lock)
+
+
+async def _serve(folder: SessionFolder, settings: SessionSettings) -> int:
+    from engine.engine import Engine
+
+    engine = Engine(folder, settings, build)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: engine.stop(now=False))
+    await engine.serve()
+    return engine.exit_code
+
+
+def build(settings: SessionSettings, control: Control, folder: SessionFolder) -> tuple[Learner, Knobs]:
+    """Load torch, the task and the model, and go on from the newest checkpoint if there is one."""
+    from engine.start import start
+
+    return start(settings, control, folder)
+
+
+def _prepare(settings: SessionSettings) -> None:
+    """What must be settled before torch is imported."""
+    cores = os.cpu_count() or 1
+    threads = settings.threads or max(1, cores // 2 if cores > 4 else cores - 1)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if settings.nice and cores <= 2:
+        os.nice(NICENESS)
+        # a session of its own is scheduled as one group, whose weight is set here and not by nice
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICENESS))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("error: usage: python -m engine SESSION_FOLDER", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(sys.argv[1:]))

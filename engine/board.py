@@ -1,0 +1,121 @@
+"""What the engine keeps in memory for new clients: the session as of now, from the store and then from events."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sessions.hyperparameters import Value
+from sessions.records import (
+    Alarm,
+    Change,
+    Checkpoint,
+    GroupHead,
+    Rating,
+    RatingUse,
+    Status,
+    StepRecord,
+    TaskInfo,
+)
+from sessions.series import Series
+from sessions.store import Store
+from sessions.wire import (
+    AlarmRaised,
+    AnyEvent,
+    Changed,
+    CheckpointSaved,
+    GroupsChanged,
+    GroupsScored,
+    RatingRetracted,
+    RatingSaved,
+    RatingUsed,
+    Snapshot,
+    StepDone,
+)
+
+HEADS, EVENTS, RATINGS = 200, 200, 500
+SERIES_LIMIT = 2000
+
+
+class Board:
+    """The newest of everything, and every metric's whole series."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        self.branch = branch
+        self.seq = store.last_seq()
+        self.series: dict[str, Series] = store.series(branch)
+        self.heads: dict[tuple[int, int], GroupHead] = {
+            (h.step, h.number): h for h in reversed(store.heads(branch, limit=HEADS))
+        }
+        self.ratings: dict[str, Rating] = {r.id: r for r in store.recent_ratings(RATINGS)}
+        self.uses: dict[str, RatingUse] = {u.rating: u for u in store.uses_of(self.ratings.values())}
+        self.changes: dict[str, Change] = {c.id: c for c in store.changes()}
+        self.alarms: dict[str, Alarm] = {a.id: a for a in store.alarms()}
+        self.checkpoints: dict[int, Checkpoint] = {c.step: c for c in store.checkpoints(branch)}
+        self.events: deque[AnyEvent] = deque(reversed(store.events(limit=EVENTS)), maxlen=EVENTS)
+        self.last_step: StepRecord | None = store.last_step(branch)
+        self.start_values: dict[str, Value] = {}
+        self.task: TaskInfo | None = None
+
+    def note(self, event: AnyEvent) -> None:
+        """Take in an event, as every client does."""
+        if event.seq:
+            self.seq = event.seq
+            self.events.append(event)
+        match event:
+            case StepDone(record=record):
+                self.last_step = record
+                for name, value in record.metrics.items():
+                    if name not in self.series:
+                        self.series[name] = Series(name)
+                    self.series[name].append(record.step, value)
+            case GroupsScored(heads=heads) | GroupsChanged(heads=heads):
+                for head in heads:
+                    self.heads[head.step, head.number] = head
+                while len(self.heads) > HEADS:
+                    del self.heads[next(iter(self.heads))]
+            case RatingSaved(rating=rating):
+                self.ratings[rating.id] = rating
+                while len(self.ratings) > RATINGS:
+                    old = next(iter(self.ratings))
+                    del self.ratings[old]
+                    self.uses.pop(old, None)
+            case RatingRetracted(rating=rating_id, time=when):
+                if rating_id in self.ratings:
+                    self.ratings[rating_id].retracted = when
+            case RatingUsed(use=use):
+                if use.rating in self.ratings:
+                    self.uses[use.rating] = use
+            case Changed(change=change):
+                self.changes[change.id] = change
+            case AlarmRaised(alarm=alarm):
+                self.alarms[alarm.id] = alarm
+                while len(self.alarms) > HEADS:
+                    del self.alarms[next(iter(self.alarms))]
+            case CheckpointSaved(checkpoint=checkpoint):
+                self.checkpoints[checkpoint.step] = checkpoint
+            case _:
+                pass  # the other kinds are only lines in the list of events
+
+    @property
+    def waiting_groups(self) -> int:
+        """Groups in memory that could teach and that nobody has rated."""
+        return sum(not h.ratings and "dead" not in h.flags and h.status != "discarded" for h in self.heads.values())
+
+    def snapshot(self, status: Status, values: dict[str, Value]) -> Snapshot:
+        """All of it for a client."""
+        return Snapshot(
+            seq=self.seq,
+            status=status,
+            task=self.task,
+            values=values,
+            start_values=self.start_values,
+            series=[series.data(SERIES_LIMIT) for series in self.series.values()],
+            heads=list(self.heads.values()),
+            ratings=list(self.ratings.values()),
+            uses=list(self.uses.values()),
+            changes=list(self.changes.values())[-500:],
+            alarms=list(self.alarms.values()),
+            checkpoints=list(self.checkpoints.values()),
+            events=list(self.events),
+            last_step=self.last_step,
+        )

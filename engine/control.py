@@ -1,0 +1,187 @@
+"""Safe points: where the compute thread lets people in.
+
+Between decode steps, micro-batches, evaluations and phases the compute thread calls :meth:`Control.safe_point`; there
+it notices that it should pause, stop, or drop the step. The event loop only sets wishes and never waits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from sessions.records import Phase
+
+
+class Stopping(Exception):
+    """The session ends here; raised at a safe point."""
+
+
+class Discarded(Exception):
+    """The step in progress is dropped; raised at a safe point."""
+
+
+class Control:
+    """The wishes of people and the progress of the compute thread.
+
+    :param on_change: called on the compute thread when it pauses or goes on.
+    :ivar phase: what the compute thread is doing, with ``done`` of ``total`` parts.
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._on_change = on_change
+        self._changed = threading.Condition()
+        self._pause = False
+        self._pause_before = 0
+        self._stop = False
+        self._stop_now = False
+        self._discard = False
+        self._committed = False
+        self._errands: list[Callable[[], None]] = []
+        self._paused_total = 0.0
+        self.paused = False
+        self.paused_by = ""
+        self.phase: Phase = "idle"
+        self.done = 0
+        self.total = 0
+
+    # ------------------------------------------------------------------------- wishes, from the event loop
+
+    def pause(self, who: str) -> None:
+        """Pause at the next safe point."""
+        with self._changed:
+            self._pause, self.paused_by = True, who
+
+    def resume(self) -> None:
+        """Go on."""
+        with self._changed:
+            self._pause, self._pause_before = False, 0
+            self._changed.notify_all()
+
+    def pause_before(self, step: int, who: str) -> None:
+        """Go on until ``step`` is about to begin, then pause."""
+        with self._changed:
+            self._pause, self._pause_before, self.paused_by = False, step, who
+            self._changed.notify_all()
+
+    def stop(self, *, now: bool) -> None:
+        """End at the next safe point; without ``now`` not inside an update that has stepped the optimizer."""
+        with self._changed:
+            self._stop, self._stop_now = True, self._stop_now or now
+            self._changed.notify_all()
+
+    def discard(self) -> bool:
+        """Drop the step in progress; false if its update has stepped the optimizer already."""
+        with self._changed:
+            if self._committed:
+                return False
+            self._discard = True
+            self._changed.notify_all()
+            return True
+
+    def ask(self, errand: Callable[[], None]) -> None:
+        """Have the compute thread run something at its next safe point where the weights are those of a finished
+        step, paused or not."""
+        with self._changed:
+            self._errands.append(errand)
+            self._changed.notify_all()
+
+    @property
+    def pausing(self) -> bool:
+        """Whether a pause has been asked for."""
+        return self._pause
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has been asked for."""
+        return self._stop
+
+    @property
+    def stopping_now(self) -> bool:
+        return self._stop_now
+
+    # --------------------------------------------------------------------------- on the compute thread
+
+    def clock(self) -> float:
+        """Seconds that do not pass while paused."""
+        return time.monotonic() - self._paused_total
+
+    def begin(self, phase: Phase, total: int = 0) -> None:
+        """Enter a phase of ``total`` parts; a safe point."""
+        self.phase, self.done, self.total = phase, 0, total
+        self.safe_point()
+
+    def advance(self, done: int, total: int) -> None:
+        """Report progress inside a phase; a safe point."""
+        self.done, self.total = done, total
+        self.safe_point()
+
+    def finish_step(self) -> None:
+        """The step is learned; a safe point where the weights are those of a finished step."""
+        with self._changed:
+            self._committed = False
+        self.safe_point()
+
+    def commit(self) -> None:
+        """The update is about to change weights: from here on the step can only be finished."""
+        with self._changed:
+            self._committed = True
+
+    def begin_step(self, step: int) -> None:
+        """A step is about to begin; a safe point."""
+        with self._changed:
+            self._committed = False
+            self._discard = False
+            if self._pause_before and step >= self._pause_before:
+                self._pause, self._pause_before = True, 0
+        self.safe_point()
+
+    def safe_point(self) -> None:
+        """Pause here if somebody asked for it.
+
+        :raises Stopping: if the session should end.
+        :raises Discarded: if the step should be dropped.
+        """
+        self._run_errands()
+        with self._changed:
+            self._raise_wishes()
+            if not self.pausing:
+                return
+            self.paused = True
+        self._on_change()
+        began = time.monotonic()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._pause or self._ready_errands() or self._wishes())
+                    self._raise_wishes()
+                    if not self.pausing:
+                        break
+                self._run_errands()
+        finally:
+            with self._changed:
+                self._paused_total += time.monotonic() - began
+                self.paused = False
+            self._on_change()
+
+    def _ready_errands(self) -> bool:
+        return bool(self._errands) and not self._committed
+
+    def _run_errands(self) -> None:
+        while True:
+            with self._changed:
+                if not self._ready_errands():
+                    return
+                errand = self._errands.pop(0)
+            errand()
+
+    def _wishes(self) -> bool:
+        return self._stop_now or ((self._stop or self._discard) and not self._committed)
+
+    def _raise_wishes(self) -> None:
+        if not self._wishes():
+            return
+        if self._stop:
+            raise Stopping
+        self._discard = False
+        raise Discarded

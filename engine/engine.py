@@ -1,0 +1,455 @@
+"""The async engine: one session's loop, its commands, its records and its socket.
+
+The event loop serves people; :meth:`Engine.run` is a background task on it that sends each phase of a step to one
+compute thread and awaits it. The store has one writer thread. Nothing here imports torch: the learner comes from
+``build`` once the socket is open, so a person sees the engine load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from engine.board import Board
+from engine.control import Control, Discarded, Stopping
+from engine.gate import RatingGate
+from engine.knobs import Knobs
+from engine.late import collect, fates, standing_for
+from engine.service import Service
+from engine.watchdog import Watchdog, default_rules
+from sessions import wire
+from sessions.commands import new_id
+from sessions.errors import SessionError, WorkbenchError
+from sessions.folders import SessionFolder
+from sessions.records import (
+    Alarm,
+    Change,
+    Group,
+    GroupHead,
+    ResponseName,
+    SessionSettings,
+    StepRecord,
+    head_of,
+)
+from sessions.store import Store
+
+if TYPE_CHECKING:
+    from engine.learner import Learner
+    from engine.rollout import RolloutGroup
+    from engine.sampling import Growth
+    from engine.tasks import Prompt
+
+_T = TypeVar("_T")
+MOST_FAILURES = 3
+"""Steps in a row that may fail before the session ends as FAILED."""
+
+Build = Callable[[SessionSettings, Control, SessionFolder], "tuple[Learner, Knobs]"]
+
+
+class Engine:
+    """One session being trained.
+
+    :param build: makes the learner, on the compute thread.
+    :ivar exit_code: of the process, once :meth:`serve` has returned.
+    """
+
+    def __init__(self, folder: SessionFolder, settings: SessionSettings, build: Build) -> None:
+        self.folder, self.settings, self._build = folder, settings, build
+        self.branch = "main"
+        self.store = Store(folder.database)
+        self.control = Control(on_change=self._control_changed)
+        self.board = Board(self.store, self.branch)
+        self._training: tuple[Learner, Knobs] | None = None
+        self.service = Service(self)
+        self.gate = RatingGate()
+        self.exit_code = 0
+        self.failure = ""
+        self.growth: tuple[Sequence[Prompt], Growth] | None = None
+        self.step = 0
+        self.ended = False
+        self.timings: list[float] = []
+        self._watchdog = Watchdog([])
+        self._compute = ThreadPoolExecutor(1, "compute")
+        self._writer = ThreadPoolExecutor(1, "store")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a learner yet."""
+        return self._training is not None
+
+    @property
+    def learner(self) -> Learner:
+        """What is being trained.
+
+        :raises SessionError: while it is still loading.
+        """
+        if self._training is None:
+            raise SessionError("the engine is still loading; try again in a few seconds")
+        return self._training[0]
+
+    @property
+    def knobs(self) -> Knobs:
+        """Its hyperparameters; raises as :attr:`learner` does."""
+        if self._training is None:
+            raise SessionError("the engine is still loading; try again in a few seconds")
+        return self._training[1]
+
+    # ------------------------------------------------------------------------------------------ threads
+
+    async def compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something on the compute thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._compute, function, *arguments)
+
+    async def write(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something on the store's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
+
+    def write_now(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something on the store's thread and wait: for the compute thread only."""
+        return self._writer.submit(function, *arguments).result()
+
+    def soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call something on the event loop, from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def spawn(self, coroutine: Any) -> None:
+        """Start a task and keep it until it ends."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _control_changed(self) -> None:
+        self.soon(self.service.control_changed)
+
+    # ------------------------------------------------------------------------------------------- events
+
+    def publish(self, *events: wire.AnyEvent) -> None:
+        """Tell everybody; on the event loop."""
+        for event in events:
+            self.board.note(event)
+            self.service.send(event)
+
+    async def note(self, kind: str, text: str, who: str = "") -> None:
+        """Keep and tell a line."""
+        event = wire.Noted(time=time.time(), step=self.step, kind=kind, text=text, who=who)
+        self.publish(await self.write(self.store.add_event, event))
+
+    async def alarm(self, rule: str, message: str, *, level: str = "error", remedy: str = "") -> None:
+        """Raise an alarm that no rule over metrics covers."""
+        alarm = Alarm(
+            id=new_id(),
+            time=time.time(),
+            step=self.step,
+            rule=rule,
+            message=message,
+            level="error" if level == "error" else "warn",
+            remedy=remedy,
+        )
+        self.publish(await self.write(self.store.put_alarm, alarm))
+
+    # --------------------------------------------------------------------------------------------- life
+
+    async def serve(self) -> None:
+        """Open the socket, load, train, leave; the whole life of the process."""
+        self._loop = asyncio.get_running_loop()
+        await self.service.start()
+        try:
+            run = asyncio.create_task(self.run())
+            await run
+        finally:
+            self.ended = True
+            await self.service.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.get_running_loop().run_in_executor(None, self._compute.shutdown)
+            await self.write(self.store.close)
+            self._writer.shutdown()
+            if self.exit_code == 0:
+                self.folder.forget_engine()
+
+    async def run(self) -> None:
+        """Load the session and train until it is done, stopped or failed."""
+        try:
+            await self._load()
+            await self._train()
+            await self._leave()
+        except WorkbenchError as error:
+            self.failure, self.exit_code = str(error), error.exit_code
+        except Exception as error:  # noqa: BLE001 - whatever it is, people should read it before the process ends
+            traceback.print_exc()
+            self.failure, self.exit_code = one_line(error), 1
+        if self.failure:
+            self.service.state_word = "FAILED"
+            await self.note("failed", self.failure)
+            print(f"error: {self.failure}", flush=True)
+        else:
+            self.service.state_word = "DONE"
+        self.service.beat_now()
+
+    async def _load(self) -> None:
+        self.control.phase = "loading"
+        learner, knobs = self._training = await self.compute(self._build, self.settings, self.control, self.folder)
+        self._watchdog = Watchdog(default_rules(bf16=learner.policy.bf16))
+        self.step = learner.step
+        if learner.step == 0 and not self.board.start_values:
+            await self.write(self.store.set_meta, "start_values", wire.encode_json(knobs.values))
+        started = await self.write(self.store.meta, "start_values")
+        self.board.start_values = msgspec.json.decode(started) if started else knobs.values
+        self.board.task = learner.task.info()
+        last = self.board.last_step
+        if last is not None and last.step > learner.step:
+            await self._set_aside(learner.step)
+        if learner.step == 0 and 0 not in self.board.checkpoints:
+            await self.checkpoint("start of RL")
+        self.service.device = str(learner.policy.device)
+        if self.settings.paused:
+            self.control.pause("--paused")
+        await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
+        self.service.loaded()
+
+    async def _set_aside(self, step: int) -> None:
+        """Steps after the newest checkpoint have no weights: they move to a branch of their own."""
+        taken = set(await self.write(self.store.branches))
+        name = next(f"{self.branch}~{k}" for k in range(1, 10_000) if f"{self.branch}~{k}" not in taken)
+        moved = await self.write(self.store.set_aside, self.branch, step, name)
+        self.board = await self.write(Board, self.store, self.branch)
+        self.board.task, self.board.start_values = self.learner.task.info(), self.knobs.values
+        await self.note("resumed", f"from checkpoint {step}; {moved} later steps are kept on {name}")
+
+    async def checkpoint(self, reason: str) -> None:
+        """Write a checkpoint of the finished step, now."""
+        saved = await self.compute(self.learner.save, reason)
+        self.publish(await self.write(self.store.put_checkpoint, saved, self.branch))
+        self.service.checkpointed(saved)
+
+    async def _leave(self) -> None:
+        if not self.control.stopping_now:
+            newest = max(self.board.checkpoints, default=-1)
+            if newest != self.learner.step:
+                await self.checkpoint("end of the session")
+        await self.note("ended", f"after step {self.learner.step}")
+
+    def stop(self, *, now: bool) -> None:
+        """End the session at the next safe point; while it is still loading, as soon as it has loaded."""
+        self.control.stop(now=now)
+        self.gate.open()
+
+    # --------------------------------------------------------------------------------------------- loop
+
+    async def _train(self) -> None:
+        failures = 0
+        try:
+            if self.learner.step == 0 and self.knobs.whole("evaluate_every"):
+                await self._record_evaluation()
+            while not self.settings.steps or self.learner.step < self.settings.steps:
+                self.step = self.learner.step + 1
+                try:
+                    await self._step(self.step)
+                    failures = 0
+                except Discarded:
+                    await self._drop("discarded", f"step {self.step} was discarded; it starts again")
+                except (Stopping, WorkbenchError):
+                    raise
+                except Exception as error:
+                    failures += 1
+                    if failures >= MOST_FAILURES:
+                        raise
+                    await self._failed(error)
+        except Stopping:
+            await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
+            self.step = self.learner.step
+
+    async def _failed(self, error: Exception) -> None:
+        """A step could not be finished: keep what there is, pause, and say what and where."""
+        traceback.print_exc()
+        phase = self.control.phase
+        self.control.pause("an error")
+        await self.alarm(
+            "step failed",
+            f"step {self.step} failed while {phase}: {one_line(error)}",
+            remedy="space tries the step again with the next prompts; the log has the whole trace",
+        )
+        await self._drop("error", f"step {self.step} was dropped: {one_line(error)}")
+
+    async def _drop(self, kind: str, text: str) -> None:
+        self.learner.take_on()
+        self.growth = None
+        await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
+        heads = [h for h in self.board.heads.values() if h.step == self.step and h.status == "scored"]
+        changed = [msgspec.structs.replace(h, status="discarded") for h in heads]
+        self.publish(wire.GroupsChanged(time=time.time(), step=self.step, heads=changed))
+        await self.note(kind, text)
+
+    async def _step(self, step: int) -> None:
+        learner = self.learner
+        await self.compute(self._begin, step)
+        times = _Times(self.control)
+        first = await self.write(self.store.last_group_number, self.branch, step) + 1
+        groups = await self.compute(learner.sample, step, first, self._grow)
+        self.growth = None
+        times.mark("sampling", within=learner.scoring_seconds, name="scoring")
+        await self.write(self.store.add_groups, [g.record for g in groups])
+        heads = [head_of(g.record) for g in groups]
+        self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
+        await self._wait_for_ratings(step, groups)
+        times.mark("waiting")
+        metrics, learned = await self.compute(self._learn, step, groups)
+        times.mark("updating")
+        metrics |= await self._evaluation(step)
+        times.mark("saving")
+        await self._finish(step, groups, learned, metrics, times)
+
+    def _begin(self, step: int) -> None:
+        """On the compute thread: a step begins, and changes with boundary rollout take effect."""
+        scheduled = self.knobs.begin_step(step)
+        if scheduled:
+            self.soon(self.service.changes_accepted, scheduled)
+        self.control.phase = "idle"
+        self.control.begin_step(step)
+        self._apply("rollout", step)
+
+    def _apply(self, boundary: Any, step: int) -> None:
+        applied: list[Change] = self.knobs.apply(boundary, step)
+        if applied:
+            self.soon(self.service.changes_applied, applied)
+
+    def _grow(self, prompts: Sequence[Prompt], growth: Growth) -> None:
+        self.growth = (prompts, growth)
+
+    async def _wait_for_ratings(self, step: int, groups: Sequence[RolloutGroup]) -> None:
+        names = {g.record.name: len(g.record.responses) for g in groups}
+        self.gate.open_for(self.knobs.text("rating_gate"), names)
+        if self.gate.closed:
+            self.control.phase, self.control.done, self.control.total = "waiting", 0, self.gate.wanted
+            await self.service.wait_at(self.gate)
+        self.gate.leave()
+
+    def _learn(self, step: int, groups: list[RolloutGroup]) -> tuple[dict[str, float], list[RolloutGroup]]:
+        """On the compute thread: ratings, advantages and the update.
+
+        Ratings are collected as late as can be: a rating given while the run is paused before its update is in time.
+        """
+        learner, store = self.learner, self.store
+        self.control.begin("updating")
+        self._apply("update", step)
+        learner.measure_reference(step, groups)
+        candidates = self.write_now(collect, store, self.branch, step, learner.drift_limit())
+        late = learner.late_groups([c.group for c in candidates if c.group is not None])
+        drifts = {g.record.name: learner.drift(g.record) for g in late}
+        joining = [g for g in late if drifts[g.record.name] <= learner.drift_limit()]
+        rollout = [*groups, *joining]
+        learner.measure_reference(step, joining)
+        standing = self.write_now(standing_for, store, self.branch, [g.record for g in rollout])
+        learner.advantages(rollout, standing.ratings)
+        metrics = learner.update(step, rollout, lambda: self._apply("minibatch", step))
+        uses = fates(step, candidates, drifts, learner.drift_limit(), rollout, standing)
+        metrics["ratings/used"] = float(sum(u.step == step for u in uses))
+        self.soon(self.service.ratings_used, self.write_now(store.add_rating_uses, uses, step))
+        return metrics, rollout
+
+    async def _evaluation(self, step: int) -> dict[str, float]:
+        every = self.knobs.whole("evaluate_every")
+        if not every or step % every:
+            return {}
+        result = await self.compute(self.learner.evaluate)
+        return {"eval/accuracy": result.accuracy, "eval/length": result.length}
+
+    async def _record_evaluation(self) -> None:
+        """The held-out accuracy before the first step, as step 0."""
+        result = await self.compute(self.learner.evaluate)
+        record = StepRecord(
+            branch=self.branch,
+            step=0,
+            time=time.time(),
+            metrics={"eval/accuracy": result.accuracy, "eval/length": result.length},
+            values=self.knobs.values,
+        )
+        self.publish(await self.write(self.store.add_step, record, [], self.settings.keep_token_steps))
+
+    async def _finish(
+        self,
+        step: int,
+        groups: Sequence[RolloutGroup],
+        learned: Sequence[RolloutGroup],
+        metrics: dict[str, float],
+        times: _Times,
+    ) -> None:
+        for group in learned:
+            group.record.status = "updated"
+        tokens = sum(r.length for g in groups for r in g.record.responses)
+        metrics |= times.metrics(tokens)
+        metrics["loop/lag"] = self.service.take_lag()
+        record = StepRecord(
+            branch=self.branch,
+            step=step,
+            time=time.time(),
+            metrics={name: value if _finite(value) else None for name, value in metrics.items()},
+            nonfinite=[name for name, value in metrics.items() if not _finite(value)],
+            advantages=[a for g in groups for a in g.advantages],
+            values=self.knobs.values,
+        )
+        self.timings = [*self.timings[-19:], metrics["time/step"]]
+        records = [g.record for g in learned]
+        self.publish(await self.write(self.store.add_step, record, records, self.settings.keep_token_steps))
+        heads = await self.write(self._heads, records)
+        self.publish(wire.GroupsChanged(time=time.time(), step=step, heads=heads))
+        for rule, alarm in self._watchdog.look(record):
+            self.publish(await self.write(self.store.put_alarm, alarm))
+            if rule.pauses:
+                self.control.pause(f"alarm: {rule.name}")
+        await self.compute(self.control.finish_step)
+        every = self.knobs.whole("checkpoint_steps")
+        if every and step % every == 0:
+            self.control.phase = "saving"
+            await self.checkpoint(f"every {every} steps")
+
+    def _heads(self, records: Sequence[Group]) -> list[GroupHead]:
+        return [
+            head_of(r, self.store.shown_ratings(ResponseName(r.step, r.number), r.branch)) for r in records
+        ]  # fmt: skip
+
+
+def one_line(error: BaseException) -> str:
+    """An error as its kind and the first line of its message."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+class _Times:
+    """Seconds of each phase of a step, pauses left out."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._last = control.clock()
+        self._seconds: dict[str, float] = {}
+
+    def mark(self, phase: str, within: float = 0.0, name: str = "") -> None:
+        """A phase ends here; ``within`` seconds of it belong to the phase ``name``."""
+        now = self._control.clock()
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._last - within
+        if name:
+            self._seconds[name] = within
+        self._last = now
+
+    def metrics(self, tokens: int) -> dict[str, float]:
+        """Times of the phases, of the step without waiting, and the tokens a second."""
+        self.mark("saving")
+        whole = sum(seconds for phase, seconds in self._seconds.items() if phase != "waiting")
+        metrics = {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
+        metrics["time/step"] = whole
+        metrics["speed/tokens_per_second"] = tokens / max(whole, 1e-9)
+        return metrics

@@ -1,0 +1,94 @@
+"""The rating gate: whether a step waits for people before it learns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from sessions.hyperparameters import gate_parts
+
+QUIET_SECONDS = 5.0
+"""A group rated in part counts once its rater has been quiet for so long, or has gone on to another group."""
+
+
+class RatingGate:
+    """Counts the rated groups of the step in progress.
+
+    ``async`` never waits; ``wait n`` until n groups are rated; ``timeout s`` until all are, at most s seconds. A group
+    counts as rated when each of its responses is rated or skipped, or when some are and the rater has moved on.
+    """
+
+    def __init__(self) -> None:
+        self._kind, self._amount = "async", 0.0
+        self._sizes: dict[str, int] = {}
+        self._judged: dict[str, set[str]] = {}
+        self._touched: dict[str, float] = {}
+        self._began = 0.0
+        self._news = asyncio.Event()
+        self._opened = False
+
+    def open_for(self, gate: str, sizes: Mapping[str, int]) -> None:
+        """A step's groups have been scored.
+
+        :param gate: the hyperparameter ``rating_gate``.
+        :param sizes: group name -> number of its responses.
+        """
+        self._kind, self._amount = gate_parts(gate)
+        self._sizes = dict(sizes)
+        self._judged, self._touched = {}, {}
+        self._began = time.monotonic()
+        self._opened = False
+
+    def leave(self) -> None:
+        """The step goes on; what is rated from here on is late."""
+        self._sizes = {}
+
+    def open(self) -> None:
+        """Let the step through, whatever is rated."""
+        self._opened = True
+        self._news.set()
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._sizes) and self._kind != "async" and not self._opened
+
+    @property
+    def wanted(self) -> int:
+        """Groups that must be rated."""
+        return min(int(self._amount), len(self._sizes)) if self._kind == "wait" else len(self._sizes)
+
+    def judged(self, group: str, letters: set[str]) -> None:
+        """A person rated or skipped responses of a group; no letters: the whole group."""
+        if group in self._sizes:
+            size = self._sizes[group]
+            self._judged.setdefault(group, set()).update(letters or {str(i) for i in range(size)})
+            self._touched = {group: time.monotonic()}
+            self._news.set()
+
+    def rated(self) -> int:
+        """Groups that count as rated now."""
+        now = time.monotonic()
+        return sum(
+            len(letters) >= self._sizes[group]
+            or now - self._touched.get(group, -QUIET_SECONDS) >= QUIET_SECONDS
+            for group, letters in self._judged.items()
+        )  # fmt: skip
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until a timeout lets the step through; None if there is none."""
+        return max(0.0, self._began + self._amount - time.monotonic()) if self._kind == "timeout" else None
+
+    @property
+    def satisfied(self) -> bool:
+        left = self.seconds_left
+        return self._opened or self.rated() >= self.wanted or (left is not None and left <= 0)
+
+    async def news(self, timeout: float) -> None:
+        """Wait until something is rated, or for ``timeout`` seconds."""
+        self._news.clear()
+        try:
+            await asyncio.wait_for(self._news.wait(), timeout)
+        except TimeoutError:
+            return

@@ -1,0 +1,132 @@
+"""The hyperparameters of a running session: what they are now, what they will be, and when.
+
+A change is accepted at any time and takes effect at the next point of the loop of its own kind (its *boundary*).
+Accepting happens on the event loop, applying on the compute thread; a lock keeps them apart.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from sessions.commands import Set, new_id
+from sessions.errors import InvalidValue, Refused
+from sessions.hyperparameters import Assignment, Boundary, Value, check_together, hyperparameter
+from sessions.records import Change
+
+
+class Knobs:
+    """The current values, and the changes on their way.
+
+    :param values: at the start.
+    :param schedule: values to be set before a step, as ``--set name=value@STEP`` asks.
+    """
+
+    def __init__(self, values: Mapping[str, Value], schedule: Iterable[Assignment] = ()) -> None:
+        self._values = dict(values)
+        self._pending: list[Change] = []
+        self._schedule = sorted((a for a in schedule if a.step is not None), key=lambda a: a.step or 0)
+        self._lock = threading.Lock()
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """A copy of the current values."""
+        with self._lock:
+            return dict(self._values)
+
+    @property
+    def pending(self) -> list[Change]:
+        """Changes accepted and not yet applied."""
+        with self._lock:
+            return list(self._pending)
+
+    def number(self, name: str) -> float:
+        return float(self._values[name])
+
+    def whole(self, name: str) -> int:
+        return int(self._values[name])
+
+    def text(self, name: str) -> str:
+        return str(self._values[name])
+
+    def request(self, command: Set, step: int) -> tuple[list[Change], list[Change]]:
+        """Accept a change of one or more knobs.
+
+        :param step: the step in progress.
+        :returns: the new changes (none for a knob that has the value already), and earlier ones they supersede.
+        :raises InvalidValue: if a value is out of bounds, or does not go with the others.
+        :raises Refused: if a knob does not have the value that the command expects to replace.
+        """
+        with self._lock:
+            due = {**self._values, **{c.name: c.new for c in self._pending}}
+            wanted: dict[str, Value] = {}
+            for name, value in command.values.items():
+                knob = hyperparameter(name)
+                if knob.boundary == "restart":
+                    raise InvalidValue(f"{knob.name} cannot change in a running session; start a new one")
+                wanted[knob.name] = knob.parse(value)
+            for name, expected in command.expect.items():
+                knob = hyperparameter(name)
+                if due[knob.name] != knob.parse(expected):
+                    raise Refused(
+                        f"{knob.name} is {knob.show(due[knob.name])} now, not {knob.show(knob.parse(expected))}: "
+                        "somebody else has changed it; look again"
+                    )
+            check_together({**due, **wanted})
+            return self._accept(wanted, due, command.who, step)
+
+    def _accept(
+        self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, step: int
+    ) -> tuple[list[Change], list[Change]]:
+        new, superseded = [], []
+        for name, value in wanted.items():
+            for earlier in [c for c in self._pending if c.name == name]:
+                self._pending.remove(earlier)
+                superseded.append(msgspec.structs.replace(earlier, status="superseded"))
+            if value == self._values[name]:
+                continue
+            change = Change(
+                id=new_id(),
+                time=time.time(),
+                who=who,
+                name=name,
+                old=self._values[name],
+                new=value,
+                boundary=hyperparameter(name).boundary,
+                accepted_step=step,
+            )
+            self._pending.append(change)
+            new.append(change)
+        return new, superseded
+
+    def begin_step(self, step: int) -> list[Change]:
+        """Accept what the schedule holds for this step, and return it.
+
+        :raises InvalidValue: if a scheduled value does not go with the others.
+        """
+        with self._lock:
+            now = [a for a in self._schedule if a.step is not None and a.step <= step]
+            self._schedule = [a for a in self._schedule if a not in now]
+            due = {**self._values, **{c.name: c.new for c in self._pending}}
+            check_together({**due, **{a.name: a.value for a in now}})
+            accepted: list[Change] = []
+            for assignment in now:
+                accepted += self._accept({assignment.name: assignment.value}, due, "--set", step)[0]
+            return accepted
+
+    def apply(self, boundary: Boundary, step: int) -> list[Change]:
+        """Apply every change that waits for this boundary.
+
+        :param step: the step it touches first.
+        :returns: the changes, applied, in the order in which they were accepted.
+        """
+        with self._lock:
+            applied = []
+            for change in [c for c in self._pending if c.boundary == boundary]:
+                self._pending.remove(change)
+                self._values[change.name] = change.new
+                applied.append(msgspec.structs.replace(change, status="applied", applied_step=step))
+            return applied

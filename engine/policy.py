@@ -1,0 +1,264 @@
+"""The policy: a causal language model, its tokenizer and the accelerator that runs it.
+
+Device, precision, gradient synchronisation and clipping go through one ``accelerate.Accelerator``, so several
+processes are a launch option. Weights are fp32 masters; on CUDA the computation is bf16 under autocast, with the
+head and the log-softmax in fp32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from sessions.errors import InputFileError, SessionError, UsageError
+
+transformers.logging.set_verbosity_error()
+
+TINY = Path(__file__).parent / "tiny_model"
+"""The model that travels with the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prompts and responses, padded: prompts on the left, responses on the right.
+
+    :ivar ids: [rows, P + T].
+    :ivar attention: [rows, P + T], 1 on real tokens.
+    :ivar positions: [rows, P + T], counting real tokens from 0.
+    :ivar targets: [rows, T], the response tokens.
+    :ivar mask: [rows, T], true on real response tokens.
+    :ivar temperature: [rows].
+    """
+
+    ids: Tensor
+    attention: Tensor
+    positions: Tensor
+    targets: Tensor
+    mask: Tensor
+    temperature: Tensor
+
+
+def make_batch(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
+    pad: int,
+    device: torch.device,
+) -> Batch:
+    """Pad rows of prompt and response tokens into a batch. Masks come from lengths, never from token values."""
+    rows = len(prompts)
+    width = max(len(p) for p in prompts)
+    length = max(len(r) for r in responses)
+    ids = torch.full((rows, width + length), pad, dtype=torch.long)
+    attention = torch.zeros(rows, width + length, dtype=torch.long)
+    mask = torch.zeros(rows, length, dtype=torch.bool)
+    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        ids[i, width - len(prompt) : width] = torch.tensor(prompt)
+        ids[i, width : width + len(response)] = torch.tensor(response)
+        attention[i, width - len(prompt) : width + len(response)] = 1
+        mask[i, : len(response)] = True
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    return Batch(
+        ids.to(device),
+        attention.to(device),
+        positions.to(device),
+        ids[:, width:].to(device),
+        mask.to(device),
+        torch.tensor(temperatures, dtype=torch.float32).to(device),
+    )
+
+
+class TokenScorer(nn.Module):
+    """Log-probabilities of response tokens: the forward pass of training, as one module that can be distributed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Score a batch.
+
+        :returns: log-probabilities [rows, T] of the tempered distribution, in fp32, and its entropy [rows, T]
+            (nats, without gradient). Values where the mask is false mean nothing.
+        """
+        length = batch.targets.shape[1]
+        keep = {"logits_to_keep": length + 1} if self._keeps else {}
+        output = self.model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention,
+            position_ids=batch.positions,
+            use_cache=False,
+            **keep,
+        )
+        logits = output.logits[:, -(length + 1) : -1].float() / batch.temperature[:, None, None]
+        normaliser = logits.logsumexp(-1)
+        logprobs = logits.gather(-1, batch.targets[..., None]).squeeze(-1) - normaliser
+        with torch.no_grad():
+            expected = torch.einsum("rtv,rtv->rt", (logits - normaliser[..., None]).exp(), logits)
+            entropy = normaliser - expected
+        return logprobs, entropy
+
+
+class Policy:
+    """A model to train.
+
+    :ivar model: the plain model, for sampling and saving.
+    :ivar end_tokens: any of them ends a response.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, accelerator: Accelerator, *, chat_template: bool = True) -> None:
+        self.accelerator = accelerator
+        self.tokenizer = tokenizer
+        self.device: torch.device = accelerator.device
+        self.model: Any = model.to(self.device)
+        _no_dropout(self.model)
+        self.bf16 = accelerator.mixed_precision == "bf16"
+        if self.bf16:
+            _full_precision_head(self.model)
+        self.scorer: nn.Module = accelerator.prepare_model(TokenScorer(self.model))
+        self.scorer.train()
+        self.end_tokens = end_tokens(model, tokenizer)
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.end_tokens)
+        self.uses_chat_template = chat_template and bool(getattr(tokenizer, "chat_template", None))
+        self.vocabulary: int = model.config.get_text_config().vocab_size
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise UsageError("the model has no trainable parameters; nothing would be learned")
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """A question as tokens, in the chat template if the tokenizer has one."""
+        if not self.uses_chat_template:
+            return list(self.tokenizer(text)["input_ids"])
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, special tokens left out."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def token_ends(self, tokens: Sequence[int]) -> tuple[str, list[int]]:
+        """The text of a response, and where in it each token ends (characters).
+
+        A token that is a part of a character ends where the character before it does.
+        """
+        text, ends = "", []
+        start = 0
+        for i in range(len(tokens)):
+            shown = self.decode(tokens[start:i])
+            longer = self.decode(tokens[start : i + 1])
+            if not longer.endswith("�") and longer.startswith(shown):
+                text += longer[len(shown) :]
+                start = max(start, i - 3)  # a few tokens of context decide about blanks between words
+            ends.append(len(text))
+        whole = self.decode(tokens)
+        return whole, [min(end, len(whole)) for end in ends]
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """No gradients, and the precision of training."""
+        with torch.no_grad(), self.accelerator.autocast():
+            yield
+
+    def make_reference(self, state: dict[str, Tensor] | None = None) -> nn.Module:
+        """A frozen copy of the model, with the given weights or the present ones, as a scorer of its own."""
+        frozen = copy.deepcopy(self.model)
+        if state is not None:
+            load_weights(frozen, state)
+        for parameter in frozen.parameters():
+            parameter.requires_grad_(False)
+        frozen.eval()
+        if self.bf16:
+            _full_precision_head(frozen)
+        return TokenScorer(frozen)
+
+
+def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
+    """The one accelerator of this process.
+
+    :param device: ``auto`` (CUDA, else MPS, else CPU), ``cpu``, ``cuda`` or ``mps``.
+    :param precision: ``auto`` (bf16 compute on CUDA that has it, else fp32), ``fp32`` or ``bf16``.
+    :raises UsageError: if the device is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda: torch sees no CUDA device; use --device cpu or auto")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device mps: torch sees no Apple GPU; use --device cpu or auto")
+    on_cuda = device in {"auto", "cuda"} and torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16" if on_cuda and torch.cuda.is_bf16_supported() else "fp32"
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def load_policy(path: Path, accelerator: Accelerator, *, chat_template: bool = True) -> Policy:
+    """Load any causal language model that transformers can, with fp32 master weights.
+
+    :raises InputFileError: with the reason, if it cannot be loaded.
+    """
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - transformers raises many kinds; all mean that the folder is unusable
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputFileError(f"model {path}: cannot be loaded as a causal language model ({reason})") from None
+    return Policy(model, tokenizer, accelerator, chat_template=chat_template)
+
+
+def load_weights(model: Any, weights: dict[str, Tensor]) -> None:
+    """Put weights into a model; tied weights are stored once and may be missing by their second name.
+
+    :raises SessionError: if any other weight is missing or unknown.
+    """
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    model.tie_weights()
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    lost = [name for name in missing if name not in tied]
+    if lost or unexpected:
+        raise SessionError(f"the checkpoint is of another model: {', '.join([*lost, *unexpected][:3])}")
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a response: the generation config's (it may list several) and the tokenizer's.
+
+    :raises UsageError: if there is none, because no response would ever end.
+    """
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several: Iterable[int | None] = configured if isinstance(configured, list | tuple) else [configured]
+    found = {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+    if not found:
+        raise UsageError("the model names no end token, so no response would ever end; set eos_token_id in its config")
+    return frozenset(int(token) for token in found)
+
+
+def _no_dropout(model: nn.Module) -> None:
+    """Dropout off for good: with it the ratio is not 1 before the first step."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "hidden_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def _full_precision_head(model: Any) -> None:
+    """Run the output layer in fp32 under autocast: bf16 logits put 1e-2 nats of noise on every token."""
+    head = model.get_output_embeddings()
+
+    def forward(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), head.weight.float(), head.bias)
+
+    head.forward = forward

@@ -1,0 +1,78 @@
+"""The reference: the policy's frozen weights at the start of RL.
+
+They are those of checkpoint 0, loaded from there when first needed and never read again from a model's name; with
+``reference_refresh_steps`` the present policy takes their place every so often (iterative GRPO).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from engine.divergences import k1, k2, k3
+from engine.policy import Policy
+from engine.rollout import RolloutGroup, micro_batches
+from engine.tally import Tally
+from engine.update import LOGITS_LIMIT, score
+
+
+class Reference:
+    """A frozen scorer, made when first needed.
+
+    :param first_weights: reads the weights of checkpoint 0.
+    :ivar refreshed: the step whose policy it is; 0: the start of RL.
+    """
+
+    def __init__(self, policy: Policy, first_weights: Callable[[], dict[str, Tensor]]) -> None:
+        self._policy = policy
+        self._first_weights = first_weights
+        self._scorer: nn.Module | None = None
+        self.refreshed = 0
+
+    def _loaded(self) -> nn.Module:
+        if self._scorer is None:
+            self._scorer = self._policy.make_reference(self._first_weights())
+        return self._scorer
+
+    def refresh(self, step: int) -> None:
+        """Take the present policy's weights."""
+        self._scorer = self._policy.make_reference()
+        self.refreshed = step
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of a refreshed reference, for a checkpoint."""
+        return dict(self._loaded().model.state_dict())  # type: ignore[union-attr]
+
+    def load(self, weights: dict[str, Tensor], refreshed: int) -> None:
+        """Take the weights of a checkpoint."""
+        self._scorer = self._policy.make_reference(weights)
+        self.refreshed = refreshed
+
+    def score(self, groups: Sequence[RolloutGroup], micro_tokens: int, safe_point: Callable[[], None]) -> None:
+        """Write l_ref into every response that this process holds and that has none yet."""
+        rows = [r for g in groups if g.own for r in g.rows() if not r.response.reference_logprobs]
+        if not rows:
+            return
+        scorer = self._loaded()
+        for batch in micro_batches(rows, micro_tokens, LOGITS_LIMIT, self._policy.vocabulary):
+            safe_point()
+            for row, values in zip(batch, score(self._policy, scorer, batch), strict=True):
+                row.response.reference_logprobs = values
+
+
+def tally_divergence(groups: Sequence[RolloutGroup], tally: Tally) -> None:
+    """Add k1, k2 and k3 to the reference over all tokens of the fresh groups, and keep each response's mean k3."""
+    for group in groups:
+        if group.late or not group.own:
+            continue
+        for row in group.rows():
+            response = row.response
+            if not response.reference_logprobs:
+                continue
+            policy, reference = torch.tensor(row.old), torch.tensor(response.reference_logprobs)
+            every = torch.ones_like(policy, dtype=torch.bool)
+            for name, estimator in (("kl/k1", k1), ("kl/k2", k2), ("kl/k3", k3)):
+                tally.mean(name, estimator(policy, reference), every)
+            response.kl = float(k3(policy, reference).mean())

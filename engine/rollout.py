@@ -1,0 +1,90 @@
+"""What an update learns from: groups with their advantages, and the rows of tokens they turn into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.randomness import permutation
+from sessions.records import Group, Response
+
+
+@dataclass
+class RolloutGroup:
+    """A group on its way through an update.
+
+    :ivar own: whether this process samples and trains it; other ranks hold the others.
+    :ivar late: whether it joins because a person rated it after its own update.
+    :ivar advantages: one a response, ratings included.
+    :ivar automatic: the same without ratings.
+    :ivar dead: whether every advantage is 0 because the rewards are alike.
+    :ivar old_logprobs: l_old of each response, where another pass than sampling made it.
+    """
+
+    record: Group
+    own: bool = True
+    late: bool = False
+    advantages: list[float] = field(default_factory=list)
+    automatic: list[float] = field(default_factory=list)
+    dead: bool = False
+    old_logprobs: list[list[float]] = field(default_factory=list)
+
+    def rows(self) -> list[Row]:
+        """The responses that may teach: those that no reward function failed on."""
+        return [
+            Row(self, place, response)
+            for place, response in enumerate(self.record.responses)
+            if not response.failed and response.tokens
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One response as a row of a batch."""
+
+    group: RolloutGroup
+    place: int
+    response: Response
+
+    @property
+    def prompt(self) -> list[int]:
+        return self.group.record.prompt_tokens
+
+    @property
+    def advantage(self) -> float:
+        return self.group.advantages[self.place]
+
+    @property
+    def old(self) -> list[float]:
+        """l_old: recomputed where it was, else the sampler's."""
+        return self.group.old_logprobs[self.place] if self.group.old_logprobs else self.response.logprobs
+
+
+def minibatches(groups: Sequence[RolloutGroup], count: int, *key: str | int) -> list[list[RolloutGroup]]:
+    """Cut whole groups into ``count`` sets of nearly equal size, shuffled by ``key``; never an empty set."""
+    if count <= 1:
+        return [list(groups)]
+    order = permutation("minibatches", *key, n=len(groups))
+    return [[groups[int(i)] for i in part] for part in np.array_split(order, min(count, len(groups)))]
+
+
+def micro_batches(rows: Sequence[Row], tokens: int, logits: int, vocabulary: int) -> Iterator[list[Row]]:
+    """Cut rows into sets that fit in memory; it never changes a result, because denominators are the minibatch's.
+
+    :param tokens: most prompt and response tokens, padding included.
+    :param logits: most response tokens x vocabulary, padding included.
+    """
+    batch: list[Row] = []
+    width = length = 0
+    for row in sorted(rows, key=lambda r: (len(r.prompt), len(r.response.tokens))):
+        wider, longer = max(width, len(row.prompt)), max(length, len(row.response.tokens))
+        size = len(batch) + 1
+        if batch and (size * (wider + longer) > tokens or size * (longer + 1) * vocabulary > logits):
+            yield batch
+            batch, wider, longer = [], len(row.prompt), len(row.response.tokens)
+        batch.append(row)
+        width, length = wider, longer
+    if batch:
+        yield batch

@@ -1,0 +1,187 @@
+"""Sampling: one function that turns prompts into groups of responses.
+
+Each prompt is read once, its cache expanded to the group; finished rows leave the batch; the loop ends when all are
+finished. Log-probabilities are taken while sampling, in fp32, of the tempered distribution. A token is the inverse
+of the cumulative distribution at one uniform number of the response's own stream, so it does not depend on what
+else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from engine.policy import Policy
+
+KEEP_BATCH = 0.75
+"""Rows are dropped once this share or less of the batch is still alive: dropping copies the cache."""
+
+
+@dataclass
+class Growth:
+    """The rows of a running sampler, readable from another thread while it writes.
+
+    :ivar tokens: [rows, max_new_tokens]; row i holds ``lengths[i]`` tokens.
+    :ivar group_size: rows of one prompt follow each other.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    ended: Tensor
+    group_size: int = 1
+
+    def row(self, index: int) -> list[int]:
+        """The tokens of a row so far."""
+        return [int(t) for t in self.tokens[index, : int(self.lengths[index])]]
+
+
+@dataclass
+class Samples:
+    """What was sampled, rows of one prompt following each other.
+
+    :ivar tokens: for each row, its tokens up to and including the first end token.
+    :ivar logprobs: for each row, the log-probability of each token under the sampler.
+    :ivar ended: whether a row closed with an end token.
+    """
+
+    tokens: list[list[int]] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
+    ended: list[bool] = field(default_factory=list)
+
+
+def sample(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    group_size: int,
+    max_new_tokens: int,
+    temperature: float,
+    noise: npt.NDArray[np.float64] | None,
+    *,
+    safe_point: Callable[[int, int], None] = lambda done, total: None,
+    on_start: Callable[[Growth], None] = lambda growth: None,
+) -> Samples:
+    """Sample ``group_size`` responses to each prompt.
+
+    :param prompts: token ids, one list a prompt.
+    :param noise: [prompts x group_size, max_new_tokens] uniform numbers in [0, 1); None: greedy.
+    :param safe_point: called between decode steps with (finished rows, rows); it may block or raise.
+    :param on_start: given the growing rows once, before the first token.
+    """
+    with policy.inference():
+        return _sample(
+            policy, prompts, group_size, max_new_tokens, temperature, noise, safe_point, on_start
+        )  # fmt: skip
+
+
+def _sample(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    group_size: int,
+    max_new_tokens: int,
+    temperature: float,
+    noise: npt.NDArray[np.float64] | None,
+    safe_point: Callable[[int, int], None],
+    on_start: Callable[[Growth], None],
+) -> Samples:
+    model, device = policy.model, policy.device
+    rows = len(prompts) * group_size
+    growth = Growth(
+        torch.full((rows, max_new_tokens), policy.pad, dtype=torch.long),
+        torch.zeros(rows, dtype=torch.long),
+        torch.zeros(rows, dtype=torch.bool),
+        group_size,
+    )
+    logprobs = torch.zeros(rows, max_new_tokens)
+    uniform = None if noise is None else torch.from_numpy(noise)
+    ends = torch.tensor(sorted(policy.end_tokens), device=device)
+    on_start(growth)
+
+    ids, attention = _left_padded(prompts, policy.pad, device)
+    cache = DynamicCache(config=model.config)
+    first = model(
+        input_ids=ids,
+        attention_mask=attention,
+        position_ids=(attention.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits = first.logits[:, -1].repeat_interleave(group_size, 0)
+    cache.batch_repeat_interleave(group_size)
+    attention = attention.repeat_interleave(group_size, 0)
+    position = attention.sum(1)
+    row = torch.arange(rows)  # which response each row of the batch is
+    alive = torch.ones(rows, dtype=torch.bool)
+    for i in range(max_new_tokens):
+        draw = None if uniform is None else uniform[row, i].to(device)
+        token, logprob = pick(logits, temperature, draw)
+        here = row[alive]
+        growth.tokens[here, i] = token.cpu()[alive]
+        logprobs[here, i] = logprob.float().cpu()[alive]
+        growth.lengths[here] = i + 1
+        ended = torch.isin(token, ends).cpu()
+        growth.ended[here] |= ended[alive]
+        alive &= ~ended
+        left = int(alive.sum())
+        safe_point(rows - left, rows)
+        if left == 0 or i + 1 == max_new_tokens:
+            break
+        if left <= KEEP_BATCH * len(alive):
+            kept = alive.nonzero().squeeze(1)
+            on_device = kept.to(device)
+            cache.batch_select_indices(on_device)
+            row, token, attention, position = row[kept], token[on_device], attention[on_device], position[on_device]
+            alive = torch.ones(left, dtype=torch.bool)
+        attention = torch.cat([attention, attention.new_ones(len(row), 1)], 1)
+        logits = model(
+            input_ids=token[:, None],
+            attention_mask=attention,
+            position_ids=position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        position = position + 1
+    lengths = growth.lengths.tolist()
+    return Samples(
+        [growth.tokens[i, :n].tolist() for i, n in enumerate(lengths)],
+        [logprobs[i, :n].tolist() for i, n in enumerate(lengths)],
+        growth.ended.tolist(),
+    )
+
+
+def pick(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One token a row, with its log-probability under the tempered distribution.
+
+    The token is the first whose cumulative probability exceeds u; sums are taken in fp64 where the device has it,
+    because over a large vocabulary fp32 sums lose the rare tokens.
+
+    :param logits: [rows, V].
+    :param uniform: [rows] in [0, 1); None: the likeliest token.
+    :returns: tokens [rows] and log-probabilities [rows].
+    """
+    log_probabilities = (logits.float() / temperature).log_softmax(-1)
+    if uniform is None:
+        token = log_probabilities.argmax(-1)
+    else:
+        wide = torch.float32 if logits.device.type == "mps" else torch.float64
+        cumulative = log_probabilities.exp().to(wide).cumsum(-1)
+        target = uniform.to(wide)[:, None] * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    return token, log_probabilities.gather(-1, token[:, None]).squeeze(1)
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(len(p) for p in prompts)
+    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+    attention = torch.zeros(len(prompts), width, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        ids[i, width - len(prompt) :] = torch.tensor(prompt)
+        attention[i, width - len(prompt) :] = 1
+    return ids.to(device), attention.to(device)

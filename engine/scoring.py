@@ -1,0 +1,75 @@
+"""From reward components to the automatic reward of each response.
+
+A component that fails on a response (raises, returns something that is not a finite number, or the wrong count)
+excludes that response; it never stops the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.rewards import Component
+from engine.tasks.task import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The automatic reward of one response.
+
+    :ivar reward: weighted sum of the components that apply; None when none does or one failed.
+    :ivar failed: ``component: reason``, or empty.
+    """
+
+    components: dict[str, float | None]
+    reward: float | None
+    failed: str = ""
+
+
+def score_group(components: Mapping[str, Component], prompt: Prompt, completions: Sequence[str]) -> list[Scored]:
+    """Score the responses to one prompt with every component.
+
+    :returns: one entry a completion, in order.
+    """
+    n = len(completions)
+    values: list[dict[str, float | None]] = [{} for _ in range(n)]
+    failed = [""] * n
+    for name, component in components.items():
+        for i, result in enumerate(_call(name, component, prompt, completions)):
+            if isinstance(result, str):
+                failed[i] = failed[i] or result
+                values[i][name] = None
+            else:
+                values[i][name] = result
+    return [
+        Scored(v, None if f else _sum(components, v), f) for v, f in zip(values, failed, strict=True)
+    ]  # fmt: skip
+
+
+def _sum(components: Mapping[str, Component], values: Mapping[str, float | None]) -> float | None:
+    applying = [(components[name].weight, value) for name, value in values.items() if value is not None]
+    taught = [(weight, value) for weight, value in applying if weight != 0]
+    return math.fsum(weight * value for weight, value in taught) if taught else None
+
+
+def _call(name: str, component: Component, prompt: Prompt, completions: Sequence[str]) -> Sequence[float | str | None]:
+    """One result a completion: a finite number, None, or what went wrong as text."""
+    n = len(completions)
+    columns = {key: [value] * n for key, value in prompt.columns.items()}
+    columns["answer"] = [prompt.answer] * n
+    try:
+        results = list(component.function(prompts=[prompt.text] * n, completions=list(completions), **columns))
+    except Exception as error:  # noqa: BLE001 - user code may raise anything, and none of it may stop the run
+        return [f"{name}: raised {type(error).__name__}: {error}"] * n
+    if len(results) != n:
+        return [f"{name}: returned {len(results)} values for {n} completions"] * n
+    return [_checked(name, result) for result in results]
+
+
+def _checked(name: str, result: object) -> float | str | None:
+    if result is None:
+        return None
+    if isinstance(result, bool | int | float) and math.isfinite(result):
+        return float(result)
+    return f"{name}: returned {result!r}, which is not a finite number"

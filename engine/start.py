@@ -1,0 +1,64 @@
+"""From settings to a learner that is ready to train: the one place where everything is put together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from engine import checkpointing
+from engine.control import Control
+from engine.knobs import Knobs
+from engine.learner import Learner
+from engine.policy import TINY, load_policy, make_accelerator
+from engine.tasks import load_task
+from sessions.errors import InputFileError, UsageError
+from sessions.folders import SessionFolder, cache_home
+from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment
+from sessions.records import SessionSettings
+
+
+def start(settings: SessionSettings, control: Control, folder: SessionFolder) -> tuple[Learner, Knobs]:
+    """Load task, model and optimizer; go on from the newest checkpoint if the session has one.
+
+    :raises WorkbenchError: saying what cannot be used.
+    """
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
+    task = load_task(settings.task, settings.seed, settings.evaluation_rows)
+    assignments = [parse_assignment(text) for text in settings.sets]
+    values = defaults(task.defaults)
+    values |= {a.name: a.value for a in assignments if a.step is None}
+    check_together(values)
+    accelerator = make_accelerator(settings.device, settings.precision)
+    policy = load_policy(model_folder(settings.model), accelerator, chat_template=settings.chat_template)
+    newest = checkpointing.newest_checkpoint(folder.checkpoints)
+    finished = 0
+    if newest is not None:
+        state = checkpointing.read_state(newest)
+        finished = state.step
+        values |= {hyperparameter(name).name: value for name, value in state.values.items()}
+    knobs = Knobs(values, [a for a in assignments if a.step is not None and a.step > finished])
+    learner = Learner(settings, task, policy, knobs, control, folder.checkpoints)
+    if newest is not None:
+        learner.load(newest)
+    return learner, knobs
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model by name (``tiny``, ``smollm2``) or path.
+
+    :raises InputFileError: if there is none.
+    """
+    if model == "tiny":
+        return TINY
+    if model == "smollm2":
+        fetched = cache_home() / "smollm2"
+        if not (fetched / "config.json").exists():
+            raise UsageError("model smollm2 has not been fetched yet; run `workbench fetch smollm2` once")
+        return fetched
+    path = Path(model).expanduser()
+    if not (path / "config.json").is_file():
+        raise InputFileError(f"model {model}: no folder with a config.json there; known names: tiny, smollm2")
+    return path

@@ -1,0 +1,67 @@
+"""What a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.randomness import permutation
+from engine.rewards import Component
+from sessions.hyperparameters import Value
+from sessions.records import TaskInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question.
+
+    :ivar id: names it for ever; the noise of its responses depends on it.
+    :ivar text: what is asked. A model with a chat template gets it as the user's message.
+    :ivar answer: the reference answer.
+    :ivar columns: everything else of its row, for reward functions.
+    """
+
+    id: str
+    text: str
+    answer: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Prompts to learn from, how answers are rewarded, and prompts never learned from.
+
+    :ivar reward_range: (lo, hi) of the automatic reward; ratings map onto it.
+    :ivar judge: (prompt, response text) -> right or wrong, for evaluation.
+    :ivar defaults: hyperparameters that this task starts with.
+    """
+
+    name: str
+    prompts: Sequence[Prompt]
+    evaluation: Sequence[Prompt]
+    components: Mapping[str, Component]
+    reward_range: tuple[float, float]
+    judge: Callable[[Prompt, str], bool]
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+
+    def take(self, seed: int, cursor: int, count: int) -> list[Prompt]:
+        """The ``count`` prompts from ``cursor`` on: each epoch goes through all of them in a seeded order of its own.
+
+        :param cursor: prompts taken before.
+        """
+        n = len(self.prompts)
+        orders = {
+            epoch: permutation("prompts", seed, epoch, n=n)
+            for epoch in range(cursor // n, (cursor + count - 1) // n + 1)
+        }
+        return [self.prompts[int(orders[at // n][at % n])] for at in range(cursor, cursor + count)]
+
+    def info(self) -> TaskInfo:
+        return TaskInfo(
+            name=self.name,
+            reward_range=self.reward_range,
+            components={name: c.weight for name, c in self.components.items()},
+            prompts=len(self.prompts),
+            evaluation_prompts=len(self.evaluation),
+        )
