@@ -299,6 +299,13 @@ class SamplesScreen(WorkbenchScreen):
             self.groups.follow = "first"
         self.refresh_now()
 
+    def action_open(self) -> None:
+        """From the groups to the responses, from there to one of them alone."""
+        if self.focused is self.groups:
+            self._open_group()
+        else:
+            self._open_response()
+
     def action_response(self, direction: int) -> None:
         self.responses.move_to(self.responses.cursor + direction)
 

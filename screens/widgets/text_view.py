@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from textual.binding import BindingType
 from textual.content import Content
 from textual.message import Message
 
-from screens.keys import bindings
 from screens.safe import visible, wrap
 from screens.widgets.line_view import LineView, Span
 
 
-class TextView(LineView, inherit_bindings=False):
+class TextView(LineView):
     """Text that is read and not edited. Any text: it is made safe when wrapped.
 
     :ivar says_position: whether the border says how much was seen.
@@ -31,9 +28,6 @@ class TextView(LineView, inherit_bindings=False):
         @property
         def control(self) -> TextView:
             return self.view
-
-    # Enter belongs to the screen: a text has nothing to open.
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list", without=("list.open",))]
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, classes=classes)
