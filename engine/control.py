@@ -151,18 +151,20 @@ class Control:
         self._on_change()
         began = time.monotonic()
         try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: not self._pause or self._ready_errands() or self._wishes())
-                    self._raise_wishes()
-                    if not self.pausing:
-                        break
+            while self._hold():
                 self._run_errands()
         finally:
             with self._changed:
                 self._paused_total += time.monotonic() - began
                 self.paused = False
             self._on_change()
+
+    def _hold(self) -> bool:
+        """Wait while paused; true when there are errands to run meanwhile, false when the run goes on."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pause or self._ready_errands() or self._wishes())
+            self._raise_wishes()
+            return self._pause
 
     def _ready_errands(self) -> bool:
         return bool(self._errands) and not self._committed

@@ -11,7 +11,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -115,6 +115,10 @@ class Engine:
     def write_now(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run something on the store's thread and wait: for the compute thread only."""
         return self._writer.submit(function, *arguments).result()
+
+    def write_later(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Run something on the store's thread, before the session ends; an error goes to the log."""
+        self._writer.submit(function, *arguments).add_done_callback(_log_error)
 
     def soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call something on the event loop, from any thread."""
@@ -417,6 +421,12 @@ class Engine:
         return [
             head_of(r, self.store.shown_ratings(ResponseName(r.step, r.number), r.branch)) for r in records
         ]  # fmt: skip
+
+
+def _log_error(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        traceback.print_exception(error)
 
 
 def one_line(error: BaseException) -> str:

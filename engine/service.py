@@ -58,6 +58,7 @@ class Service:
         self._machine = Machine(engine.folder.path)
         self._open: dict[str, list[Reply]] = {}
         self._pausing: list[str] = []
+        self._stops: list[str] = []
         self._changes: dict[str, set[str]] = {}
         self._waiting = ""
         self._ready = False
@@ -78,13 +79,17 @@ class Service:
 
     async def close(self) -> None:
         """Answer what is still open, and hang up."""
+        for command_id in self._stops:
+            self._applied(command_id, self._engine.step, f"stopped after step {self._engine.step}")
         for command_id in list(self._open):
             self._answer(wire.Answer(id=command_id, status="rejected", text="the session has ended"))
+        self.beat_now()
         await self._server.close()
 
     def loaded(self) -> None:
         """The learner is there; commands are served from here on."""
         self._ready = True
+        self._lag = 0.0  # importing torch holds the interpreter for seconds; that is no lag of the loop's own
         for connection in self._server.connections:
             connection.resync()
         self.beat_now()
@@ -301,7 +306,7 @@ class Service:
         replies = self._open[answer.id] if answer.status == "accepted" else self._open.pop(answer.id, [])
         for reply in replies:
             reply(answer)
-        self._engine.spawn(self._engine.write(self._engine.store.put_answer, answer))
+        self._engine.write_later(self._engine.store.put_answer, answer)
 
     def _accepted(self, command: c.Command, text: str) -> None:
         self._answer(wire.Answer(id=command.id, status="accepted", step=self._engine.step, text=text))
@@ -335,6 +340,7 @@ class Service:
                 self._applied(command.id, engine.step, f"step {engine.step} is dropped and starts again")
             case c.Stop():
                 self._accepted(command, "stops at the next safe point" + ("" if command.now else ", saving first"))
+                self._stops.append(command.id)
                 await engine.note("stopping", f"{command.who} stops the session", command.who)
                 engine.stop(now=command.now)
                 self.beat_now()

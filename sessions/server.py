@@ -105,9 +105,7 @@ class Connection:
         self._events.append(event)
         self._bytes += size
         if len(self._events) > MAX_MESSAGES or self._bytes > MAX_BYTES:
-            self._events.clear()
-            self._bytes = 0
-            self._behind = True
+            self.resync()
         self._wake.set()
 
     def latest(self, message: Beat | Growing) -> None:
@@ -127,6 +125,13 @@ class Connection:
         """Nobody reads any more."""
         self._gone = True
         self._sent.set()
+
+    def resync(self) -> None:
+        """Send a fresh snapshot in place of what is queued."""
+        self._events.clear()
+        self._bytes = 0
+        self._behind = True
+        self._wake.set()
 
     async def room(self) -> None:
         """Wait until the client has read enough of its answers."""
@@ -185,6 +190,7 @@ class Server:
         self._served: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._closing = False
 
     @property
     def connections(self) -> list[Connection]:
@@ -238,6 +244,9 @@ class Server:
             await self._converse(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has gone; it is removed below
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise  # asyncio would log a cancelled connection as an error of ours
         finally:
             self._tasks.discard(task)
             writer.close()
