@@ -8,7 +8,8 @@ WorkbenchError              one line: what, where, what to do; exit code 1
 |-- SessionError            the session cannot do that now
 |   |-- NoSuchSession
 |   |-- SessionRunning      a second engine on one session
-|   `-- EngineUnreachable   no engine answers, or it has died
+|   `-- EngineUnreachable   no engine answers
+|       `-- EngineEnded     it has ended by itself; the message is its cause
 |-- Refused                 a command that the engine rejected
 `-- WireError               what came over the socket cannot be used
     |-- MalformedFrame
@@ -89,6 +90,18 @@ class SessionRunning(SessionError):
 
 class EngineUnreachable(SessionError):
     """Nobody answers on the session's socket."""
+
+
+class EngineEnded(EngineUnreachable):
+    """An engine ended by itself.
+
+    :param cause: one line for people.
+    :param code: its exit code; 2, when the request was the mistake, is handed on.
+    """
+
+    def __init__(self, cause: str, code: int | None) -> None:
+        super().__init__(cause)
+        self.exit_code = 2 if code == 2 else 1
 
 
 class Refused(WorkbenchError):

@@ -1,0 +1,199 @@
+"""``python -m engine SESSION_DIR`` as the front door knows it: lock, socket, engine.json, loading, steps, an end.
+
+``FAKE_ENGINE`` chooses the fate: ``error`` and ``usage`` end while loading with a line, ``trace`` with an exception,
+``stay`` never finishes loading, ``kill`` is killed after three steps, ``raise`` raises after three. A ``set`` applies
+when the next step ends, everything else at once. Every event is stored, as the real engine's are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sessions import wire
+from sessions.commands import (
+    Command,
+    Pause,
+    QueryEvents,
+    QueryGroup,
+    QueryGroups,
+    QueryResponse,
+    QuerySeries,
+    QueryStatus,
+    Rate,
+    Resume,
+    Set,
+    Stop,
+)
+from sessions.errors import WorkbenchError
+from sessions.folders import EngineInfo, SessionFolder
+from sessions.hyperparameters import parse_assignment
+from sessions.records import Alarm, Group, Response, Status, StepRecord, parse_response_name
+from sessions.server import Server
+from sessions.store import Store
+
+FATE = os.environ.get("FAKE_ENGINE", "")
+STEP_SECONDS = float(os.environ.get("FAKE_ENGINE_STEP", "0.01"))
+
+
+class FakeEngine:
+    def __init__(self, folder: SessionFolder) -> None:
+        self.folder, self.settings = folder, folder.settings()
+        self.lock = folder.lock()
+        self.store = Store(folder.database)
+        last = self.store.last_step("main")
+        self.step = last.step if last else 0
+        self.state = "LOADING"
+        self.stop = asyncio.Event()
+        self.pending: list[tuple[Set, Callable[[wire.Answer], None]]] = []
+        self.server = Server(folder.socket_path(), self)
+
+    def welcome(self) -> wire.Welcome:
+        return wire.Welcome(
+            protocol=1,
+            version="fake",
+            session=self.folder.name,
+            database=self.store.database_id,
+            seq=self.store.last_seq(),
+            pid=os.getpid(),
+        )
+
+    def status(self) -> Status:
+        return Status(
+            time=time.time(),
+            session=self.folder.name,
+            branch="main",
+            state=self.state,
+            phase="sampling",
+            step=self.step,
+            finished_steps=self.step,
+            steps=self.settings.steps,
+            left=1.0,
+            pid=os.getpid(),
+        )
+
+    def snapshot(self) -> wire.Snapshot:
+        return wire.Snapshot(seq=self.store.last_seq(), status=self.status())
+
+    def clients_changed(self) -> None:
+        pass
+
+    def beat(self) -> None:
+        self.server.send_beat(wire.Beat(status=self.status()))
+
+    async def command(self, command: Command, reply: Callable[[wire.Answer], None]) -> None:
+        try:
+            self.answer(command, reply)
+        except WorkbenchError as error:
+            reply(wire.Answer(id=command.id, status="rejected", text=str(error)))
+
+    def answer(self, command: Command, reply: Callable[[wire.Answer], None]) -> None:
+        def data(value: object) -> None:
+            reply(wire.Answer(id=command.id, status="data", data=wire.encode_json(value)))
+
+        store = self.store
+        match command:
+            case QueryStatus():
+                data(self.status())
+            case QueryEvents(before=before, limit=limit):
+                data(store.events(before, limit))
+            case QueryGroups(limit=limit):
+                data(store.heads("main", limit=limit))
+            case QueryGroup(group=group):
+                name = parse_response_name(group)
+                ratings = store.ratings_of(name, "main")
+                data(wire.GroupDetail(group=store.group(name, "main"), head=store.head(name, "main"), ratings=ratings))
+            case QueryResponse(response=response):
+                name = parse_response_name(response)
+                data(next(r for r in store.group(name, "main").responses if r.letter == name.letter))
+            case QuerySeries(names=names):
+                data([s for s in store.series_data("main") if s.name in names])
+            case Set():
+                reply(wire.Answer(id=command.id, status="accepted", text="due at the next rollout"))
+                self.pending.append((command, reply))
+            case Pause() | Resume() | Stop():
+                if isinstance(command, Stop):
+                    self.stop.set()
+                else:
+                    self.state = "PAUSED" if isinstance(command, Pause) else "RUN"
+                    self.beat()
+                reply(wire.Answer(id=command.id, status="applied", step=self.step, text=type(command).__name__.lower()))
+            case Rate():
+                reply(wire.Answer(id=command.id, status="rejected", text="nothing is rated here"))
+
+    def finish_step(self) -> None:
+        self.step += 1
+        group = Group(
+            branch="main",
+            step=self.step,
+            number=1,
+            prompt_id="p",
+            prompt="5+7=",
+            answer="12",
+            temperature=1.0,
+            responses=[Response(letter="A", text="first\x1b[31m\nline", length=3, ended=True, reward=1.0)],
+        )
+        self.store.add_groups([group])
+        metrics = {"reward/mean": self.step / 100, "kl/k3": 0.001, "speed/tokens_per_second": 1234.0}
+        record = StepRecord(branch="main", step=self.step, time=time.time(), metrics=metrics)
+        self.server.send_event(self.store.add_step(record, [group], 500))
+        if self.step == 2:
+            alarm = Alarm(
+                id=f"a{time.time()}", time=time.time(), step=2, rule="kl", message="kl is high", remedy="wait"
+            )
+            self.server.send_event(self.store.put_alarm(alarm))
+        for command, reply in self.pending:
+            reply(wire.Answer(id=command.id, status="applied", step=self.step, text=", ".join(command.values)))
+        self.pending.clear()
+        self.beat()
+
+    async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stop.set)
+        await self.server.start()
+        info = EngineInfo(pid=os.getpid(), socket=self.server.path, started=time.time(), version="fake")
+        self.folder.write_engine(info)
+        for text in self.settings.sets:
+            parse_assignment(text)
+        if FATE == "trace":
+            raise ValueError("the weights are upside down")
+        if FATE in ("error", "usage"):
+            error = WorkbenchError("model x: cannot be loaded (nothing in it)")
+            error.exit_code = 2 if FATE == "usage" else 1
+            raise error
+        if FATE != "stay":
+            self.state = "PAUSED" if self.settings.paused else "RUN"
+        self.beat()
+        started = self.step
+        while not self.stop.is_set() and not (self.settings.steps and self.step >= self.settings.steps):
+            try:
+                await asyncio.wait_for(self.stop.wait(), STEP_SECONDS)
+            except TimeoutError:
+                if self.state == "RUN":
+                    self.finish_step()
+            if self.step == started + 3 and FATE == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.step == started + 3 and FATE == "raise":
+                raise ValueError("in the middle")
+        self.state = "DONE"
+        self.beat()
+        await self.server.close()
+        self.folder.forget_engine()
+        self.store.close()
+
+
+def main() -> int:
+    try:
+        asyncio.run(FakeEngine(SessionFolder(Path(sys.argv[1]))).run())
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

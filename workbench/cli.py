@@ -1,0 +1,144 @@
+"""The command line: what there is to say, and which module answers. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from sessions.errors import UsageError, WorkbenchError
+from workbench import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
+
+
+class _SendHelp(argparse.Action):
+    """Help of ``send`` with the table of commands, which is read only here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from sessions.commands import WORDS
+        from workbench.output import table
+
+        print(parser.format_help())
+        print(table([["command", "", ""], *([w.name, w.usage, w.help] for w in WORDS.values())]))
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments; ``function`` names who answers it, as ``module:function``."""
+    top = _Parser(
+        prog="workbench",
+        description="Train a language model with reinforcement learning, and work with it while it trains.",
+        epilog="Without a command: the list of sessions.",
+    )
+    top.add_argument("--version", action="version", version=f"workbench {__version__}")
+    top.set_defaults(function="workbench.commands_run:open_list")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, function: str, help_text: str, *, add_help: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=help_text, description=help_text, allow_abbrev=False, add_help=add_help
+        )
+        command.set_defaults(function=f"workbench.{function}")
+        return command
+
+    _add_run(add("run", "commands_run:run", "start a session, or continue one that has ended"))
+    attach = add("attach", "commands_run:attach", "watch a session and work with it")
+    attach.add_argument("session", nargs="?", metavar="S", help="default: the only one that is running")
+    attach.add_argument("--read-only", action="store_true", help="watch only")
+    attach.add_argument("--slow", action="store_true", help="for slow links: fewer bytes, one redraw a second")
+    attach.add_argument("--marks", choices=("auto", "braille", "block", "ascii"), help="what charts are drawn with")
+    listing = add("list", "commands_session:list_sessions", "every session")
+    status = add("status", "commands_session:status", "state, phase and progress of a session")
+    follow = add("follow", "commands_session:follow", "events as they come, until the session ends")
+    send = add("send", "commands_session:send", "send a command to a session", add_help=False)
+    send.add_argument("-h", "--help", action=_SendHelp, nargs=0, help="this, and the table of commands")
+    send.add_argument("--no-wait", action="store_true", help="return when it is accepted")
+    stop = add("stop", "commands_session:stop", "stop a session after a checkpoint")
+    stop.add_argument("--now", action="store_true", help="without a checkpoint")
+    for command in (status, follow, send, stop):
+        command.add_argument("session", metavar="S", help="name of a session")
+    send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
+    fetch = add("fetch", "commands_make:fetch", "get a small real model")
+    fetch.add_argument("model", choices=("smollm2",), metavar="smollm2", help="SmolLM2-135M-Instruct, 540 MB")
+    warm_up = add("warm-up", "commands_make:warm_up", "make the embedded model anew")
+    warm_up.add_argument("--out", default="tiny-model", metavar="DIR", help="a new or empty folder (tiny-model)")
+    warm_up.add_argument("--steps", type=_natural, default=400, metavar="N", help="optimizer steps (400)")
+    warm_up.add_argument("--seed", type=int, default=0, metavar="N")
+    knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
+    for command in (listing, status, follow, send, knobs):
+        command.add_argument("--json", action="store_true", help="JSON lines")
+    return top
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--name", metavar="S", help="of the session; default: TASK-1, TASK-2, ...")
+    run.add_argument("--model", metavar="M", help="tiny (embedded, the default), smollm2, or a folder")
+    run.add_argument("--task", metavar="T", help="arithmetic (the default), or a .jsonl file")
+    run.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        metavar="NAME=VALUE[@STEP]",
+        help="a hyperparameter, at once or before a step; `workbench hyperparameters` lists them",
+    )
+    run.add_argument("--steps", type=_natural, metavar="N", help="stop after so many (default: never)")
+    run.add_argument("--seed", type=int, metavar="N")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    run.add_argument("--precision", choices=("auto", "fp32", "bf16"))
+    run.add_argument("--threads", type=_natural, metavar="N", help="of torch (default: physical cores less one)")
+    run.add_argument("--no-nice", dest="nice", action="store_false", default=None, help="keep the priority")
+    run.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
+    run.add_argument("--paused", action="store_true", help="pause before the first step")
+    run.add_argument("--headless", action="store_true", help="no screens: a progress line; ctrl+c stops the session")
+    run.add_argument("--json", action="store_true", help="with --headless: one JSON line a step")
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :returns: 0, 1 if it failed, 2 if the request was wrong.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _check_encoding(words)
+        arguments = parser().parse_args(words)
+        module, _, function = arguments.function.partition(":")
+        return int(getattr(import_module(module), function)(arguments))
+    except WorkbenchError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: what is left to print at exit must not complain
+        return 1
+    except KeyboardInterrupt:
+        return _fail("interrupted", 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", 1)
+
+
+def _check_encoding(words: Sequence[str]) -> None:
+    for word in words:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise UsageError(f"{word!r} is not UTF-8 text")
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split("\n"))
+    print(f"workbench: error: {line}", file=sys.stderr)
+    return code

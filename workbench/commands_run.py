@@ -1,0 +1,160 @@
+"""``workbench``, ``run`` and ``attach``: what starts engines and opens the app."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sessions.errors import EngineEnded, SessionError, SessionRunning, UsageError
+from sessions.folders import SessionFolder, all_sessions, check_session_name, new_session, session_folder, sessions_home
+from sessions.records import SessionSettings, Status
+from workbench.daemon import discard, last_seq, restart_session, start_engine, start_session, until_ready
+from workbench.output import ProgressLine, duration, need_terminal, say
+from workbench.settings import check_settings, preferences
+
+GIVEN = ("model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets")
+"""What ``run`` takes of the settings of a session; None where it was not given."""
+
+
+def open_list(_: argparse.Namespace) -> int:
+    """``workbench``: the list of sessions."""
+    need_terminal("`workbench list` prints the sessions")
+    return _open_app(None)
+
+
+def attach(arguments: argparse.Namespace) -> int:
+    """``workbench attach``: watch a session and work with it; one that has ended is shown from its records."""
+    need_terminal("`workbench follow S` prints what happens")
+    folder = session_folder(arguments.session) if arguments.session else _only_running()
+    options = {"read_only": arguments.read_only} | ({"slow": True} if arguments.slow else {})
+    return _open_app(folder, **options, **({"marks": arguments.marks} if arguments.marks else {}))
+
+
+def _only_running() -> SessionFolder:
+    running = [folder for folder in all_sessions() if folder.running()]
+    if len(running) == 1:
+        return running[0]
+    if running:
+        names = ", ".join(sorted(folder.name for folder in running))
+        raise UsageError(f"several sessions are running; name one of them: {names}")
+    raise SessionError("no session is running; `workbench run` starts one, `workbench list` shows those that ended")
+
+
+def _open_app(folder: SessionFolder | None, **options: Any) -> int:
+    likes = preferences()
+    from screens.app import run_app  # Textual takes a while to import: not before it is known to be needed
+
+    line = run_app(
+        folder,
+        mouse=likes.mouse,
+        **{
+            "theme": likes.theme,
+            "marks": likes.marks,
+            "slow": likes.slow,
+            "keymap": likes.keys,
+            "start_session": start_session,
+            "restart_session": restart_session,
+            **options,
+        },
+    )
+    if line:
+        say(line)
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """``workbench run``: a new session, or one that has ended continued."""
+    if arguments.json and not arguments.headless:
+        raise UsageError("--json prints the steps of a run without screens; add --headless")
+    if not arguments.headless:
+        need_terminal("add --headless to train without screens")
+    folder, fresh = _session(arguments)
+    since = last_seq(folder)
+    supervisor = start_engine(folder)
+    try:
+        _wait(folder, supervisor)
+    except KeyboardInterrupt:
+        supervisor.terminate()
+        supervisor.wait()
+        if fresh:
+            discard(folder)
+        raise SessionError("interrupted while the engine was loading; it was stopped") from None
+    except EngineEnded as error:
+        kept = discard(folder) if fresh else folder.log
+        if error.exit_code == 1 and kept is not None:
+            ended = EngineEnded(f"the engine of {folder.name!r} ended while loading: {error}; its log: {kept}", None)
+            raise ended from None
+        raise
+    if not arguments.headless:
+        return _open_app(folder)
+    from workbench.headless import run_headless
+
+    return asyncio.run(run_headless(folder, since, as_json=arguments.json))
+
+
+def _session(arguments: argparse.Namespace) -> tuple[SessionFolder, bool]:
+    """The session to run, and whether it is new.
+
+    :raises WorkbenchError: before anything is written, if it cannot be run so.
+    """
+    given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
+    if arguments.name and (sessions_home() / check_session_name(arguments.name) / "session.toml").exists():
+        return _continued(session_folder(arguments.name), given, paused=arguments.paused), False
+    settings = msgspec.structs.replace(SessionSettings(name=arguments.name or ""), **given, paused=arguments.paused)
+    return new_session(arguments.name, check_settings(settings)), True
+
+
+def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool) -> SessionFolder:
+    """A session that has ended, as it was started.
+
+    :raises SessionRunning: if it has an engine.
+    :raises UsageError: if other settings were given.
+    """
+    if folder.running():
+        raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
+    before = folder.settings()
+    wanted = check_settings(msgspec.structs.replace(before, **given))
+    for name in given:
+        was, now = getattr(before, name), getattr(wanted, name)
+        if was != now:
+            raise UsageError(
+                f"session {folder.name!r} was started with {_flag(name, was)}, not {_flag(name, now)}; "
+                "leave that out to continue it, or start another with a new --name"
+            )
+    if before.paused != paused:  # how it is started this time, not what is trained
+        folder.write_settings(msgspec.structs.replace(before, paused=paused))
+    return folder
+
+
+def _flag(name: str, value: object) -> str:
+    """A setting as it is written on the command line."""
+    if name == "sets":
+        return " ".join(f"--set {text}" for text in value) if isinstance(value, list) and value else "no --set"
+    if isinstance(value, bool):
+        flag = f"--no-{name.replace('_', '-')}"
+        return f"no {flag}" if value else flag
+    return f"--{name} {value}"
+
+
+def _wait(folder: SessionFolder, supervisor: subprocess.Popen[bytes]) -> None:
+    """Show that the engine loads until it has, on one line."""
+    progress, started = ProgressLine(), time.monotonic()
+
+    def report(status: Status | None) -> None:
+        what = "starting the engine" if status is None else status.note or f"{status.phase} {status.session}"
+        if progress.live:
+            progress.update(f"{folder.name}: {what} ... {duration(time.monotonic() - started)}")
+
+    say(f"session {folder.name}")
+    try:
+        asyncio.run(until_ready(folder, supervisor, report))
+    finally:
+        if progress.live:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

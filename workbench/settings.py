@@ -1,0 +1,130 @@
+"""What a session is started with, checked before anything is started or written; and the person's own settings."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
+from sessions.folders import cache_home, check_session_name, home
+from sessions.hyperparameters import check_together, defaults, parse_assignment
+from sessions.records import Record, SessionSettings
+
+TASKS = ("arithmetic",)
+"""Built-in tasks; anything else is a JSON-lines file."""
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Preferences(Record, forbid_unknown_fields=True):
+    """``$WORKBENCH_HOME/settings.toml``: how a person likes the screens.
+
+    :ivar keys: id of an action -> its keys, as ``?`` lists them.
+    """
+
+    theme: str = ""
+    marks: str = "auto"
+    slow: bool = False
+    mouse: bool = True
+    keys: dict[str, str] = {}
+
+
+def preferences() -> Preferences:
+    """The person's settings; the defaults where there is no file.
+
+    :raises InputFileError: naming the file and what is wrong in it.
+    """
+    path = home() / "settings.toml"
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Preferences)
+    except (FileNotFoundError, NotADirectoryError):
+        return Preferences()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise InputFileError(f"{path}: cannot be read ({error})") from None
+
+
+def check_settings(settings: SessionSettings) -> SessionSettings:
+    """The settings with absolute paths, if everything that can be known without torch is right.
+
+    :raises UsageError: one line that says what, where and what to do.
+    """
+    if settings.name:
+        check_session_name(settings.name)
+    for what, number in (("--steps", settings.steps), ("--threads", settings.threads), ("--seed", settings.seed)):
+        if not 0 <= number < 2**53:
+            raise InvalidValue(f"{what}: {number} is out of bounds; allowed: whole numbers from 0")
+    for what, given, allowed in (
+        ("--device", settings.device, DEVICES),
+        ("--precision", settings.precision, PRECISIONS),
+    ):
+        if given not in allowed:
+            raise InvalidValue(f"{what}: {given!r} is not one of {', '.join(allowed)}")
+    check_sets(settings.sets)
+    return msgspec.structs.replace(settings, model=check_model(settings.model), task=check_task(settings.task))
+
+
+def check_model(name: str) -> str:
+    """``tiny``, ``smollm2`` or the absolute path of a model's folder.
+
+    :raises UsageError: if it is none of these.
+    """
+    if name == "tiny":
+        return name
+    if name == "smollm2":
+        if not (cache_home() / name / "config.json").is_file():
+            raise UsageError("model smollm2 is not here yet; `workbench fetch smollm2` gets it")
+        return name
+    folder = Path(name).expanduser()
+    if not folder.exists() and os.sep not in name:
+        raise UnknownName("model", name, ("tiny", "smollm2", "a folder with config.json"))
+    if not (folder / "config.json").is_file():
+        raise InputFileError(f"model {name}: no config.json there; give tiny, smollm2 or the folder of a saved model")
+    return str(folder.resolve())
+
+
+def check_task(name: str) -> str:
+    """A built-in task, or the absolute path of a file of JSON objects.
+
+    :raises UsageError: if it is neither; what the rows hold is checked when they are read.
+    """
+    if name in TASKS:
+        return name
+    path = Path(name).expanduser()
+    if path.suffix != ".jsonl" and os.sep not in name:
+        raise UnknownName("task", name, (*TASKS, "a .jsonl file"))
+    if path.suffix != ".jsonl":
+        raise InputFileError(f"task {name}: not a .jsonl file; give one JSON object a line, or {', '.join(TASKS)}")
+    try:
+        with path.open("rb") as file:
+            first = next((line for line in file if line.strip()), None)
+    except OSError as error:
+        raise InputFileError(f"task {name}: cannot be read ({error.strerror})") from None
+    if first is None:
+        raise InputFileError(f"task {name}: the file is empty; give one JSON object a line")
+    try:
+        row = json.loads(first)
+    except ValueError as error:
+        raise InputFileError(f"task {name}: its first line is not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise InputFileError(f"task {name}: its first line is not a JSON object")
+    return str(path.resolve())
+
+
+def check_sets(sets: Iterable[str]) -> None:
+    """Check ``name=value[@STEP]`` one by one, and that the values go together at every step they change at.
+
+    :raises UsageError: naming the hyperparameter.
+    """
+    assignments = [parse_assignment(text) for text in sets]
+    values = defaults()
+    for step in sorted({a.step or -math.inf for a in assignments}):
+        for assignment in assignments:
+            if (assignment.step or -math.inf) == step:
+                values[assignment.name] = assignment.value
+        check_together(values)
