@@ -124,20 +124,22 @@ class Staging:
         change = changes[-1]
         self._undone.add(change.id)
         self.redoable.append(change)
-        return self._send(change.name, change.new, change.old)
+        # Taking a pending change back only supersedes it: no change comes of that.
+        return self._send(change.name, change.new, change.old, echo=change.status != "pending")
 
     def redo(self) -> Set | None:
         """Set again what was undone last."""
         if not self.redoable:
             return None
         change = self.redoable.pop()
-        self._undone.discard(change.id)
-        # The new change is an echo of this one, which can be undone again.
-        self._echo_ids.discard(change.id)
-        return self._send(change.name, change.old, change.new)
+        superseded = any(c.id == change.id and c.status == "superseded" for c in self._changes())
+        if not superseded:
+            self._undone.discard(change.id)  # what comes of it is an echo of this change, which can be undone again
+        return self._send(change.name, change.old, change.new, echo=not superseded)
 
-    def _send(self, name: str, old: Value, new: Value) -> Set:
-        self._echoes.append((name, old, new))
+    def _send(self, name: str, old: Value, new: Value, *, echo: bool) -> Set:
+        if echo:
+            self._echoes.append((name, old, new))
         return Set(who=self.who, values={name: new}, expect={name: old})
 
     def rejected(self, command: Set) -> None:

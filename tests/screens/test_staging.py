@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from screens.staging import Staging, describe_change
@@ -20,6 +21,11 @@ class Engine:
 
     def take(self, command: Set, status: str = "applied") -> None:
         for name, value in command.values.items():
+            for change in list(self.changes.values()):
+                if change.name == name and change.status == "pending":
+                    self.changes[change.id] = msgspec.structs.replace(change, status="superseded")
+            if value == self.values[name]:
+                continue
             change = Change(
                 id=f"c{len(self.changes)}", time=float(len(self.changes)), who=command.who, name=name,
                 old=self.values[name], new=value, boundary="rollout", status=status,  # type: ignore[arg-type]
@@ -130,6 +136,16 @@ def test_undo_before_the_echo_of_the_last_one_came(staging: Staging, engine: Eng
     assert staging.undo() is None
 
 
+def test_undoing_a_pending_change_only_supersedes_it(staging: Staging, engine: Engine) -> None:
+    engine.take(Set(values={"group_size": 16}), "pending")
+    engine.take(must(staging.undo()))
+    assert staging.undo() is None
+    engine.take(must(staging.redo()))
+    assert engine.values["group_size"] == 16
+    # a later change with the same values is nobody's echo
+    assert must(staging.undo()).values == {"group_size": 8}
+
+
 def test_a_refused_undo_can_be_tried_again(staging: Staging, engine: Engine) -> None:
     engine.take(Set(values={"temperature": 0.9}))
     command = must(staging.undo())
@@ -166,10 +182,10 @@ def test_the_effect_says_old_new_and_when(staging: Staging) -> None:
 
 def test_the_history_says_what_became_of_a_change(engine: Engine) -> None:
     engine.take(Set(values={"learning_rate": 5e-7}, who="ann"))
+    engine.take(Set(values={"learning_rate": 2e-7}, who="bob"), "pending")
     engine.take(Set(values={"learning_rate": 1e-7}, who="bob"), "pending")
-    engine.take(Set(values={"learning_rate": 2e-7}, who="bob"), "superseded")
     assert [describe_change(change) for change in engine.changes.values()] == [
         "learning_rate 1e-6 -> 5e-7   applied @13   ann",
-        "learning_rate 5e-7 -> 1e-7   due at the next rollout   bob",
         "learning_rate 5e-7 -> 2e-7   superseded before it applied   bob",
+        "learning_rate 5e-7 -> 1e-7   due at the next rollout   bob",
     ]
