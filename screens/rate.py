@@ -157,6 +157,9 @@ class RateScreen(WorkbenchScreen):
         middle = [(0, phase_text(self.live)), (1, f"({gate_words(self.live.values)})")]
         return state_content(self.live, width, middle, title)
 
+    def announcement(self) -> str:
+        return "J K response   j k scroll   tab next unrated   enter next group   m mode   / search"
+
     def refresh_from_live(self, force: bool) -> None:
         self._sit_down()
         self.set_class(self.size.width >= 100, "-wide")

@@ -71,8 +71,7 @@ def group_rows(heads: Iterable[GroupHead], growing: Growing | None, active_branc
     rows = []
     if growing is not None:
         done = sum(growing.ended)
-        rows.append(Row(SAMPLING, (f"{growing.step}.{growing.group}", "", "", f"sampling {done}/{len(growing.ended)}"),
-                        "accent"))  # fmt: skip
+        rows.append(Row(SAMPLING, ("sampling", "", "", f"{done}/{len(growing.ended)}"), "accent"))
     for head in heads:
         name = head.name if head.branch == active_branch else f"{head.branch}/{head.name}"
         flags = flags_text(head, highest, lowest)

@@ -55,6 +55,7 @@ class SamplesScreen(WorkbenchScreen):
     SamplesScreen #responses { height: 6; }
     SamplesScreen.-wide #groups { width: 44; }
     SamplesScreen.-zoomed #groups, SamplesScreen.-zoomed #responses { display: none; }
+    SamplesScreen .-empty #responses, SamplesScreen .-empty #rule { display: none; }
     """
 
     def __init__(self) -> None:
@@ -136,10 +137,13 @@ class SamplesScreen(WorkbenchScreen):
         self.groups.empty = "no groups yet" if state == "live" else {"loading": "starting", "failed": "failed"}[state]
         rows = group_rows(heads, self.live.growing, status.branch if status else "main")
         self.groups.set_rows(rows)
-        shown = len(self.groups.shown)
-        count = f"{shown}" if shown == len(rows) else f"{shown} of {len(rows)}"
         self.groups.border_title = Content(visible(f"groups  /{self.filter_text}" if self.filter_text else "groups"))
-        self.groups.border_subtitle = Content(count)
+        self._count()
+
+    def _count(self) -> None:
+        shown, rows = len(self.groups.shown), len(self.groups.rows)
+        above = f"{self.groups.top} above   " if self.groups.top else ""
+        self.groups.border_subtitle = Content(above + (f"{shown}" if shown == rows else f"{shown} of {rows}"))
 
     @property
     def name_selected(self) -> str:
@@ -194,6 +198,7 @@ class SamplesScreen(WorkbenchScreen):
         right = self.query_one("#right")
         right.border_title = Content(visible(title))
         self.query_one("#prompt", Line).show(Content(fit(" ".join(prompt.split()), max(4, right.content_size.width))))
+        right.set_class(not rows, "-empty")
         room = max(4, min(len(rows), right.content_size.height // 2 - 1))
         if rows and self.responses.styles.height is not None and self.responses.styles.height.value != room:
             self.responses.styles.height = room
@@ -235,6 +240,7 @@ class SamplesScreen(WorkbenchScreen):
     @on(LineTable.Moved)
     def _moved(self, event: LineTable.Moved) -> None:
         event.stop()
+        self._count()
         self._draw_right()
 
     @on(TextView.Scrolled)
