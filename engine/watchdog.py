@@ -145,16 +145,19 @@ def hacking(history: History, steps: int = 20) -> str | None:
     old = next((r for r in reversed(measured) if r.step <= new.step - steps), None)
     if old is None or new is not history[-1]:
         return None
-    reward = (new.metrics["reward/mean"] or 0) - (old.metrics["reward/mean"] or 0)
+    reward = (new.metrics.get("reward/mean") or 0) - (old.metrics.get("reward/mean") or 0)
     accuracy = (new.metrics["eval/accuracy"] or 0) - (old.metrics["eval/accuracy"] or 0)
     if reward > 0.02 and accuracy < -0.02:
         return f"reward {reward:+.2f} while held-out accuracy {accuracy:+.2f} over {new.step - old.step} steps"
     return None
 
 
-def length_hacking(history: History) -> str | None:
-    correlation = value(history, "reward/length_correlation")
-    return f"reward follows length ({correlation:+.2f})" if correlation is not None and abs(correlation) > 0.8 else None
+def length_hacking(history: History, steps: int = 3) -> str | None:
+    """Reward and length rise or fall together, three steps in a row: in one step it can be chance."""
+    newest = [value(history, "reward/length_correlation", back) for back in range(steps)]
+    if all(c is not None and abs(c) > 0.8 for c in newest) and newest[0] is not None:
+        return f"reward follows length ({newest[0]:+.2f})"
+    return None
 
 
 def default_rules(*, bf16: bool) -> list[Rule]:
