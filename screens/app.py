@@ -9,13 +9,16 @@ import os
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import import_module
 from typing import ClassVar, TypeVar, cast
 
+from textual import events
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widgets import Input
 
 from screens.base import WorkbenchScreen
 from screens.dialogs import ConfirmDialog, TextDialog
@@ -116,7 +119,9 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     def _beat(self) -> None:
         """Redraw what is new, if the terminal has taken what was drawn before."""
         if self.pace.may_draw():
+            before = time.thread_time()
             self._news()
+            self.pace.worked(time.thread_time() - before)
 
     def _news(self) -> None:
         for screen in reversed(self.screen_stack):
@@ -224,6 +229,17 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             with self.suspend():
                 subprocess.run([*shlex.split(os.environ.get("PAGER") or "less"), file.name], check=False)
         self.refresh()
+
+    def on_key(self, event: events.Key) -> None:
+        """A printable key that no widget took, for the bindings in force.
+
+        Keys typed fast, or pasted, right after the one that opens a line to type into were given to the widget that
+        had the focus before, and arrive here: they are text for the line, not keys of the screen.
+        """
+        entry = self.focused
+        if isinstance(entry, Input) and event.is_printable and event.character:
+            entry.insert_text_at_cursor(event.character)
+            event.prevent_default()  # Textual's own handler, which looks for bindings, runs after this one
 
     def action_interrupt(self) -> None:
         if isinstance(self.screen, WorkbenchScreen):

@@ -156,9 +156,8 @@ class WorkbenchScreen(Screen[None]):
             return
         top.show(self.state_line(width))
         self.query_one("#alarms", Line).show(self.alarm_line(width))
-        message = self.query_one(MessageLine)
-        message.announce(self.announcement())
         self.refresh_from_live(force)
+        self.query_one(MessageLine).announce(self.announcement())
 
     # --------------------------------------------------------------------------------------------- events
 

@@ -10,6 +10,7 @@ class Reading:
     """A number in a chart's title.
 
     :ivar metrics: whose newest values are added.
+    :ivar long: the label where there is room for more.
     :ivar share: written in percent.
     :ivar unless: left out while the chart of that name is shown beside.
     """
@@ -18,6 +19,7 @@ class Reading:
     metrics: tuple[str, ...]
     share: bool = False
     unless: str = ""
+    long: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ CHARTS = (
         "advantage",
         ("advantage/std",),
         (
-            Reading("adv std", ("advantage/std",)),
+            Reading("adv std", ("advantage/std",), long="advantage  std"),
             Reading("dead", ("groups/dead_fraction",), share=True),
             Reading("|max|", ("advantage/abs_max",)),
         ),
@@ -62,8 +64,8 @@ CHARTS = (
         "length",
         ("response/length",),
         (
-            Reading("len", ("response/length",)),
-            Reading("trunc", ("response/truncated_fraction",), share=True),
+            Reading("len", ("response/length",), long="length"),
+            Reading("trunc", ("response/truncated_fraction",), share=True, long="truncated"),
             Reading("ent", ("entropy",), unless="entropy"),
         ),
     ),

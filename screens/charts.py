@@ -50,6 +50,7 @@ class Chart:
 
     :ivar first: step at the left edge.
     :ivar last: step at the right edge.
+    :ivar end: the step written there, where it is not quite that one.
     :ivar lines: (step, role) of vertical lines: changes and alarms.
     :ivar cross: step of the crosshair.
     """
@@ -60,6 +61,7 @@ class Chart:
     lines: tuple[tuple[int, str], ...] = ()
     log: bool = False
     cross: int | None = None
+    end: int | None = None
 
 
 def draw(chart: Chart, width: int, height: int, marks: Marks = "braille") -> list[Row]:
@@ -69,7 +71,7 @@ def draw(chart: Chart, width: int, height: int, marks: Marks = "braille") -> lis
     scale = _scale(chart, max(1, height - 1))
     if scale is None:
         return [[(" " * width, "")] for _ in range(height)]
-    labels = [axis_label(10.0**t) for t in scale.ticks] if scale.log else axis_labels(scale.ticks)
+    labels = [axis_label(10.0 ** min(t, 308)) for t in scale.ticks] if scale.log else axis_labels(scale.ticks)
     gutter = max([4, *map(len, labels)])
     if width < gutter + 4 or height < 2:  # no room for axes
         return _canvas(chart, scale, width, height, marks)
@@ -181,9 +183,8 @@ def _scale(chart: Chart, height: int) -> Scale | None:
 
 def _canvas(chart: Chart, scale: Scale, width: int, height: int, marks: Marks) -> list[Row]:
     _start(width, height)
-    dots = width * (1 if marks == "ascii" else 2)
     for curve in chart.curves:
-        points = reduced((curve.steps, curve.values), chart.first, chart.last, dots)
+        points = reduced((curve.steps, curve.values), chart.first, chart.last, width)
         if chart.log:
             points = [(x, v if v is not None and v > 0 else None) for x, v in points]
         xs = [x for x, _ in points]
@@ -273,7 +274,7 @@ def _merged(cells: list[Piece]) -> Row:
 
 def _under(chart: Chart, inner: int, offset: int) -> str:
     """The first and the last step, and the crosshair's, below the canvas."""
-    first, last = str(chart.first), str(chart.last)
+    first, last = str(chart.first), str(chart.last if chart.end is None else chart.end)
     line = list((first.ljust(max(0, inner - len(last))) + last)[:inner].ljust(inner))
     if chart.cross is not None and chart.first <= chart.cross <= chart.last:
         label = str(chart.cross)

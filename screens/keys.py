@@ -73,9 +73,7 @@ def _rows() -> Iterable[Action]:
 
     s = "samples"
     yield a("samples.open", ("enter",), "open", "open the group or the response", "open", s, 29, palette=False)
-    yield a("samples.lens", ("t",), "tokens/kl", "the token lens: each token coloured by a quantity", "lens", s, 30)
     yield a("samples.follow", ("f",), "follow", "follow the newest group, or hold still", "follow", s, 31)
-    yield a("samples.diff", ("D",), "diff", "the difference of two responses", "diff", s, 32)
 
     p = "parameters"
     yield a("parameters.edit", ("enter",), "edit", "type a new value", "edit", p, 30, palette=False)

@@ -69,7 +69,7 @@ def bar(part: float, width: int, full: str = "#", empty: str = ".") -> str:
 
 
 def axis_label(value: float) -> str:
-    """A tick's number in at most six characters: ``0.50``, ``400``, ``2e-12``, ``1.2M``."""
+    """A tick's number in few characters: ``0.50``, ``400``, ``2e-12``, ``1.2M``."""
     size = abs(value)
     if size < 1e-300:
         return "0"

@@ -1,10 +1,17 @@
-"""How much may be drawn without a key: a bucket of bytes that fills at the link's rate."""
+"""How much may be drawn without a key: a bucket of bytes that fills at the link's rate, and a share of a core."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from typing import Any
+
+LONGEST_SILENCE = 5.0
+"""Seconds."""
+
+SHARE = 0.04
+"""Of a core, for making frames; sending them takes about as much again. The training needs the rest."""
+LONGEST_REST = 2.0
 
 
 class Pace:
@@ -20,6 +27,7 @@ class Pace:
         self._clock = clock
         self._left = rate
         self._then = clock()
+        self._rested = 0.0
         self._driver: Any = None
 
     def count(self, driver: Any) -> None:
@@ -39,12 +47,17 @@ class Pace:
         """Bytes were written."""
         self.written += count
         self._fill()
-        self._left -= count
+        # A burst, such as a resize, silences the screen for no longer than this.
+        self._left = max(self._left - count, -LONGEST_SILENCE * self.rate)
+
+    def worked(self, seconds: float) -> None:
+        """Drawing took so much of the processor: the next may begin when that is a small share of the time."""
+        self._rested = self._clock() + min(seconds / SHARE, LONGEST_REST)
 
     def may_draw(self) -> bool:
-        """Whether the bucket has anything left, and the terminal reads what it gets."""
+        """Whether the bucket has anything left, the terminal reads what it gets, and the processor had its rest."""
         self._fill()
-        return self._left > 0 and not self._stalled()
+        return self._left > 0 and self._clock() >= self._rested and not self._stalled()
 
     def _fill(self) -> None:
         now = self._clock()

@@ -38,9 +38,9 @@ def linear_scale(low: float, high: float, intervals: int) -> Scale:
     """An axis around ``low`` to ``high`` with at most ``intervals`` equal parts between round numbers."""
     low, high = max(low, -_LARGEST), min(high, _LARGEST)
     size = max(abs(low), abs(high))
-    if high - low <= size * 1e-9:  # constant: what differs less is rounding
+    if high - low <= max(size * 1e-9, 1e-300):  # constant: what differs less is rounding
         middle = (low + high) / 2
-        low, high = (0.0, 1.0) if size < 1e-300 else (middle - size / 2, middle + size / 2)
+        low, high = (0.0, 1.0) if size < 1e-290 else (middle - size / 2, middle + size / 2)
     elif 0 < low < 0.4 * high:
         low = 0.0
     elif low < high < 0 and high > 0.4 * low:

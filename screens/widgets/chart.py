@@ -21,6 +21,8 @@ from screens.widgets.framed import Framed
 from sessions.metrics import METRICS, metric
 from sessions.records import SeriesData
 
+LONG_TITLE = 44
+"""Cells from which a title is written out."""
 SMOOTHING = (0.9, 0.98, 0.0)
 
 
@@ -128,7 +130,7 @@ class ChartView(Framed, can_focus=True):
     def title_pieces(self, width: int) -> Row:
         row: Row = []
         room = width
-        for text in self._titles():
+        for text in self._titles(width):
             gap = "  " if row else ""
             if len(gap + text) > room:
                 continue
@@ -136,7 +138,7 @@ class ChartView(Framed, can_focus=True):
             room -= len(gap + text)
         return row
 
-    def _titles(self) -> list[str]:
+    def _titles(self, width: int) -> list[str]:
         """Parts of the title, those that may be missing last."""
         own = self.metrics == self.kind.metrics
         readings = self.kind.readings if own else tuple(Reading(metric(n).title, (n,)) for n in self.metrics)
@@ -148,7 +150,8 @@ class ChartView(Framed, can_focus=True):
             values = [self.value(name) for name in reading.metrics]
             known = [value for value in values if value is not None]
             total = sum(known) if known else None
-            parts.append(f"{reading.label} {percent(total) if reading.share else short(total)}".strip())
+            label = reading.long if reading.long and width >= LONG_TITLE else reading.label
+            parts.append(f"{label} {percent(total) if reading.share else short(total)}".strip())
         if self.view.cross is not None:
             parts.insert(1, f"@{self.view.cross}")
         elif self.kind.best and own and (best := self.live.best(self.metrics[0])) is not None:
@@ -171,6 +174,11 @@ class ChartView(Framed, can_focus=True):
 
     def _curves(self, width: int, height: int) -> list[Row]:
         first, last = self.view.steps(self.live)
+        edge = last
+        if not self.view.window[1]:
+            # The right edge moves by a whole dot: between those moves a new step changes only the end of a curve.
+            dot = max(1, (last - first) // (2 * width))
+            edge = first + -(-(last - first) // dot) * dot
         curves = []
         for index, name in enumerate(self.metrics):
             steps, values = self.points(name)
@@ -180,14 +188,17 @@ class ChartView(Framed, can_focus=True):
                     curves.append(Curve(steps, values, "raw"))
                 values = smoothed(values, self.smoothing)
             curves.append(Curve(steps, values, role))
-        chart = Chart(tuple(curves), first, last, self.vertical_lines(), self.log_axis, self.view.cross)
+        chart = Chart(tuple(curves), first, edge, self.vertical_lines(), self.log_axis, self.view.cross, end=last)
         return draw(chart, width, height, self.marks)
 
     def _empty(self, width: int, height: int) -> list[Row]:
         known = metric(self.metrics[0])
         why = known.why_empty
+        nothing = METRICS["reward/mean"].why_empty
         if self.live.last_step is None:
-            why = METRICS["reward/mean"].why_empty
+            why = nothing
+        elif why == nothing:
+            why = "it has not been measured"
         elif known.name.startswith("kl/") and not self.live.values.get("kl_coefficient"):
             why = f"kl_coefficient is 0: {why}"
         lines = [f"no {known.title} yet:", *_wrapped(why, width - 4)]

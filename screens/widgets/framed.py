@@ -19,6 +19,8 @@ ROLES = (
     "title", "label", "axis", "raw", "smooth", "second", "bar", "change", "alarm", "cross", "dim", "strong", "good",
     "warn", "bad", "frame", "frame-focus",
 )  # fmt: skip
+NEAR = 16
+"""Cells between two differences that are drawn rather than skipped."""
 _BOX = {False: "╭─╮│╰─╯", True: "+-+|+-+"}
 
 
@@ -29,10 +31,11 @@ class Framed(Widget):
     DEFAULT_CSS = """
     Framed {
         width: 1fr; height: 1fr;
+        /* What is beside each other in a row looks the same where it can: fewer escape sequences. */
         & > .framed--title { color: $foreground; text-style: bold; }
         & > .framed--label { color: $text-muted; }
-        & > .framed--axis { color: $text-disabled; }
-        & > .framed--raw { color: $text-disabled; }
+        & > .framed--axis { color: $text-muted; }
+        & > .framed--raw { color: $text-muted; }
         & > .framed--smooth { color: $text-primary; text-style: bold; }
         & > .framed--second { color: $text-accent; }
         & > .framed--bar { color: $text-primary; }
@@ -44,7 +47,7 @@ class Framed(Widget):
         & > .framed--good { color: $text-success; }
         & > .framed--warn { color: $text-warning; }
         & > .framed--bad { color: $text-error; }
-        & > .framed--frame { color: $text-disabled; }
+        & > .framed--frame { color: $text-muted; }
         & > .framed--frame-focus { color: $text-primary; text-style: bold; }
         &:ansi > .framed--raw, &:ansi > .framed--label, &:ansi > .framed--dim { text-style: dim; }
     }
@@ -76,7 +79,12 @@ class Framed(Widget):
         if len(before) != len(rows):
             self.refresh()
             return
-        changed = [Region(0, y, width, 1) for y, (old, new) in enumerate(zip(before, rows)) if old != new]
+        changed = [
+            Region(start, y, end - start, 1)
+            for y, (old, new) in enumerate(zip(before, rows, strict=True))
+            if old != new
+            for start, end in differences(old, new)
+        ]
         if changed:
             self.refresh(*changed)
 
@@ -102,13 +110,20 @@ class Framed(Widget):
     def render_line(self, y: int) -> Strip:
         if y >= len(self._rows):
             return Strip.blank(self.size.width, self.rich_style)
-        segments = [Segment(text, self._style(role)) for text, role in self._rows[y]]
+        # Each segment costs an escape sequence, so neighbours that look the same are one; spaces look like anything.
+        joined: list[tuple[str, Style]] = []
+        for text, role in self._rows[y]:
+            style = self._style(role)
+            if joined and (style == joined[-1][1] or (not role and text.isspace())):
+                joined[-1] = (joined[-1][0] + text, joined[-1][1])
+            else:
+                joined.append((text, style))
+        segments = [Segment(text, style) for text, style in joined]
         return Strip(segments, self.size.width)
 
     def _style(self, role: str) -> Style:
         if role not in self._styles:
-            base = self.rich_style
-            self._styles[role] = base + self.get_component_rich_style(f"framed--{role}", partial=True) if role else base
+            self._styles[role] = self.get_component_rich_style(f"framed--{role}") if role else self.rich_style
         return self._styles[role]
 
     def notify_style_update(self) -> None:
@@ -124,6 +139,31 @@ class Framed(Widget):
 
     def on_blur(self) -> None:
         self.redraw()
+
+
+def differences(old: Row, new: Row) -> list[tuple[int, int]]:
+    """The stretches of cells that differ, (start, end); near ones as one, since each costs a cursor movement."""
+    before, after = _cells(old), _cells(new)
+    if len(before) != len(after):
+        return [(0, max(len(before), len(after)))]
+    found: list[tuple[int, int]] = []
+    for x in [x for x, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]:
+        if found and x - found[-1][1] <= NEAR:
+            found[-1] = (found[-1][0], x + 1)
+        else:
+            found.append((x, x + 1))
+    return found
+
+
+def _cells(row: Row) -> list[Piece]:
+    cells: list[Piece] = []
+    for text, role in row:
+        if cell_len(text) == len(text):
+            cells += [(char, role) for char in text]
+        else:
+            for char in text:
+                cells += [(char, role), ("", role)][: cell_len(char)]
+    return cells
 
 
 def _fitted(row: Row, width: int) -> list[Piece]:

@@ -26,6 +26,8 @@ from sessions.records import (
     Group,
     GroupHead,
     Rating,
+    RatingFate,
+    RatingUse,
     Response,
     SessionSettings,
     State,
@@ -49,9 +51,11 @@ from sessions.wire import (
     GroupDetail,
     GroupsChanged,
     GroupsScored,
+    Growing,
     Noted,
     RatingRetracted,
     RatingSaved,
+    RatingUsed,
     Snapshot,
     StepDone,
     Welcome,
@@ -163,7 +167,12 @@ class FakeEngine:
     def raise_alarm(self, message: str, level: str = "warn") -> None:
         step = self.last_step.step if self.last_step else 0
         alarm = Alarm(
-            id=f"alarm-{len(self.alarms)}", time=self.now, step=step, rule="r", message=message, level=level  # type: ignore[arg-type]
+            id=f"alarm-{len(self.alarms)}",
+            time=self.now,
+            step=step,
+            rule="r",
+            message=message,
+            level=level,  # type: ignore[arg-type]
         )
         self.alarms[alarm.id] = alarm
         self.event(AlarmRaised(time=self.now, step=step, alarm=alarm))
@@ -178,6 +187,26 @@ class FakeEngine:
         self.changes[change.id] = change
         self.event(Changed(time=self.now, step=step, change=change))
         return change
+
+    def grow(self, *texts: str, ended: tuple[int, ...] = (), group: int = 1) -> None:
+        """Send the growing text of a group of the step in progress to whoever wants it."""
+        growing = Growing(
+            step=self.status.step, group=group, groups=4, prompt="A train leaves at 14:05.", texts=list(texts),
+            ended=[i in ended for i in range(len(texts))],
+        )  # fmt: skip
+        for connection in self.server.connections:
+            if connection.growing >= 0:
+                connection.latest(growing)
+
+    def use_rating(self, rating: str, step: int, fate: RatingFate = "on_time", kl: float | None = None) -> None:
+        """Say that an update used a rating."""
+        of = self.ratings[rating]
+        letters_ = [r.letter for r in self.groups[of.step, of.group].responses]
+        use = RatingUse(
+            rating=rating, group=f"{of.step}.{of.group}", fate=fate, step=step, kl=kl,
+            advantages=dict.fromkeys(letters_, 0.5), automatic=dict.fromkeys(letters_, -0.5),
+        )  # fmt: skip
+        self.event(RatingUsed(time=self.now, step=step, use=use))
 
     def checkpoint(self) -> None:
         step = self.last_step.step if self.last_step else 0
@@ -338,7 +367,7 @@ def fake_group(step: int, number: int, size: int = 8) -> Group:
         responses.append(
             Response(
                 letter=letters(index),
-                text=f"Outbound: 180 / 90 = 2 h, so it arrives at 16:05.\nIt waits 12 minutes [{step}].\n\n#### {index}",
+                text=f"Outbound: 180 / 90 = 2 h, so it arrives at 16:05.\nIt waits [{step}].\n\n#### {index}",
                 length=120 + 30 * index,
                 ended=index != size - 1 or number == 4,
                 components={"accuracy": float(right), "format": 1.0},

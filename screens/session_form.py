@@ -1,0 +1,94 @@
+"""The form that starts a session: model, task, algorithm, with the defaults filled in."""
+
+from __future__ import annotations
+
+import shlex
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from sessions.errors import WorkbenchError
+from sessions.folders import check_session_name
+from sessions.hyperparameters import HYPERPARAMETERS, parse_assignment
+from sessions.records import SessionSettings
+
+_FIELDS = (
+    ("model", "model", "tiny, or a name or a path"),
+    ("task", "task", "arithmetic, or a file of prompts"),
+    ("algorithm", "algorithm", "|".join(HYPERPARAMETERS["algorithm"].choices)),
+    ("steps", "steps", "0: until stopped"),
+    ("name", "name", "empty: the task with a number"),
+    ("sets", "settings", "such as learning_rate=1e-5 group_size=16"),
+)
+
+
+class SessionForm(ModalScreen[SessionSettings]):
+    """tab and the arrows move, enter starts, esc leaves."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "back"),
+        Binding("down", "app.focus_next", "next", show=False),
+        Binding("up", "app.focus_previous", "previous", show=False),
+    ]
+    DEFAULT_CSS = """
+    SessionForm { align: center middle; }
+    SessionForm > Vertical { width: 70; max-width: 95%; height: auto; }
+    SessionForm Horizontal { height: 1; }
+    SessionForm .name { width: 12; }
+    SessionForm Input { width: 1fr; height: 1; border: none; }
+    SessionForm #wrong { color: $text-error; height: auto; }
+    """
+
+    def compose(self) -> ComposeResult:
+        defaults = SessionSettings(name="")
+        filled = {"model": defaults.model, "task": defaults.task, "steps": str(defaults.steps)}
+        filled["algorithm"] = str(HYPERPARAMETERS["algorithm"].default)
+        with Vertical(classes="dialog") as box:
+            box.border_title = "a new session"
+            box.border_subtitle = "tab next   enter start   esc back"
+            for key, label, hint in _FIELDS:
+                with Horizontal():
+                    yield Static(label, classes="name", markup=False)
+                    yield Input(filled.get(key, ""), placeholder=hint, compact=True, id=f"field-{key}")
+            yield Static("", id="wrong", markup=False)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        given = {key: self.query_one(f"#field-{key}", Input).value.strip() for key, _, _ in _FIELDS}
+        try:
+            self.dismiss(settings_of(given))
+        except (WorkbenchError, ValueError) as error:
+            self.query_one("#wrong", Static).update(str(error))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+def settings_of(given: dict[str, str]) -> SessionSettings:
+    """The settings that the form's fields say.
+
+    :raises WorkbenchError: naming the field that is wrong.
+    :raises ValueError: if the number of steps is not one, or quotes are not closed.
+    """
+    if given["name"]:
+        check_session_name(given["name"])
+    steps = given["steps"] or "0"
+    if not steps.isdigit():
+        raise ValueError(f"steps: {steps!r} is not a whole number")
+    sets = shlex.split(given["sets"])
+    if given["algorithm"] and given["algorithm"] != HYPERPARAMETERS["algorithm"].default:
+        sets.insert(0, f"algorithm={given['algorithm']}")
+    for text in sets:
+        parse_assignment(text)
+    defaults = SessionSettings(name="")
+    return SessionSettings(
+        name=given["name"],
+        model=given["model"] or defaults.model,
+        task=given["task"] or defaults.task,
+        steps=int(steps),
+        sets=sets,
+    )

@@ -1,0 +1,145 @@
+"""The dashboard as a person sees it, and its keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from screens.arrangement import arrange
+from screens.chart_kinds import IMPORTANCE, PANELS
+from screens.dashboard import DashboardScreen
+from screens.widgets.chart import ChartView
+from sessions import commands as c
+from tests.screens.conftest import Attach
+from tests.screens.fake_engine import FakeEngine
+from tests.screens.frames import check_golden, frame, until, until_shown
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48), (60, 16)])
+async def test_golden(attach: Attach, size: tuple[int, int]) -> None:
+    async with attach(size=size) as (app, pilot):
+        await until_shown(app, "reward", "step 121")
+        await pilot.pause()
+        app.screen.tick(True)  # type: ignore[attr-defined]
+        await pilot.pause()
+        check_golden(f"dashboard-{size[0]}x{size[1]}", frame(app))
+
+
+async def test_golden_ascii(attach: Attach) -> None:
+    async with attach(marks="ascii") as (app, pilot):
+        await until_shown(app, "reward")
+        await pilot.pause()
+        text = frame(app)
+        assert text.isascii()
+        check_golden("dashboard-ascii-80x24", text)
+
+
+async def test_a_step_is_drawn(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, _):
+        engine.finish_step(**{"reward/mean": 0.777})
+        engine.beat()
+        await until_shown(app, ".777 @121", "step 122/2000")
+
+
+async def test_below_the_least_size_there_is_one_line(attach: Attach) -> None:
+    async with attach(size=(58, 14)) as (app, _):
+        text = await until_shown(app, "terminal too small: 58x14")
+        assert "RUN" in text
+        assert "pause" not in text
+
+
+async def test_hidden_charts_are_announced_and_shown_by_w(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        text = await until_shown(app, "2 charts hidden: widen or press w")
+        assert "policy loss" not in text
+        await pilot.press("w")
+        text = await until_shown(app, "policy loss", "entropy", "reward")
+        assert "hidden" not in text
+        await pilot.press("w")
+        await until_shown(app, "2 charts hidden")
+
+
+def test_every_arrangement_shows_or_announces_every_chart() -> None:
+    for width in (60, 80, 100, 119, 120, 160, 250):
+        for height in range(12, 80):
+            seen: set[str] = set()
+            first = arrange(width, height, IMPORTANCE, PANELS)
+            for page in range(first.pages):
+                plan = arrange(width, height, IMPORTANCE, PANELS, page=page)
+                assert plan.charts
+                assert set(IMPORTANCE) == set(plan.charts) | (set(plan.hidden) - set(PANELS))
+                assert len(plan.charts) <= plan.rows * 2
+                seen |= set(plan.charts)
+            assert seen == set(IMPORTANCE)
+
+
+async def test_zoom_and_back(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "kl/k3")
+        await pilot.press("l", "enter")
+        await until(lambda: "reward" not in frame(app) and "kl/k3" in frame(app))
+        await pilot.press("escape")
+        await until_shown(app, "reward", "kl/k3")
+
+
+async def test_the_crosshair_is_on_the_same_step_of_every_chart(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "reward")
+        await pilot.press("less_than_sign", "less_than_sign")
+        await until(lambda: frame(app).count("@1") >= 4)
+        screen = app.screen
+        assert isinstance(screen, DashboardScreen)
+        at = screen.view.cross
+        assert frame(app).count(f"@{at}") == 4
+        await pilot.press("escape")
+        await until(lambda: f"@{at}" not in frame(app))
+
+
+async def test_log_smoothing_window_values_and_formula(attach: Attach) -> None:
+    async with attach(size=(160, 48)) as (app, pilot):
+        await until_shown(app, "ema .900")
+        await pilot.press("y")
+        await until_shown(app, "log")
+        await pilot.press("S")
+        await until_shown(app, "ema .980")
+        await pilot.press("z", "z", "z")
+        await until_shown(app, "steps 71 to 120")
+        await pilot.press("t")
+        await until_shown(app, "reward/mean", "120")
+        await pilot.press("escape")
+        await pilot.press("question_mark")
+        await until_shown(app, "mean reward of the step's responses, ratings included")
+        await pilot.press("escape")
+
+
+async def test_choosing_metrics(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "reward")
+        await pilot.press("x")
+        await until_shown(app, "metrics of this chart")
+        await pilot.press("j", "enter")
+        await until(lambda: any(chart.metrics == ("advantage/abs_max",) for chart in app.screen.query(ChartView)))
+        await until_shown(app, "adv max 2.10")
+
+
+async def test_an_empty_chart_says_why(attach: Attach, engine: FakeEngine) -> None:
+    del engine.series["kl/k3"]
+    engine.values["kl_coefficient"] = 0.0
+    engine.last_step = None
+    async with attach(size=(160, 48)) as (app, _):
+        await until_shown(app, "no kl yet:")
+    engine.last_step = None
+
+
+async def test_goto_fetches_the_points_of_an_old_window(attach: Attach, engine: FakeEngine) -> None:
+    while engine.last_step is None or engine.last_step.step < 1600:
+        engine.finish_step()
+    async with attach() as (app, pilot):
+        await until_shown(app, "1600")
+        await pilot.press("colon", *"goto 640", "enter")
+        await until_shown(app, "@640", "590", "690")
+        await until(lambda: any(isinstance(command, c.QuerySeries) for command in engine.received))
+        asked = next(command for command in engine.received if isinstance(command, c.QuerySeries))
+        assert (asked.first, asked.last) == (590, 690)
+        screen = app.screen
+        assert isinstance(screen, DashboardScreen)
+        await until(lambda: screen.view.fetched)

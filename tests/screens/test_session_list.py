@@ -1,0 +1,111 @@
+"""The list of sessions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from screens.app import WorkbenchApp
+from screens.session_form import settings_of
+from sessions.errors import SessionError
+from sessions.folders import SessionFolder, new_session
+from sessions.records import SessionSettings, StepRecord
+from sessions.store import Store
+from tests.screens.fake_engine import FakeEngine
+from tests.screens.frames import frame, until, until_shown
+
+
+def ended_session(name: str = "old-1") -> SessionFolder:
+    """A session on the disk, without an engine."""
+    folder = new_session(name, SessionSettings(name=name))
+    store = Store(folder.database)
+    for step, reward in enumerate([0.1, 0.6, 0.3], start=1):
+        store.add_step(
+            StepRecord(branch="main", step=step, time=1000.0 + step, metrics={"reward/mean": reward}), [], 500
+        )
+    store.close()
+    return folder
+
+
+async def test_no_session_says_how_to_start_one(home: Path) -> None:
+    app = WorkbenchApp(None, marks="braille")
+    async with app.run_test(size=(80, 24)):
+        await until_shown(app, "no session on this machine yet: workbench run starts one")
+
+
+async def test_running_and_ended_sessions_are_listed_and_enter_attaches(engine: FakeEngine) -> None:
+    ended_session()
+    app = WorkbenchApp(None, marks="braille")
+    async with app.run_test(size=(100, 24)) as pilot:
+        text = await until_shown(app, "gsm8k-grpo", "RUN", "old-1", ".600 @2", "2 sessions, 1 running")
+        assert text.index("gsm8k-grpo") < text.index("old-1"), "running ones first"
+        await pilot.press("d", "space")
+        assert app.current_mode == "sessions"
+        await pilot.press("enter")
+        await until_shown(app, "gsm8k-grpo/main", "reward")
+
+
+async def test_an_ended_session_shows_what_was_recorded(home: Path) -> None:
+    folder = ended_session()
+    app = WorkbenchApp(folder, marks="braille")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_shown(app, "FAILED", "the engine is gone")
+        await pilot.press("w")
+        await until_shown(app, "best .600 @2")
+
+
+async def test_a_new_session_is_started_from_the_form(engine: FakeEngine) -> None:
+    given: list[SessionSettings] = []
+
+    async def start(settings: SessionSettings) -> SessionFolder:
+        given.append(settings)
+        if settings.task == "nothing":
+            raise SessionError("there is no task nothing")
+        return engine.folder
+
+    app = WorkbenchApp(None, marks="braille", start_session=start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_shown(app, "a new")
+        await pilot.press("a")
+        await until_shown(app, "a new session", "arithmetic", "tiny")
+        await pilot.press("tab", *["backspace"] * 12, *"nothing", "enter")
+        await until_shown(app, "there is no task nothing")
+        await pilot.press("a", "tab", "tab", "tab", "tab", "tab", *"group_size=4", "enter")
+        await until_shown(app, "gsm8k-grpo/main")
+    assert given[-1].sets == ["group_size=4"]
+    assert given[-1].task == "arithmetic"
+
+
+def test_the_form_refuses_what_is_wrong() -> None:
+    import pytest
+
+    good = {"model": "", "task": "", "algorithm": "grpo", "steps": "", "name": "", "sets": ""}
+    assert settings_of(good).model == "tiny"
+    for field, value in (("steps", "-1"), ("name", "a/b"), ("sets", "no_such=1"), ("algorithm", "sorcery")):
+        with pytest.raises(Exception, match=r"\S"):
+            settings_of({**good, field: value})
+
+
+async def test_deleting_wants_the_name_and_never_takes_a_running_session(engine: FakeEngine) -> None:
+    folder = ended_session()
+    app = WorkbenchApp(None, marks="braille")
+    async with app.run_test(size=(100, 24)) as pilot:
+        await until_shown(app, "old-1")
+        await pilot.press("X")
+        await until_shown(app, "gsm8k-grpo is running; stop it first")
+        await pilot.press("j", "X")
+        await until_shown(app, "Delete old-1?")
+        await pilot.press(*"old", "enter")
+        await until_shown(app, "nothing was done")
+        assert folder.path.exists()
+        await pilot.press(*"-1", "enter")
+        await until(lambda: not folder.path.exists())
+        await until(lambda: "old-1" not in frame(app).replace("deleted old-1", ""))
+
+
+async def test_the_filter(engine: FakeEngine) -> None:
+    ended_session()
+    app = WorkbenchApp(None, marks="braille")
+    async with app.run_test(size=(100, 24)) as pilot:
+        await until_shown(app, "old-1")
+        await pilot.press("slash", *"gsm", "enter")
+        await until(lambda: "old-1" not in frame(app))

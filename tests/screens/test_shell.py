@@ -1,0 +1,246 @@
+"""What every screen shares: state, commands and their answers, dialogs, leaving, and the end of an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from screens.app import WorkbenchApp
+from screens.dialogs import ConfirmDialog, TextDialog
+from sessions import commands as c
+from sessions.folders import SessionFolder
+from sessions.wire import Noted
+from tests.screens.conftest import Attach
+from tests.screens.fake_engine import FakeEngine
+from tests.screens.frames import frame, until, until_shown
+
+
+def received(engine: FakeEngine, kind: type[c.Command]) -> list[c.Command]:
+    return [command for command in engine.received if isinstance(command, kind)]
+
+
+async def test_space_pauses_and_goes_on(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("space")
+        await until_shown(app, "PAUSED", "paused by you at 12:00")
+        await pilot.press("space")
+        await until_shown(app, "RUN")
+        assert len(received(engine, c.Pause)) == 1
+        assert len(received(engine, c.Resume)) == 1
+
+
+async def test_keys_send_their_commands(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("full_stop", "C")
+        await until_shown(app, "checkpoint of step 121")
+        assert received(engine, c.Step)
+        assert received(engine, c.TakeCheckpoint)
+
+
+async def test_alarms_are_shown_until_acknowledged_and_never_modal(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "! kl/k3 jump 5.2x @100", "! ack")
+        engine.raise_alarm("83% dead groups", "error")
+        await until_shown(app, "! 83% dead groups")
+        assert len(app.screen_stack) == 1
+        await pilot.press("exclamation_mark")
+        await until(lambda: "! kl/k3" not in frame(app))
+        await pilot.press("exclamation_mark")
+        await until_shown(app, "no alarm to acknowledge")
+
+
+async def test_a_rejected_command_says_why(attach: Attach, engine: FakeEngine) -> None:
+    engine.refuse["checkpoint"] = "the disk is full"
+    async with attach() as (app, pilot):
+        await pilot.press("C")
+        await until_shown(app, "rejected: the disk is full")
+
+
+async def test_the_command_line_reads_the_words_of_send(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("colon", *"set learning_rate 3e-7", "enter")
+        await until(lambda: received(engine, c.Set))
+        command = received(engine, c.Set)[0]
+        assert isinstance(command, c.Set)
+        assert command.values == {"learning_rate": 3e-7}
+        await until_shown(app, "lr 3e-7")
+        await pilot.press("colon", *"sett x", "enter")
+        await until_shown(app, "did you mean set?")
+        await pilot.press("colon", *"set learning_rate 9", "enter")
+        await until_shown(app, "out of bounds")
+        assert len(received(engine, c.Set)) == 1
+
+
+async def test_typing_into_the_command_line_fires_no_keys(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("colon", *"q.C sd", "escape")
+        await pilot.pause()
+        assert app.is_running
+        assert not received(engine, c.Step)
+        assert app.current_mode == "dashboard"
+
+
+async def test_a_query_on_the_command_line_shows_its_answer(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("colon", *"status", "enter")
+        await until(lambda: isinstance(app.screen, TextDialog))
+        await until_shown(app, '"session": "gsm8k-grpo"')
+
+
+async def test_undo_without_anything_says_so(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("u")
+        await until_shown(app, "nothing to undo")
+
+
+async def test_the_palette_offers_the_actions(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "reward")
+        await pilot.press("ctrl+p")
+        await pilot.press(*"write a check")
+        await until_shown(app, "write a checkpoint now")
+        await pilot.press("down", "enter")
+        await until(lambda: received(engine, c.TakeCheckpoint))
+
+
+async def test_stop_wants_the_word(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("Q")
+        await until(lambda: isinstance(app.screen, ConfirmDialog))
+        await until_shown(app, "The last checkpoint is 0 s old (step 120).")
+        await pilot.press(*"yes", "enter")
+        await until_shown(app, "nothing was done")
+        assert not received(engine, c.Stop)
+        for _ in range(3):
+            await pilot.press("backspace")
+        await pilot.press(*"stop", "enter")
+        await until(lambda: received(engine, c.Stop))
+        stop = received(engine, c.Stop)[0]
+        assert isinstance(stop, c.Stop)
+        assert not stop.now
+
+
+async def test_escape_leaves_the_stop_dialog_and_stops_nothing(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("Q")
+        await until(lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press("escape")
+        await until(lambda: not isinstance(app.screen, ConfirmDialog))
+        assert not received(engine, c.Stop)
+
+
+async def test_detach_says_how_to_come_back(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("q")
+        await pilot.pause()
+        line = "detached from gsm8k-grpo; training goes on. Come back with: workbench attach gsm8k-grpo"
+        assert app.return_value == line
+    assert not received(engine, c.Stop)
+
+
+async def test_ctrl_c_explains_and_leaves_nothing(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("ctrl+c")
+        await until_shown(app, "q detaches", "Q stops")
+        assert app.is_running
+
+
+async def test_escape_never_leaves(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("escape", "escape")
+        assert app.is_running
+
+
+async def test_the_modes_and_back(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        for key, mode in (("s", "samples"), ("p", "parameters"), ("e", "events"), ("r", "rate"), ("d", "dashboard")):
+            await pilot.press(key)
+            await until(lambda mode=mode: app.current_mode == mode)  # type: ignore[misc]
+
+
+async def test_read_only_says_so(attach: Attach, engine: FakeEngine) -> None:
+    async with attach(read_only=True) as (app, pilot):
+        await pilot.press("C")
+        await until_shown(app, "read-only")
+        assert not received(engine, c.TakeCheckpoint)
+
+
+async def test_a_failed_engine_shows_cause_log_checkpoint_and_restarts(attach: Attach, engine: FakeEngine) -> None:
+    started: list[SessionFolder] = []
+
+    async def restart(folder: SessionFolder) -> None:
+        started.append(folder)
+
+    lines = [f"line {n}" for n in range(30)] + ["RuntimeError: \x1b[31mboom"]
+    engine.folder.log.write_text("\n".join(lines))
+    async with attach(restart_session=restart) as (app, pilot):
+        await engine.leave(code=1, cause="RuntimeError: boom")
+        text = await until_shown(app, "FAILED", "exit code 1", "␛[31mboom", "last checkpoint: step 120", "line 16")
+        assert "line 15\n" not in text
+        await pilot.press("R")
+        await until(lambda: started == [engine.folder])
+        await pilot.press("w")
+        await until_shown(app, "reward", "kl/k3")
+        await pilot.press("q")
+        await pilot.pause()
+        assert "which has ended" in (app.return_value or "")
+
+
+async def test_a_stopped_engine_is_done(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, _):
+        await engine.leave(code=0, cause="stopped by you")
+        await until_shown(app, "DONE", "stopped by you", "reward")
+
+
+async def test_a_lost_connection_is_down_then_live_again(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, _):
+        await engine.server.close()
+        await until_shown(app, "DOWN", "connection lost")
+        await engine.server.start()
+        assert app.link is not None
+        app.link.hurry()
+        await until_shown(app, "RUN")
+
+
+async def test_stale_after_missed_heartbeats(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, _):
+        await until_shown(app, "RUN")
+        engine.now += 12
+        await until_shown(app, "STALE", "no heartbeat for 12 s", "sampling 41/64")
+        engine.beat()
+        await until_shown(app, "RUN")
+
+
+async def test_no_engine_yet_says_that_it_connects(home: Path) -> None:
+    folder = SessionFolder(home / "sessions" / "nothing")
+    folder.path.mkdir(parents=True)
+    lock = folder.lock()
+    try:
+        app = WorkbenchApp(folder, marks="braille")
+        async with app.run_test(size=(80, 24)):
+            await until_shown(app, "LOADING", "connecting to the engine of nothing")
+    finally:
+        import os
+
+        os.close(lock)
+
+
+@pytest.mark.parametrize("text", ["\x1b]52;c;bad\x07", "\u202eright", "[bold]not markup[/bold]"])
+async def test_text_of_the_engine_is_never_a_command_to_the_terminal(
+    attach: Attach, engine: FakeEngine, text: str
+) -> None:
+    async with attach(size=(160, 48)) as (app, _):
+        engine.raise_alarm(text)
+        engine.event(Noted(time=engine.now, step=1, kind="note", text=text))
+        engine.beat(note=text, device=text)
+        await until_shown(app, "[bold]not" if "bold" in text else ("52;c;bad" if "52" in text else "right"))
+        shown = frame(app)
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+
+
+async def test_no_color_and_ansi_themes_draw(attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with attach(theme="ansi-dark") as (app, _):
+        await until_shown(app, "RUN", "reward")
