@@ -42,5 +42,8 @@ smollm2: $(VENV)/.installed
 test-real: smollm2
 	$(ENV) GSM8K="$(GSM8K)" $(BIN)/python -m pytest -m real tests
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m workbench.reference docs
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
