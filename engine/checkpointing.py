@@ -79,9 +79,13 @@ def save_checkpoint(
     for path in [*files, temporary / "manifest.json"]:
         size += path.stat().st_size
         _sync(path)
-    shutil.rmtree(final, ignore_errors=True)
+    replaced = folder / f".{state.step}.replaced"
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
     temporary.rename(final)
     _sync(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     _prune(folder)
     return Checkpoint(step=state.step, time=time.time(), path=str(final.name), bytes=size, reason=reason)
 

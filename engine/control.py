@@ -48,9 +48,9 @@ class Control:
     # ------------------------------------------------------------------------- wishes, from the event loop
 
     def pause(self, who: str) -> None:
-        """Pause at the next safe point."""
+        """Pause at the next safe point; without effect once a stop has been asked for."""
         with self._changed:
-            self._pause, self.paused_by = True, who
+            self._pause, self.paused_by = not self._stop, who
 
     def resume(self) -> None:
         """Go on."""
@@ -61,13 +61,17 @@ class Control:
     def pause_before(self, step: int, who: str) -> None:
         """Go on until ``step`` is about to begin, then pause."""
         with self._changed:
-            self._pause, self._pause_before, self.paused_by = False, step, who
+            self._pause, self._pause_before, self.paused_by = False, 0 if self._stop else step, who
             self._changed.notify_all()
 
     def stop(self, *, now: bool) -> None:
-        """End at the next safe point; without ``now`` not inside an update that has stepped the optimizer."""
+        """End at the next safe point; without ``now`` not inside an update that has stepped the optimizer.
+
+        A run paused inside such an update goes on to the end of the step.
+        """
         with self._changed:
             self._stop, self._stop_now = True, self._stop_now or now
+            self._pause, self._pause_before = False, 0
             self._changed.notify_all()
 
     def discard(self) -> bool:
@@ -90,6 +94,11 @@ class Control:
     def pausing(self) -> bool:
         """Whether a pause has been asked for."""
         return self._pause
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do at a safe point."""
+        return self._pause or self._discard or self._ready_errands()
 
     @property
     def stopping(self) -> bool:
@@ -117,10 +126,17 @@ class Control:
         self.safe_point()
 
     def finish_step(self) -> None:
-        """The step is learned; a safe point where the weights are those of a finished step."""
+        """The step is learned and recorded: errands are run, and the session may end here.
+
+        It does not pause: there is no step in progress, and the next one pauses before it begins.
+
+        :raises Stopping: if the session should end.
+        """
         with self._changed:
-            self._committed = False
-        self.safe_point()
+            self._committed = self._discard = False
+        self._run_errands()
+        with self._changed:
+            self._raise_wishes()
 
     def commit(self) -> None:
         """The update is about to change weights: from here on the step can only be finished."""

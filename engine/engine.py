@@ -213,6 +213,8 @@ class Engine:
         last = self.board.last_step
         if last is not None and last.step > learner.step:
             await self._set_aside(learner.step)
+        else:  # an engine that was killed left a step unfinished; it is sampled again
+            await self.write(self.store.set_group_status, self.branch, learner.step + 1, "discarded")
         if learner.step == 0 and 0 not in self.board.checkpoints:
             await self.checkpoint("start of RL")
         self.service.device = str(learner.policy.device)
@@ -226,8 +228,9 @@ class Engine:
         taken = set(await self.write(self.store.branches))
         name = next(f"{self.branch}~{k}" for k in range(1, 10_000) if f"{self.branch}~{k}" not in taken)
         moved = await self.write(self.store.set_aside, self.branch, step, name)
+        task, start_values = self.board.task, self.board.start_values
         self.board = await self.write(Board, self.store, self.branch)
-        self.board.task, self.board.start_values = self.learner.task.info(), self.knobs.values
+        self.board.task, self.board.start_values = task, start_values
         await self.note("resumed", f"from checkpoint {step}; {moved} later steps are kept on {name}")
 
     async def checkpoint(self, reason: str) -> None:

@@ -103,7 +103,7 @@ class Knobs:
         return new, superseded
 
     def begin_step(self, step: int) -> list[Change]:
-        """Accept what the schedule holds for this step, and return it.
+        """Accept what the schedule holds for this step, and return it, after the changes that it supersedes.
 
         :raises InvalidValue: if a scheduled value does not go with the others.
         """
@@ -114,7 +114,8 @@ class Knobs:
             check_together({**due, **{a.name: a.value for a in now}})
             accepted: list[Change] = []
             for assignment in now:
-                accepted += self._accept({assignment.name: assignment.value}, due, "--set", step)[0]
+                new, superseded = self._accept({assignment.name: assignment.value}, due, "--set", step)
+                accepted += [*superseded, *new]
             return accepted
 
     def apply(self, boundary: Boundary, step: int) -> list[Change]:

@@ -103,9 +103,9 @@ class Learner:
         length, temperature = knobs.whole("max_new_tokens"), knobs.number("temperature")
         prompts = self.task.take(self.settings.seed, self.cursor, count)
         mine = list(range(self.rank, count, self.ranks))
+        self._taken = count
         self.control.begin("sampling", len(mine) * group_size)
         samples = self._sample(step, prompts, mine, group_size, length, temperature, on_start)
-        self._taken = count
         groups = []
         for k, i in enumerate(mine):
             rows = range(k * group_size, (k + 1) * group_size)
@@ -293,11 +293,18 @@ class Learner:
         :param at_minibatch: called where changes with boundary minibatch take effect.
         :returns: every metric of the step but its times.
         """
-        update = Update(self.policy, self.optimizer, self.knobs, self.control, self.settings.micro_tokens, at_minibatch)
+
+        def boundary() -> None:
+            at_minibatch()
+            if self.knobs.number("kl_coefficient") > 0:  # which may have been 0 until this boundary
+                self.reference.score(groups, self.settings.micro_tokens, self.control.safe_point)
+
+        update = Update(self.policy, self.optimizer, self.knobs, self.control, self.settings.micro_tokens, boundary)
         try:
             metrics = update.run(groups, self.settings.seed, step)
         finally:
             self.optimizer.clear()
+        self.control.commit()  # also where every group was dead: the step is learned and cannot be dropped any more
         tally = Tally()
         tally_divergence(groups, tally)
         metrics |= tally.results(self.policy.accelerator)

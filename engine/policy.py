@@ -158,7 +158,7 @@ class Policy:
         text, ends = "", []
         start = 0
         for i in range(len(tokens)):
-            shown = self.decode(tokens[start:i])
+            shown = self.decode(tokens[start:i]).rstrip("�")  # the character that this token may complete
             longer = self.decode(tokens[start : i + 1])
             if not longer.endswith("�") and longer.startswith(shown):
                 text += longer[len(shown) :]

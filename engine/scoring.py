@@ -7,6 +7,7 @@ excludes that response; it never stops the run.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,6 @@ def _call(name: str, component: Component, prompt: Prompt, completions: Sequence
 def _checked(name: str, result: object) -> float | str | None:
     if result is None:
         return None
-    if isinstance(result, bool | int | float) and math.isfinite(result):
+    if isinstance(result, numbers.Real) and math.isfinite(result):
         return float(result)
     return f"{name}: returned {result!r}, which is not a finite number"

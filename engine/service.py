@@ -59,6 +59,7 @@ class Service:
         self._open: dict[str, list[Reply]] = {}
         self._pausing: list[str] = []
         self._stops: list[str] = []
+        self._changes_lock = asyncio.Lock()
         self._changes: dict[str, set[str]] = {}
         self._waiting = ""
         self._ready = False
@@ -160,10 +161,10 @@ class Service:
             return self.state_word, self._engine.failure
         if not self._ready:
             return "LOADING", "loading torch, the tokenizer and the model"
-        if self._waiting:
-            return "WAIT", self._waiting
         if control.paused:
             return "PAUSED", f"paused by {control.paused_by}; space goes on, . runs one step"
+        if self._waiting:
+            return "WAIT", self._waiting
         if control.stopping:
             return "RUN", "stopping at the next safe point"
         return "RUN", "pausing at the next safe point" if control.pausing else ""
@@ -173,12 +174,11 @@ class Service:
         self._server.send_beat(wire.Beat(status=self.status()))
 
     async def _beat(self) -> None:
-        due = time.monotonic()
         while True:
             self._machine.measure()
             self.beat_now()
-            due = max(due + BEAT_SECONDS, time.monotonic())
-            await asyncio.sleep(max(0.0, due - time.monotonic()) or BEAT_SECONDS)
+            due = time.monotonic() + BEAT_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
             self._lag = max(self._lag, time.monotonic() - due)
 
     def take_lag(self) -> float:
@@ -229,21 +229,24 @@ class Service:
         self._engine.spawn(self._keep_changes(changes))
 
     async def _keep_changes(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            self._engine.publish(await self._engine.write(self._engine.store.put_change, change))
-            if change.status == "pending":
+        async with self._changes_lock:  # first come, first written: a change is not pending after it was applied
+            for change in changes:
+                self._engine.publish(await self._engine.write(self._engine.store.put_change, change))
+                if change.status != "pending":
+                    self._change_settled(change)
+
+    def _change_settled(self, change: Change) -> None:
+        for command_id, waiting in list(self._changes.items()):
+            if change.id not in waiting:
                 continue
-            for command_id, waiting in list(self._changes.items()):
-                if change.id not in waiting:
-                    continue
-                waiting.discard(change.id)
-                if change.status == "superseded":
-                    del self._changes[command_id]
-                    text = f"{change.name}: another change took its place before the next {change.boundary}"
-                    self._answer(wire.Answer(id=command_id, status="rejected", text=text))
-                elif not waiting:
-                    del self._changes[command_id]
-                    self._applied(command_id, change.applied_step, f"applied at step {change.applied_step}")
+            waiting.discard(change.id)
+            if change.status == "superseded":
+                del self._changes[command_id]
+                text = f"{change.name}: another change took its place before the next {change.boundary}"
+                self._answer(wire.Answer(id=command_id, status="rejected", text=text))
+            elif not waiting:
+                del self._changes[command_id]
+                self._applied(command_id, change.applied_step, f"applied at step {change.applied_step}")
 
     def ratings_used(self, events: Sequence[wire.AnyEvent]) -> None:
         self._engine.publish(*events)
@@ -263,6 +266,8 @@ class Service:
                 self._waiting = f"waits for ratings: {gate.rated()} of {gate.wanted} groups{until}; r rates"
                 self.beat_now()
                 await gate.news(min(0.5, left) if left is not None else 0.5)
+                if control.wanted:  # people who pause, discard or want a checkpoint need not wait for the gate
+                    await self._engine.compute(control.safe_point)
                 waited = time.monotonic() - began
                 if waited > WAIT_ALARM_SECONDS and not alarmed and not self._server.connections:
                     alarmed = True
@@ -285,14 +290,14 @@ class Service:
                 self._open[command.id].append(reply)
                 reply(wire.Answer(id=command.id, status="accepted", text="this command is under way"))
                 return
-            kept = await self._engine.write(self._engine.store.answer, command.id)
-            if kept is not None:
-                reply(kept)
-                return
-            if not self._ready and not isinstance(command, c.Stop):
-                reply(wire.Answer(id=command.id, status="rejected", text="the engine is still loading; try again"))
-                return
             self._open[command.id] = [reply]
+            kept = await self._engine.write(self._engine.store.answer, command.id)
+            if kept is None and not self._ready and not isinstance(command, c.Stop):
+                kept = wire.Answer(id=command.id, status="rejected", text="the engine is still loading; try again")
+            if kept is not None:
+                for waiting in self._open.pop(command.id):
+                    waiting(kept)
+                return
             await self._obey(command)
         except WorkbenchError as error:
             answer = wire.Answer(id=command.id, status="rejected", text=str(error))
@@ -328,12 +333,16 @@ class Service:
                 self.beat_now()
             case c.Resume():
                 control.resume()
+                for command_id in self._pausing:
+                    text = f"{command.who} resumed before it had paused"
+                    self._answer(wire.Answer(id=command_id, status="rejected", text=text))
+                self._pausing.clear()
                 await engine.note("resumed", f"{command.who} resumed", command.who)
                 self._applied(command.id, engine.step, "goes on")
             case c.Step():
                 self._step(command)
             case c.Discard():
-                if not control.paused or control.phase == "idle":
+                if not control.paused or control.phase == "idle" or engine.step == 0:
                     raise Refused("there is no paused step to discard; pause inside one first")
                 if not control.discard():
                     raise Refused(f"the update of step {engine.step} has changed weights; it can only be finished")

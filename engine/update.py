@@ -64,7 +64,7 @@ class Update:
             self.at_minibatch()
             if all(not any(g.advantages) for g in minibatch):
                 continue  # all dead: stepping would only follow the optimizer's momentum
-            self._backward(minibatch, tally, first=index == 0, alone=len(plan) == 1, progress=(index, len(plan)))
+            self._backward(minibatch, tally, first=stepped == 0, alone=len(plan) == 1, progress=(index, len(plan)))
             self.control.commit()
             norm = self.optimizer.step()
             if norm is None:
