@@ -105,7 +105,7 @@ class ParametersScreen(WorkbenchScreen):
         elif self.staging.staged:
             title = "effect of what is staged   A apply  U discard"
             lines = [(line, "accent") for line in self.staging.effect()]
-            lines.append(("each is checked against the value shown, marked on every chart, and undone with u", "dim"))
+            lines.append(("checked against the values shown, marked on every chart, undone with u", "dim"))
         else:
             title = self.knob or "nothing selected"
             lines = [(line, "") for line in self.topic()]

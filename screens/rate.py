@@ -158,7 +158,7 @@ class RateScreen(WorkbenchScreen):
         return state_content(self.live, width, middle, title)
 
     def announcement(self) -> str:
-        return "J K response   j k scroll   tab next unrated   enter next group   m mode   / search"
+        return "J K response   j k scroll   tab next unrated   enter next group   m mode"
 
     def refresh_from_live(self, force: bool) -> None:
         self._sit_down()

@@ -325,8 +325,9 @@ class SamplesScreen(WorkbenchScreen):
             super().action_back()
 
     def action_mode(self, name: str) -> None:
-        """``r`` rates the response under the cursor."""
-        if name == "rate" and self.name_selected and self._detail() is not None:
+        """``r`` rates the response under the cursor, if a person put the cursor there."""
+        chosen = not self.groups.follow or self.focused is not self.groups
+        if name == "rate" and chosen and self.name_selected and self._detail() is not None:
             head, letter = self._heads[self.groups.key], self.responses.key
             super().action_mode(name)
             self.call_later(self._rate, head, letter)

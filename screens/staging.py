@@ -176,8 +176,8 @@ class Staging:
     def effect(self) -> list[str]:
         """What applying would do, a line for each staged value."""
         return [
-            f"{name} {hyperparameter(name).show(staged.expect)} -> {hyperparameter(name).show(staged.value)}   "
-            f"at the next {hyperparameter(name).boundary}{_note(name, staged)}"
+            f"{name} {hyperparameter(name).show(staged.expect)} -> {hyperparameter(name).show(staged.value)}  "
+            f"next {hyperparameter(name).boundary}{_note(name, staged)}"
             for name, staged in self.staged.items()
         ]
 
@@ -188,9 +188,9 @@ def _note(name: str, staged: Staged) -> str:
     numbers = (staged.expect, staged.value)
     if name in ("group_size", "prompts_per_step", "max_new_tokens"):
         old, new = (float(number) for number in numbers)
-        return f", sampling up to {new / old:.2g} times as many tokens a step" if old else ""
+        return f", up to {new / old:.2g} x the tokens of a step" if old else ""
     if name == "kl_coefficient" and staged.value == 0:
-        return ", the divergence is then only measured every reference_every steps"
+        return ", measured every reference_every steps only"
     if name == "rating_gate" and staged.value != "async":
         return ", a step then waits for your ratings"
     return ""

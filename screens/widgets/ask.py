@@ -72,13 +72,14 @@ class Ask(Horizontal):
         entry.placeholder = visible(hint)
         entry.cursor_position = len(value)
         self.add_class("-open")
-        entry.focus()
+        # At once, not after the next refresh: the keys that follow are meant for this line.
+        self.screen.set_focus(entry)
 
     def close(self) -> None:
         """Hide the line; the focus goes back where it was."""
         self.remove_class("-open")
         if self._back is not None and self._back.is_attached:
-            self._back.focus()
+            self.screen.set_focus(self._back)
         else:
             self.screen.set_focus(None)
 

@@ -40,7 +40,7 @@ class CommandLine(Input):
         self.can_focus = True
         self.add_class("-open")
         self._screen.query_one("#message").display = False
-        self.focus()
+        self.screen.set_focus(self)
 
     def close(self) -> None:
         """Hide it; the focus goes back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual import events
 
 from screens.events import EventsScreen
 from sessions.commands import QueryEvents
@@ -83,3 +84,14 @@ async def test_what_an_engine_notes_is_data(attach: Attach, engine: FakeEngine) 
         await until_shown(app, "EVENTS")
         engine.raise_alarm("\x1b[2J[bold]boo[/]")
         await until_shown(app, "␛[2J[bold]boo[/]")
+
+
+async def test_keys_typed_ahead_go_into_the_line_and_not_to_the_screen(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("e")
+        await until_shown(app, "EVENTS")
+        app.post_message(events.Key("slash", "/"))
+        for letter in "kind:rs":
+            app.post_message(events.Key(letter, letter))
+        await until_shown(app, "filter / kind:rs")
+        assert isinstance(app.screen, EventsScreen)

@@ -176,8 +176,8 @@ def test_the_effect_says_old_new_and_when(staging: Staging) -> None:
     staging.stage("learning_rate", "5e-7")
     staging.stage("group_size", "16")
     first, second = staging.effect()
-    assert first == "learning_rate 1e-6 -> 5e-7   at the next minibatch, keeps the optimizer state"
-    assert second == "group_size 8 -> 16   at the next rollout, sampling up to 2 times as many tokens a step"
+    assert first == "learning_rate 1e-6 -> 5e-7  next minibatch, keeps the optimizer state"
+    assert second == "group_size 8 -> 16  next rollout, up to 2 x the tokens of a step"
 
 
 def test_the_history_says_what_became_of_a_change(engine: Engine) -> None:
