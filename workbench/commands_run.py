@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from sessions.errors import EngineEnded, SessionError, SessionRunning, UsageError
 from sessions.folders import SessionFolder, all_sessions, check_session_name, new_session, session_folder, sessions_home
 from sessions.records import SessionSettings, Status
-from workbench.daemon import discard, last_seq, restart_session, start_engine, start_session, until_ready
+from workbench.daemon import discard, last_seq, last_step, restart_session, start_engine, start_session, until_ready
 from workbench.output import ProgressLine, duration, need_terminal, say
 from workbench.settings import check_settings, preferences
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.headless:
         need_terminal("add --headless to train without screens")
     folder, fresh = _session(arguments)
-    since = last_seq(folder)
+    since, before = last_seq(folder), last_step(folder)
     supervisor = start_engine(folder)
     try:
         _wait(folder, supervisor)
@@ -87,16 +87,21 @@ def run(arguments: argparse.Namespace) -> int:
             discard(folder)
         raise SessionError("interrupted while the engine was loading; it was stopped") from None
     except EngineEnded as error:
-        kept = discard(folder) if fresh else folder.log
-        if error.exit_code == 1 and kept is not None:
-            ended = EngineEnded(f"the engine of {folder.name!r} ended while loading: {error}; its log: {kept}", None)
-            raise ended from None
-        raise
+        if last_step(folder) == before:  # else it has trained before it could be seen, and is told about below
+            _give_up(folder, error, fresh=fresh)
     if not arguments.headless:
         return _open_app(folder)
     from workbench.headless import run_headless
 
     return asyncio.run(run_headless(folder, since, as_json=arguments.json))
+
+
+def _give_up(folder: SessionFolder, error: EngineEnded, *, fresh: bool) -> NoReturn:
+    """Raise what ended an engine while it was loading; a new session goes with it."""
+    kept = discard(folder) if fresh else folder.log
+    if error.exit_code == 2 or kept is None:
+        raise error
+    raise EngineEnded(f"the engine of {folder.name!r} ended while loading: {error}; its log: {kept}", None)
 
 
 def _session(arguments: argparse.Namespace) -> tuple[SessionFolder, bool]:

@@ -1,4 +1,4 @@
-"""``list``, ``status``, ``follow``, ``send`` and ``stop``: what scripts and people without screens use."""
+"""``follow``, ``send`` and ``stop``: what scripts and people without screens use."""
 
 from __future__ import annotations
 
@@ -9,133 +9,35 @@ import json
 import time
 from typing import Any
 
-import msgspec
-
-from sessions.client import Client, attached
-from sessions.commands import QUERIES, Command, QueryStatus, Set, Stop, TakeCheckpoint, parse_words
+from sessions.client import Client
+from sessions.commands import QUERIES, Command, Set, Stop, TakeCheckpoint, parse_words
 from sessions.errors import EngineUnreachable, Refused, SessionError, VersionMismatch, WorkbenchError
-from sessions.folders import SessionFolder, all_sessions, session_folder
+from sessions.folders import SessionFolder, session_folder
 from sessions.records import Status
-from sessions.store import Store
-from sessions.wire import Answer, Beat, StepDone, describe, encode_event, encode_json
+from sessions.wire import Answer, Beat, Snapshot, StepDone, describe, encode_event, encode_json
 from workbench.daemon import until_ended
-from workbench.output import emit, say, show, size, table
+from workbench.output import emit, say, show
 from workbench.show import readable
 from workbench.watch import Watch
 
-PATIENCE_SECONDS = 3.0
-"""An engine that answers nothing for so long, though it beats every second, counts as stale."""
+PATIENCE_SECONDS = 15.0
+"""How long an engine that is starting may take until it listens."""
 
 
 def engine_socket(folder: SessionFolder) -> str:
-    """Where a session's engine listens.
+    """Where a session's engine listens; waits a moment for one that is starting.
 
     :raises SessionError: if it has none.
     """
-    engine = folder.engine()
-    if engine is not None and folder.running():
-        return engine.socket
-    if folder.running():
-        raise EngineUnreachable(f"the engine of {folder.name!r} is starting and does not listen yet; try again")
-    raise SessionError(f"session {folder.name!r} has no engine; `workbench run --name {folder.name}` starts one")
-
-
-# ------------------------------------------------------------------------------------------- list and status
-
-
-def list_sessions(arguments: argparse.Namespace) -> int:
-    """``workbench list``: every session, newest first."""
-    rows = asyncio.run(_summaries(all_sessions()))
-    if arguments.json:
-        for row in rows:
-            emit(json.dumps(row))
-    elif rows:
-        heading = ["session", "state", "step", "reward", "model", "task", "size"]
-        lines = [
-            [
-                row["session"],
-                row["state"],
-                str(row["finished_steps"]) + (f"/{row['steps']}" if row["steps"] else ""),
-                "" if row["reward"] is None else f"{row['reward']:.3f}",
-                row["model"].rpartition("/")[2],
-                row["task"].rpartition("/")[2],
-                size(row["bytes"]),
-            ]
-            for row in rows
-        ]
-        emit(table([heading, *lines], frozenset({2, 3, 6})))
-    else:
-        say("no sessions yet; `workbench run` starts one")
-    return 0
-
-
-async def _summaries(folders: list[SessionFolder]) -> list[dict[str, Any]]:
-    return list(await asyncio.gather(*(_summary(folder) for folder in folders)))
-
-
-async def _summary(folder: SessionFolder) -> dict[str, Any]:
-    status = await _status(folder)
-    row: dict[str, Any] = {
-        "session": folder.name,
-        "state": status["state"],
-        "finished_steps": status.get("finished_steps", 0),
-        "steps": 0,
-        "reward": None,
-        "model": "",
-        "task": "",
-        "bytes": folder.size(),
-        "path": str(folder.path),
-    }
-    with contextlib.suppress(WorkbenchError):  # an unreadable session is still listed
-        settings = folder.settings()
-        row |= {"steps": settings.steps, "model": settings.model, "task": settings.task}
-        step, row["reward"] = _last_step(folder, status.get("branch", "main"))
-        row["finished_steps"] = max(step, row["finished_steps"])
-    return row
-
-
-def _last_step(folder: SessionFolder, branch: str) -> tuple[int, float | None]:
-    """The last recorded step and its mean reward."""
-    if not folder.database.exists():
-        return 0, None
-    store = Store(folder.database, read_only=True)
-    try:
-        last = store.last_step(branch)
-    finally:
-        store.close()
-    return (last.step, last.metrics.get("reward/mean")) if last is not None else (0, None)
-
-
-async def _status(folder: SessionFolder) -> dict[str, Any]:
-    """The engine's status; without an engine, what its files say: DONE, FAILED or NEW."""
-    if folder.running():
+    until = time.monotonic() + PATIENCE_SECONDS
+    while folder.running():
         engine = folder.engine()
-        base: dict[str, Any] = {"session": folder.name}
-        if engine is None:
-            return base | {"state": "LOADING", "note": "the engine is starting"}
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS), attached(engine.socket, "status", read_only=True) as client:
-                status: dict[str, Any] = await client.query_json(QueryStatus())
-                return base | {"state": "RUN", "phase": "idle", "step": 0, "finished_steps": 0, "steps": 0} | status
-        except (TimeoutError, WorkbenchError) as error:
-            why = str(error) or f"no answer within {PATIENCE_SECONDS:g} s"
-            return base | {"state": "STALE", "pid": engine.pid, "note": f"{why}; its log: {folder.log}"}
-    info = folder.exit()
-    row: dict[str, Any] = {"session": folder.name, "state": "NEW", "finished_steps": 0}
-    with contextlib.suppress(WorkbenchError):
-        row["finished_steps"] = _last_step(folder, "main")[0]
-    if info is not None:
-        row |= {"state": "DONE" if info.code == 0 else "FAILED", "cause": info.cause, "exit": msgspec.to_builtins(info)}
-    elif folder.database.exists():
-        row |= {"state": "FAILED", "cause": "the engine left no word"}
-    return row
-
-
-def status(arguments: argparse.Namespace) -> int:
-    """``workbench status``: state, phase and progress of one session."""
-    found = asyncio.run(_status(session_folder(arguments.session)))
-    emit(json.dumps(found) if arguments.json else show(readable(QueryStatus(), found)))
-    return 0
+        if engine is not None:
+            return engine.socket
+        if time.monotonic() >= until:
+            raise EngineUnreachable(f"the engine of {folder.name!r} is starting and does not listen yet; try again")
+        time.sleep(0.02)
+    raise SessionError(f"session {folder.name!r} has no engine; `workbench run --name {folder.name}` starts one")
 
 
 # ------------------------------------------------------------------------------------------------- follow
@@ -203,7 +105,7 @@ async def _read(client: Client, paused: asyncio.Event) -> None:
     while True:
         try:
             async for message in client.messages():
-                if isinstance(message, Beat):
+                if isinstance(message, Beat | Snapshot):
                     (paused.set if message.status.state == "PAUSED" else paused.clear)()
             return
         except VersionMismatch:
@@ -266,7 +168,8 @@ def stop(arguments: argparse.Namespace) -> int:
 async def _stop(folder: SessionFolder, *, now: bool) -> None:
     # The engine may close the connection before the answer has been read: it has stopped all the same.
     with contextlib.suppress(EngineUnreachable):
-        await _send(engine_socket(folder), Stop(now=now), wait=True, as_json=False)
+        socket = await asyncio.to_thread(engine_socket, folder)
+        await _send(socket, Stop(now=now), wait=True, as_json=False)
     info = await until_ended(folder)
     if info is not None and info.code != 0:
         raise SessionError(f"the engine of {folder.name!r} ended badly: {info.cause}; its log: {folder.log}")

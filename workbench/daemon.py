@@ -13,7 +13,7 @@ from pathlib import Path
 from sessions.client import Client
 from sessions.errors import EngineEnded, EngineUnreachable, SessionRunning
 from sessions.folders import ExitInfo, SessionFolder, home, new_session
-from sessions.records import SessionSettings, Status
+from sessions.records import SessionSettings, Status, StepRecord
 from sessions.store import Store
 from sessions.wire import Beat, Snapshot
 from workbench.settings import check_settings
@@ -112,13 +112,13 @@ async def until_ended(folder: SessionFolder) -> ExitInfo | None:
     return info
 
 
-def has_trained(folder: SessionFolder) -> bool:
-    """Whether a step of the session is on record."""
+def last_step(folder: SessionFolder) -> StepRecord | None:
+    """The last recorded step of the main branch."""
     if not folder.database.exists():
-        return False
+        return None
     store = Store(folder.database, read_only=True)
     try:
-        return store.last_step("main") is not None
+        return store.last_step("main")
     finally:
         store.close()
 
@@ -139,7 +139,7 @@ def discard(folder: SessionFolder) -> Path | None:
 
     :returns: where the log is; None if there is none to keep, or the session has something worth keeping.
     """
-    if folder.running() or has_trained(folder):
+    if folder.running() or last_step(folder) is not None:
         return None
     kept = None
     if folder.log_tail(1):

@@ -13,7 +13,7 @@ from sessions.errors import EngineUnreachable
 from sessions.folders import SessionFolder
 from sessions.records import Status, StepRecord
 from sessions.wire import AlarmRaised, AnyEvent, Noted, StepDone
-from workbench.daemon import until_ended
+from workbench.daemon import last_step, until_ended
 from workbench.output import ProgressLine, duration, emit, say
 from workbench.watch import Watch
 
@@ -91,7 +91,8 @@ class _Headless:
         code = info.code if info is not None else None
         state = "DONE" if code == 0 else "FAILED"
         cause = info.cause if info is not None else "the engine left no word"
-        step = self._step.step if self._step is not None else self._status.finished_steps if self._status else 0
+        record = self._step or last_step(self.folder)
+        step = record.step if record is not None else 0
         if self._json:
             end: dict[str, Any] = {"event": "end", "state": state, "session": self.folder.name, "step": step}
             emit(json.dumps(end | ({} if code == 0 else {"cause": cause})))

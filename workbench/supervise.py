@@ -19,6 +19,8 @@ from types import FrameType
 
 from sessions.folders import ExitInfo, SessionFolder
 
+LAST_LINES = 10
+
 
 def engine_command(folder: SessionFolder) -> list[str]:
     """What starts the engine. ``-P``: a file called ``engine.py`` where the person stands is not the engine."""
@@ -60,23 +62,25 @@ def supervise(folder: SessionFolder, command: Sequence[str]) -> ExitInfo:
         peak_memory_bytes=peak,
         started=started,
         ended=time.time(),
-        cause=cause_of(code, name, out_of_memory, peak, _last_line(folder.log, log_start)),
+        cause=cause_of(code, name, out_of_memory, peak, _last_lines(folder.log, log_start)),
     )
     _clean_up(folder)
     folder.write_exit(info)
     return info
 
 
-def cause_of(code: int, name: str, out_of_memory: bool, peak: int, last_line: str) -> str:
+def cause_of(code: int, name: str, out_of_memory: bool, peak: int, last_lines: Sequence[str]) -> str:
     """How an engine ended, in one line for people.
 
     :param code: as :class:`subprocess.Popen` has it: negative for a signal.
     :param name: of that signal.
     :param peak: most memory it held, in bytes.
-    :param last_line: of its log; one that begins with ``error: `` is the engine's own word.
+    :param last_lines: of its log; one that begins with ``error: `` is the engine's own word. It need not be the very
+        last: an interpreter that is torn down may have complaints of its own.
     """
-    if last_line.startswith("error: ") and code != 0:
-        return last_line.removeprefix("error: ")
+    words = [line for line in last_lines if line.startswith("error: ")]
+    if words and code > 0:
+        return words[-1].removeprefix("error: ")
     if out_of_memory:
         return (
             f"the system ran out of memory and killed the engine, which held {peak / 1e9:.1f} GB; "
@@ -86,19 +90,18 @@ def cause_of(code: int, name: str, out_of_memory: bool, peak: int, last_line: st
         return f"killed by {name}"
     if code == 0:
         return "ended in order"
-    return f"exit code {code}" + (f": {last_line}" if last_line else "")
+    return f"exit code {code}" + (f": {last_lines[-1]}" if last_lines else "")
 
 
-def _last_line(log: Path, start: int) -> str:
-    """The last line that this engine wrote to its log."""
+def _last_lines(log: Path, start: int) -> list[str]:
+    """The last lines that this engine wrote to its log, empty ones left out."""
     try:
         with log.open("rb") as file:
             file.seek(max(start, file.seek(0, os.SEEK_END) - 16_384))
             text = file.read().decode(errors="replace")
     except OSError:
-        return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:1000] if lines else ""
+        return []
+    return [line.strip()[:1000] for line in text.splitlines() if line.strip()][-LAST_LINES:]
 
 
 def _clean_up(folder: SessionFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 
 from sessions.client import Client
@@ -15,6 +16,7 @@ from sessions.store import Store
 from sessions.wire import AnyEvent, Beat, Delta, Snapshot, ToClient
 
 PAGE = 1000
+CONNECT_SECONDS = 3.0
 
 
 class Watch:
@@ -40,13 +42,18 @@ class Watch:
         :raises EngineUnreachable: if there is an engine, but it does not answer.
         :raises VersionMismatch: if it speaks another version.
         """
-        try:
-            async with contextlib.aclosing(self._sent()) as sent:
-                async for event in sent:
-                    yield event
-        except EngineUnreachable:
-            if not self._connected and self.folder.running():
-                raise
+        until = time.monotonic() + CONNECT_SECONDS
+        while not self._connected:
+            try:
+                async with contextlib.aclosing(self._sent()) as sent:
+                    async for event in sent:
+                        yield event
+            except EngineUnreachable:
+                if self._connected or not self.folder.running():
+                    break
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.05)  # it is about to listen, or about to have ended
         for event in await asyncio.to_thread(self._recorded):
             yield event
 
