@@ -22,7 +22,12 @@ class CommandLine(Input):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(id=name, compact=True, placeholder="command, such as: set learning_rate 5e-7 (esc leaves)")
+        super().__init__(
+            id=name,
+            compact=True,
+            select_on_focus=False,
+            placeholder="command, such as: set learning_rate 5e-7 (esc leaves)",
+        )
         self.can_focus = False
         self._before: object = None
         self._said: list[str] = []
