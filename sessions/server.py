@@ -213,6 +213,7 @@ class Server:
 
     async def close(self) -> None:
         """Send what is queued to those who read, close every connection, remove the socket."""
+        self._closing = True
         if self._server is not None:
             self._server.close()
         with contextlib.suppress(TimeoutError):

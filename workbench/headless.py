@@ -113,7 +113,7 @@ class _Headless:
             case AlarmRaised(alarm=alarm) if not alarm.acknowledged:
                 self.progress.say(f"step {alarm.step}: {alarm.message}" + (f"; {alarm.remedy}" if alarm.remedy else ""))
             case Noted(kind=kind, text=text):
-                self.progress.say(text or kind)
+                self.progress.say(f"{kind}: {text}" if text else kind)
         self.progress.update(self._line())
 
     def _line(self) -> str:

@@ -403,6 +403,19 @@ async def test_closing_sends_what_is_queued(engine: tuple[FakeBackend, Server]) 
         assert not os.path.exists(server.path)
 
 
+async def test_closing_says_nothing(engine: tuple[FakeBackend, Server], caplog: pytest.LogCaptureFixture) -> None:
+    """The engine's log is for people; its last line may be taken for its cause of death."""
+    _, server = engine
+    silent = Raw(server.path)
+    silent.socket.connect(server.path)
+    async with attached(server.path, "one"), attached(server.path, "two", protocol=99):
+        await until(lambda: len(server._tasks) == 3)
+        await server.close()
+        await asyncio.sleep(0)
+    silent.close()
+    assert caplog.records == []
+
+
 async def test_closing_does_not_wait_for_a_client_that_never_reads(
     engine: tuple[FakeBackend, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
