@@ -19,10 +19,13 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import logging as transformers_logging
 
 from engine.randomness import stream
 from engine.tasks.arithmetic import arithmetic
 from engine.tasks.task import Prompt
+
+transformers_logging.disable_progress_bar()
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 CHARACTERS = "0123456789+-*/=()<>,.?:;! '\nabcdefghijklmnopqrstuvwxyz"
@@ -78,7 +81,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: i
 
 
 def warm_up(
-    steps: int = 400,
+    steps: int = 393,
     seed: int = 0,
     *,
     hidden: int = 128,
