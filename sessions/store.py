@@ -65,6 +65,16 @@ CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTE
 _json = msgspec.json
 
 
+class _Measured(msgspec.Struct):
+    """What a series needs of a step."""
+
+    step: int
+    metrics: dict[str, float | None]
+
+
+_measured = _json.Decoder(_Measured)
+
+
 def _pack(code: str, values: list[int] | list[float]) -> bytes | None:
     return array(code, values).tobytes() if values else None
 
@@ -217,12 +227,16 @@ class Store:
 
     def series(self, branch: str) -> dict[str, Series]:
         """Every metric of a branch over its steps."""
-        series: dict[str, Series] = {}
-        for record in self.steps(branch):
+        points: dict[str, tuple[list[int], list[float | None]]] = {}
+        for (body,) in self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step", (branch,)):
+            record = _measured.decode(body)
             for name, value in record.metrics.items():
-                if name not in series:
-                    series[name] = Series(name)
-                series[name].append(record.step, value)
+                steps, values = points.setdefault(name, ([], []))
+                steps.append(record.step)
+                values.append(value)
+        series = {name: Series(name) for name in points}
+        for name, (steps, values) in points.items():
+            series[name].load(SeriesData(name=name, steps=steps, values=values))
         return series
 
     def series_data(self, branch: str, limit: int = 2000) -> list[SeriesData]:
@@ -302,8 +316,8 @@ class Store:
         row = self._db.execute("SELECT max(number) FROM groups WHERE branch=? AND step=?", (branch, step)).fetchone()
         return row[0] or 0
 
-    def group(self, name: ResponseName, branch: str) -> Group:
-        """A group, whole.
+    def group(self, name: ResponseName, branch: str, *, tokens: bool = True) -> Group:
+        """A group, whole, or without what is kept for each token.
 
         :raises InvalidValue: if there is none of that name.
         """
@@ -315,9 +329,10 @@ class Store:
         ).fetchone()
         if row is None:
             raise InvalidValue(f"no group {name.step}.{name.group} on branch {branch}")
+        arrays = "tokens, ends, logprobs, reference_logprobs, entropies" if tokens else "NULL, NULL, NULL, NULL, NULL"
         rows = self._db.execute(
             "SELECT letter, text, length, ended, components, failed, reward, rated_reward, advantage, "
-            "automatic_advantage, kl, tokens, ends, logprobs, reference_logprobs, entropies FROM responses "
+            f"automatic_advantage, kl, {arrays} FROM responses "
             "WHERE branch=? AND step=? AND number=? ORDER BY place",
             (branch, name.step, name.group),
         ).fetchall()
@@ -372,7 +387,7 @@ class Store:
 
     def head(self, name: ResponseName, branch: str) -> GroupHead:
         """The head of one group, with its standing ratings."""
-        return head_of(self.group(name, branch), self.shown_ratings(name, branch))
+        return head_of(self.group(name, branch, tokens=False), self.shown_ratings(name, branch))
 
     # --------------------------------------------------------------------------------------------- ratings
 

@@ -152,7 +152,8 @@ def _print(command: Command, answer: Answer, *, as_json: bool) -> None:
         raise Refused(f"rejected: {answer.text}")
     if answer.status != "data" and not as_json:
         at = f" at step {answer.step}" if answer.status == "applied" and answer.step else ""
-        emit(show(f"{answer.status}{at}" + (f": {answer.text}" if answer.text else "")))
+        said = f"{answer.status}{at}"
+        emit(show(said if answer.text in ("", said) else f"{said}: {answer.text}"))
 
 
 def stop(arguments: argparse.Namespace) -> int:
