@@ -127,8 +127,8 @@ class RateScreen(WorkbenchScreen):
         if version == self._queue_at:
             return
         self._queue_at = version
-        self.desk.saved = self.live.ratings
-        self.desk.branch = self.live.status.branch if self.live.status else "main"
+        self.desk.book.follow(self.live.ratings)
+        self.desk.book.branch = self.live.status.branch if self.live.status else "main"
         self.desk.heads = {**self._older, **self.live.heads}
         self.details.retry()
 
@@ -173,10 +173,10 @@ class RateScreen(WorkbenchScreen):
         desk = self.desk
         visit = desk.current
         if visit is not None:
-            if visit.detail is None and (detail := self.details.get(desk.name(visit.key))) is not None:
+            if visit.detail is None and (detail := self.details.get(desk.book.name(visit.key))) is not None:
                 desk.loaded(detail)
             for head in desk.upcoming()[:PREFETCH]:
-                self.details.get(desk.name((head.branch, head.step, head.number)))
+                self.details.get(desk.book.name((head.branch, head.step, head.number)))
         self.query_one("#header", Line).show(Content(header(desk)))
         self._draw_prompt()
         self._draw_response()
@@ -235,7 +235,7 @@ class RateScreen(WorkbenchScreen):
             return loading_lines(self.live)
         visit = self.desk.current
         if visit is not None:
-            why = self.details.failed.get(self.desk.name(visit.key), "")
+            why = self.details.failed.get(self.desk.book.name(visit.key), "")
             return [f"the group could not be read: {why}"] if why else ["reading the group ..."]
         if state == "failed":
             return failed_lines(self.live)
@@ -259,7 +259,7 @@ class RateScreen(WorkbenchScreen):
         failed = answer.status == "rejected"
         match command:
             case Rate() | Retract() | Skip():
-                self.desk.confirmed(command, failed=failed)
+                self.desk.book.confirmed(command, failed=failed)
         match command:
             case Rate():
                 what = ", ".join(f"{k}={v:g}" for k, v in command.values.items())
@@ -312,7 +312,7 @@ class RateScreen(WorkbenchScreen):
         if command is None:
             self.say("nothing to undo: you have no rating in this session")
             return
-        undone = self.desk.undone[-1]
+        undone = self.desk.book.undone[-1]
         self.status_text = f"undoing {rating_text(undone)} ..."
         self.send(command)
         self._draw()

@@ -32,11 +32,11 @@ def gate_words(values: Mapping[str, Value]) -> str:
 def header(desk: Desk) -> str:
     """``group 2 of 14 waiting       you: 37 today, 11 s each``."""
     visit = desk.current
-    count, each = desk.today()
+    count, each = desk.book.today()
     you = f"you: {count} today" + (f", {each:.0f} s each" if each else "")
     if visit is None:
         return f" no group waits       {you}"
-    name = f"{desk.name(visit.key)} (group {visit.place} of {desk.total})" if visit.revealed else (
+    name = f"{desk.book.name(visit.key)} (group {visit.place} of {desk.total})" if visit.revealed else (
         f"group {visit.place} of {desk.total} waiting"
     )  # fmt: skip
     part, parts = visit.part
@@ -49,7 +49,7 @@ def strip(desk: Desk) -> str:
     visit = desk.current
     if visit is None:
         return ""
-    answers = desk.answers(visit.key)
+    answers = desk.book.answers(visit.key)
     first = (visit.part[0] - 1) * PART
     pieces = []
     for at, letter in enumerate(visit.order[first : first + PART], first):
@@ -95,7 +95,7 @@ def _effect(
     desk: Desk, visit: Visit, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
 ) -> list[str]:
     use = desk.use_of(visit, uses)
-    name = desk.name(visit.key)
+    name = desk.book.name(visit.key)
     if use is not None and use.advantages:
         before, after, fate = use.automatic, use.advantages, use.describe()
     else:
@@ -107,10 +107,13 @@ def _effect(
         before, after = effect
         fate = use.describe() if use else "preview: no update has used them yet"
     first = f" {name} advantages: automatic  "
+    some = sorted(before, key=lambda letter: -abs(after.get(letter, 0.0) - before[letter]))[:PART]
+    others = f" (the other {len(before) - len(some)} moved less)" if len(before) > len(some) else ""
+    kept = [letter for letter in before if letter in some]
     return [
-        first + show_advantages(before),
-        " -> with your ratings".ljust(len(first)) + show_advantages(after),
-        f" {fate}",
+        first + show_advantages({letter: before[letter] for letter in kept}),
+        " -> with your ratings".ljust(len(first)) + show_advantages({k: after.get(k, 0.0) for k in kept}),
+        f" {fate}{others}",
     ]
 
 
@@ -123,14 +126,14 @@ def rating_text(rating: Rating) -> str:
 def last_ratings(desk: Desk, uses: Mapping[str, RatingUse], count: int) -> list[str]:
     """The newest ratings of this person, the newest first; a group still blind goes by its place."""
     lines = []
-    for rating in reversed(desk.mine()[-count:]):
+    for rating in reversed(desk.book.mine()[-count:]):
         key = (rating.branch, rating.step, rating.group)
         visit = desk.visits.get(key)
         blind = visit is not None and visit is desk.current and not visit.revealed
-        name = f"group {visit.place}" if blind and visit is not None else desk.name(key)
+        name = f"group {visit.place}" if blind and visit is not None else desk.book.name(key)
         use = uses.get(rating.id)
         fate = use.describe() if use else "waits for an update"
-        if rating.id not in desk.saved and rating.id not in desk.on_disk:
+        if desk.book.state(rating) == "saving":
             fate = "being saved"
         comment = f"   {visible(rating.comment)}" if rating.comment else ""
         seconds = f"{span(rating.seconds)}" if rating.seconds else ""

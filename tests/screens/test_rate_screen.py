@@ -75,7 +75,7 @@ async def test_key_scripts(attach: Attach, engine: FakeEngine, keys: str, expect
             await pilot.pause()
             screen = app.screen
             assert isinstance(screen, RateScreen)
-            orders.update({screen.desk.name(key): visit.order for key, visit in screen.desk.visits.items()})
+            orders.update({screen.desk.book.name(key): visit.order for key, visit in screen.desk.visits.items()})
             if key == "enter" and "enter 1" in keys:
                 await until_shown(app, "group 2 of", "####")
 

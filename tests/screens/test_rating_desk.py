@@ -144,8 +144,8 @@ def test_as_many_undos_as_ratings_return_to_the_start(keys: list[str], answered:
         if answered:
             engine.take(command)
     assert desk.undo() is None
-    assert all(desk.answers((g.branch, g.step, g.number)) == {} for g in groups)
-    assert desk.today()[0] == 0
+    assert all(desk.book.answers((g.branch, g.step, g.number)) == {} for g in groups)
+    assert desk.book.today()[0] == 0
 
 
 @given(st.lists(KEYS, min_size=1, max_size=20), st.integers(1, 20))
@@ -154,7 +154,7 @@ def test_redo_gives_back_what_undo_took(keys: list[str], count: int) -> None:
     desk, engine = desk_with(*groups)
     for key in keys:
         engine.take(press(desk, key))
-    shown = {g.step: {k: a.text for k, a in desk.answers((g.branch, g.step, g.number)).items()} for g in groups}
+    shown = {g.step: {k: a.text for k, a in desk.book.answers((g.branch, g.step, g.number)).items()} for g in groups}
     undone = 0
     for _ in range(count):
         command = desk.undo()
@@ -162,7 +162,9 @@ def test_redo_gives_back_what_undo_took(keys: list[str], count: int) -> None:
         undone += command is not None
     for _ in range(undone):
         engine.take(desk.redo())
-    assert shown == {g.step: {k: a.text for k, a in desk.answers((g.branch, g.step, g.number)).items()} for g in groups}
+    assert shown == {
+        g.step: {k: a.text for k, a in desk.book.answers((g.branch, g.step, g.number)).items()} for g in groups
+    }
 
 
 def test_undo_reaches_ratings_of_earlier_attachments() -> None:
@@ -183,24 +185,24 @@ def test_ratings_of_others_are_not_undone() -> None:
         id="bob", time=1.0, who="bob", branch="main", step=12, group=1, mode="likert", values={"A": 1}
     )
     assert desk.undo() is None
-    assert desk.answers(("main", 12, 1)) == {}
+    assert desk.book.answers(("main", 12, 1)) == {}
 
 
 def test_a_rejected_rating_is_not_shown_any_more() -> None:
     desk, _ = desk_with(group(12))
     command = desk.rate(4)
     assert command is not None
-    assert [a.state for a in desk.answers(("main", 12, 1)).values()] == ["saving"]
-    desk.confirmed(command, failed=True)
-    assert desk.answers(("main", 12, 1)) == {}
+    assert [a.state for a in desk.book.answers(("main", 12, 1)).values()] == ["saving"]
+    desk.book.confirmed(command, failed=True)
+    assert desk.book.answers(("main", 12, 1)) == {}
 
 
 def test_a_confirmed_rating_is_saved_before_its_event_comes() -> None:
     desk, _ = desk_with(group(12))
     command = desk.rate(4)
     assert command is not None
-    desk.confirmed(command, failed=False)
-    assert [a.state for a in desk.answers(("main", 12, 1)).values()] == ["saved"]
+    desk.book.confirmed(command, failed=False)
+    assert [a.state for a in desk.book.answers(("main", 12, 1)).values()] == ["saved"]
 
 
 def test_a_rejected_undo_leaves_the_rating() -> None:
@@ -208,8 +210,8 @@ def test_a_rejected_undo_leaves_the_rating() -> None:
     engine.take(desk.rate(4))
     command = desk.undo()
     assert command is not None
-    desk.confirmed(command, failed=True)
-    assert len(desk.answers(("main", 12, 1))) == 1
+    desk.book.confirmed(command, failed=True)
+    assert len(desk.book.answers(("main", 12, 1))) == 1
     assert desk.redo() is None
 
 
@@ -276,7 +278,7 @@ def test_blindness_time_and_what_is_superseded_are_recorded() -> None:
     second = desk.rate(3)
     assert second is not None
     assert not second.blind
-    assert desk.pending[second.id].supersedes == first.id
+    assert desk.book.pending[second.id].supersedes == first.id
 
 
 def test_a_comment_goes_with_the_rating_to_come_or_the_one_given() -> None:
