@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from textual import on, work
 from textual.binding import BindingType
-from textual.containers import Horizontal
 from textual.content import Content
 from textual.widget import Widget
 
@@ -15,27 +14,16 @@ from screens.base import WorkbenchScreen
 from screens.group_details import GroupDetails
 from screens.keys import bindings
 from screens.live import Live
-from screens.rate_view import (
-    GUIDE,
-    effect_lines,
-    facts,
-    gate_words,
-    header,
-    keys_line,
-    last_ratings,
-    rating_text,
-    strip,
-)
+from screens.rate_body import RateBody, response_shown
+from screens.rate_view import gate_words, keys_line, rating_text
 from screens.rating_desk import Desk
-from screens.safe import fit, visible, wrap
+from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.topline import phase_text, state_content
 from screens.widgets.ask import Ask
-from screens.widgets.lines import Line
-from screens.widgets.text_view import TextView
 from sessions.commands import Command, QueryGroups, Rate, Retract, Skip, whoami
 from sessions.errors import WorkbenchError
-from sessions.records import GroupHead, Response, parse_response_name
+from sessions.records import GroupHead, parse_response_name
 from sessions.wire import Answer
 
 PREFETCH = 2
@@ -49,44 +37,17 @@ class RateScreen(WorkbenchScreen):
     MODE = "rate"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("rate")]
     AUTO_FOCUS = "#response"
-    DEFAULT_CSS = """
-    RateScreen #header, RateScreen #keys, RateScreen #said { height: 1; }
-    RateScreen #prompt { height: 4; }
-    RateScreen #response { height: 1fr; }
-    RateScreen #effect { color: $text-accent; }
-    RateScreen #below { height: 9; display: none; }
-    RateScreen.-tall #below { display: block; layout: horizontal; }
-    RateScreen #last { width: 1fr; }
-    RateScreen #guide { width: 1fr; display: none; }
-    RateScreen.-wide #guide { display: block; }
-    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.prompt = TextView(id="prompt", classes="pane")
-        self.prompt.can_focus = False
-        self.response = TextView(id="response", classes="pane")
-        self.last = TextView(id="last", classes="pane")
-        self.guide = TextView(id="guide", classes="pane")
-        self.prompt.says_position = self.last.says_position = self.guide.says_position = False
-        self.last.can_focus = self.guide.can_focus = False
-        self.folded = True
+        self.body = RateBody()
         self.status_text = ""
         self._live: Live | None = None
         self._queue_at = -1
         self._older: dict[tuple[str, int, int], GroupHead] = {}
-        self._shown: tuple[object, ...] = ()
 
     def compose_body(self) -> Iterable[Widget]:
-        yield Line("header")
-        yield self.prompt
-        yield self.response
-        yield Line("keys")
-        yield Line("said")
-        yield Line("effect")
-        with Horizontal(id="below"):
-            yield self.last
-            yield self.guide
+        yield self.body
         yield Ask(id="ask")
 
     # ---- the desk
@@ -162,8 +123,8 @@ class RateScreen(WorkbenchScreen):
 
     def refresh_from_live(self, force: bool) -> None:
         self._sit_down()
-        self.set_class(self.size.width >= 100, "-wide")
-        self.set_class(self.size.height >= TALL, "-tall")
+        self.body.set_class(self.size.width >= 100, "-wide")
+        self.body.set_class(self.size.height >= TALL, "-tall")
         self._update_queue()
         if self.desk.current is None and self.desk.upcoming():
             self.desk.next_group()
@@ -177,57 +138,7 @@ class RateScreen(WorkbenchScreen):
                 desk.loaded(detail)
             for head in desk.upcoming()[:PREFETCH]:
                 self.details.get(desk.book.name((head.branch, head.step, head.number)))
-        self.query_one("#header", Line).show(Content(header(desk)))
-        self._draw_prompt()
-        self._draw_response()
-        others = "     x skip   u undo   c comment   enter next group"
-        self.query_one("#keys", Line).show(Content(keys_line(desk.mode) + others))
-        hint = ""
-        if visit is not None:
-            hint = facts(self._response()) if visit.revealed else "reward and step hidden: v reveals"
-        room = max(0, self.size.width - len(hint) - 3)
-        self.query_one("#said", Line).show(Content(f" {fit(self.status_text, room)} {hint} "))
-        self._draw_effect()
-        if self.has_class("-tall"):
-            self.last.border_title = "your last ratings   u undo"
-            lines = last_ratings(desk, self.live.uses, 7)
-            self.last.set_text("\n".join(lines) or " none yet in this session")
-            self.guide.border_title = "guide"
-            self.guide.set_text("\n".join(GUIDE))
-
-    def _draw_prompt(self) -> None:
-        visit = self.desk.current
-        text = visit.detail.group.prompt if visit is not None and visit.detail is not None else ""
-        lines = len(wrap(text, max(10, self.size.width - 2)))
-        most = max(2, self.size.height // 2 - 6)
-        height = min(2, lines) if self.folded else min(lines, most)
-        self.prompt.styles.height = height + 2
-        more = lines - height
-        hidden = f"   +{more} lines" if more > 0 else ""
-        self.prompt.border_title = Content(f"prompt   P {'expand' if self.folded else 'fold'}{hidden}")
-        self.prompt.set_text(text)
-
-    def _response(self) -> Response | None:
-        visit = self.desk.current
-        if visit is None or visit.detail is None:
-            return None
-        return next((r for r in visit.detail.group.responses if r.letter == visit.letter), None)
-
-    def _draw_response(self) -> None:
-        visit, response = self.desk.current, self._response()
-        if visit is None or response is None:
-            self.response.border_title = Content("response")
-            self.response.set_text([(line, "dim") for line in self._nothing()])
-            return
-        comment = visit.comments.get(visit.letter, "")
-        title = f"response {visit.letter} of {len(visit.order)}   {strip(self.desk)}"
-        short_title = strip(self.desk)
-        self.response.border_title = Content(title if len(title) <= self.size.width - 6 else short_title)
-        ended = "" if response.ended else " TRUNCATED"
-        lines = [(response.text or "(an empty response)", "" if response.text else "dim")]
-        if comment:
-            lines.append((f"your comment: {comment}", "accent"))
-        self.response.set_text(lines, label=f"{response.length} tok{ended}")
+        self.body.draw(desk, self.live, self.status_text, self._nothing())
 
     def _nothing(self) -> list[str]:
         state = pane_state(self.live)
@@ -242,14 +153,6 @@ class RateScreen(WorkbenchScreen):
         if not self.desk.heads:
             return ["nothing waits: no group has been sampled and scored yet; the first comes with the first step"]
         return ["nothing waits: you have rated every group there is.", "New ones come with every step.   d dashboard"]
-
-    def _draw_effect(self) -> None:
-        lines = effect_lines(self.desk, self.live.uses, self.live.values, self.live.task)
-        folded = [piece for line in lines for piece in wrap(line, max(20, self.size.width - 1))][:6]
-        effect = self.query_one("#effect", Line)
-        effect.display = bool(folded)
-        effect.styles.height = len(folded)
-        effect.show(Content("\n".join(folded)))
 
     # ---- answers of the engine
 
@@ -283,7 +186,7 @@ class RateScreen(WorkbenchScreen):
         if mode != self.desk.mode.name:
             self.say(f"the mode is {self.desk.mode.title}: {keys_line(self.desk.mode).strip()}   m changes it")
             return
-        if self._response() is None:
+        if response_shown(self.desk) is None:
             self.say("there is no response to rate yet")
             return
         self._send_rating(self.desk.rate(float(value)))
@@ -331,7 +234,7 @@ class RateScreen(WorkbenchScreen):
             self._draw()
 
     def action_fold(self) -> None:
-        self.folded = not self.folded
+        self.body.folded = not self.body.folded
         self._draw()
 
     def action_next_rating_mode(self) -> None:
@@ -339,7 +242,7 @@ class RateScreen(WorkbenchScreen):
         self.refresh_now()
 
     def action_skip(self) -> None:
-        if self._response() is not None:
+        if response_shown(self.desk) is not None:
             self.query_one(Ask).ask("skip", "skip, because", hint="enter alone skips without a reason, esc goes back")
 
     def action_unskip(self) -> None:
@@ -349,7 +252,7 @@ class RateScreen(WorkbenchScreen):
 
     def action_comment(self) -> None:
         visit = self.desk.current
-        if visit is not None and self._response() is not None:
+        if visit is not None and response_shown(self.desk) is not None:
             self.query_one(Ask).ask(
                 "comment", "comment", visit.comments.get(visit.letter, ""), "one line, kept with it"
             )
@@ -360,7 +263,7 @@ class RateScreen(WorkbenchScreen):
     @on(Ask.Answered)
     def _answered(self, event: Ask.Answered) -> None:
         if event.purpose == "search":
-            if not self.response.search(event.text):
+            if not self.body.response.search(event.text):
                 self.say(f"{event.text!r} is not in this response")
         elif event.purpose == "skip":
             command = self.desk.skip(event.text.strip())
@@ -378,7 +281,7 @@ class RateScreen(WorkbenchScreen):
     # ---- taking along
 
     def text_to_copy(self) -> str:
-        response = self._response()
+        response = response_shown(self.desk)
         return visible(response.text, newlines=True) if response else ""
 
     def text_to_open(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from screens.numbers import span
-from screens.preview import short, show_advantages
+from screens.preview import advantages, rated_rewards, scores, short, show_advantages
 from screens.rating_desk import PART, Desk, Visit
 from screens.safe import visible
 from screens.sample_rows import number
@@ -78,6 +78,23 @@ def keys_line(mode: RatingMode) -> str:
     return "  " + "   ".join(f"{key} {word}" for key, (_, word) in mode.keys.items())
 
 
+def effect(
+    desk: Desk, visit: Visit, weight: float, reward_range: tuple[float, float], scale: str
+) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Advantages without and with the ratings, by letter; None before the group is here or with no rating."""
+    given = desk.book.answers(visit.key)
+    if visit.detail is None or not given:
+        return None
+    responses = visit.detail.group.responses
+    rewards = {r.letter: None if r.failed else r.reward for r in responses}
+    failed = {r.letter for r in responses if r.failed}
+    others = [r for r in visit.detail.ratings if not r.retracted and r.who != desk.who]
+    said = scores([*others, *(a.rating for a in given.values())])
+    said = {letter: h for letter, h in said.items() if letter not in failed}
+    with_ratings = rated_rewards(rewards, said, weight, reward_range)
+    return advantages(rewards, scale), advantages(with_ratings, scale)
+
+
 def effect_lines(
     desk: Desk, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
 ) -> list[str]:
@@ -94,17 +111,19 @@ def effect_lines(
 def _effect(
     desk: Desk, visit: Visit, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
 ) -> list[str]:
-    use = desk.use_of(visit, uses)
+    ratings = [answered.rating for answered in desk.book.answers(visit.key).values()]
+    newest = max(ratings, key=lambda rating: rating.time, default=None)
+    use = uses.get(newest.id) if newest else None
     name = desk.book.name(visit.key)
     if use is not None and use.advantages:
         before, after, fate = use.automatic, use.advantages, use.describe()
     else:
         weight = float(values.get("human_weight", 1.0))
         scale = str(values.get("advantage_scale", "group"))
-        effect = desk.effect(visit, weight, task.reward_range if task else (0.0, 1.0), scale)
-        if effect is None:
+        found = effect(desk, visit, weight, task.reward_range if task else (0.0, 1.0), scale)
+        if found is None:
             return [f" {name}: {use.describe()}"] if use else []
-        before, after = effect
+        before, after = found
         fate = use.describe() if use else "preview: no update has used them yet"
     first = f" {name} advantages: automatic  "
     some = sorted(before, key=lambda letter: -abs(after.get(letter, 0.0) - before[letter]))[:PART]

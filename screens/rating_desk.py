@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from screens.preview import advantages, rated_rewards, scores
 from screens.rating_book import Key, RatingBook, key_of
 from sessions.commands import Rate, Retract, Skip
 from sessions.modes import MODES, RatingMode
-from sessions.records import GroupHead, Rating, RatingUse, letters
+from sessions.records import GroupHead, Rating, letters
 from sessions.wire import GroupDetail
 
 PART = 9
@@ -269,27 +268,3 @@ class Desk:
     def resume(self) -> None:
         """Start it again."""
         self._since = self.clock()
-
-    # ---- what the ratings do
-
-    def effect(
-        self, visit: Visit, weight: float, reward_range: tuple[float, float], scale: str
-    ) -> tuple[dict[str, float], dict[str, float]] | None:
-        """Advantages without and with the ratings, by letter; None before the group is here or with no rating."""
-        given = self.book.answers(visit.key)
-        if visit.detail is None or not given:
-            return None
-        responses = visit.detail.group.responses
-        rewards = {r.letter: None if r.failed else r.reward for r in responses}
-        failed = {r.letter for r in responses if r.failed}
-        others = [r for r in visit.detail.ratings if not r.retracted and r.who != self.who]
-        said = scores([*others, *(a.rating for a in given.values())])
-        said = {letter: h for letter, h in said.items() if letter not in failed}
-        with_ratings = rated_rewards(rewards, said, weight, reward_range)
-        return advantages(rewards, scale), advantages(with_ratings, scale)
-
-    def use_of(self, visit: Visit, uses: Mapping[str, RatingUse]) -> RatingUse | None:
-        """What became of the newest rating of a group, once the engine has said so for it."""
-        ratings = [a.rating for a in self.book.answers(visit.key).values()]
-        newest = max(ratings, key=lambda r: r.time, default=None)
-        return uses.get(newest.id) if newest else None

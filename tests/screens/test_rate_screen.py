@@ -129,7 +129,7 @@ async def test_a_key_paints_the_answer_before_the_engine_has_it(attach: Attach, 
         screen = app.screen
         assert isinstance(screen, RateScreen)
         screen.action_rate("likert", 4)
-        assert f"[{order[0]} 4~] >{order[1]}<" in str(screen.response.border_title)
+        assert f"[{order[0]} 4~] >{order[1]}<" in str(screen.body.response.border_title)
         await until_shown(app, f"[{order[0]} 4]", f"saved: {order[0]}=4")
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from screens.rate_view import effect
 from screens.rating_desk import Desk
 from sessions.commands import Command, Rate, Retract, Skip
 from sessions.modes import MODES
@@ -306,12 +307,12 @@ def test_the_effect_is_what_the_formulas_say() -> None:
     desk, engine = desk_with(group(12))
     visit = desk.current
     assert visit is not None
-    assert desk.effect(visit, 1.0, (0.0, 1.0), "group") is None
+    assert effect(desk, visit, 1.0, (0.0, 1.0), "group") is None
     desk.response(visit.order.index("B"))
     engine.take(desk.rate(5))
-    effect = desk.effect(visit, 1.0, (0.0, 1.0), "group")
-    assert effect is not None
-    before, after = effect
+    found = effect(desk, visit, 1.0, (0.0, 1.0), "group")
+    assert found is not None
+    before, after = found
     assert before["A"] == pytest.approx(1.5, abs=1e-3)
     assert before["B"] == pytest.approx(-0.5, abs=1e-3)
     assert after["A"] == after["B"] == pytest.approx(0.866, abs=1e-3)
