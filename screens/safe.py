@@ -142,6 +142,16 @@ def cut(text: str, width: int) -> str:
     return out
 
 
+def tail(text: str, width: int) -> str:
+    """The end of ``text`` on one line that takes at most ``width`` cells, made visible."""
+    kept = clusters(visible(text[-2 * width :]))
+    used, first = 0, len(kept)
+    while first and used + cell_len(kept[first - 1]) <= width:
+        first -= 1
+        used += cell_len(kept[first])
+    return "".join(kept[first:])
+
+
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """Exactly ``width`` cells on one line: made visible, cut with ``..``, or filled with spaces.
 

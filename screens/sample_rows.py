@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from screens.preview import short
+from screens.safe import tail
 from screens.widgets.line_table import Column, Row
 from sessions.records import Group, GroupHead, Rating, RatingUse, Response, letters
 from sessions.wire import GroupDetail, Growing
@@ -26,6 +27,7 @@ RESPONSE_COLUMNS = (
     Column("kl", 6, right=True, narrow=5),
     Column("end", 0),
 )
+GROWING_COLUMNS = (Column("", 3, narrow=2), Column("", 3), Column("", 0))
 _SHORT_FLAGS = {"truncated": "trunc", "high_kl": "kl", "failed": "failed", "dead": "dead"}
 
 
@@ -105,11 +107,15 @@ def response_rows(group: Group, ratings: Mapping[str, str]) -> list[Row]:
     return rows
 
 
-def growing_rows(growing: Growing) -> list[Row]:
-    """The responses that are being sampled: so far only their lengths are known."""
+def growing_rows(growing: Growing, width: int) -> list[Row]:
+    """The responses that are being sampled, each with the end of its text in ``width`` cells."""
     return [
-        Row(letters(i), (letters(i), "", "", "", "", "eos" if ended else "..."), "" if ended else "accent")
-        for i, (_, ended) in enumerate(zip(growing.texts, growing.ended, strict=True))
+        Row(
+            letters(i),
+            (letters(i), "eos" if ended else "...", tail(text, width)),
+            "" if ended else "accent",
+        )
+        for i, (text, ended) in enumerate(zip(growing.texts, growing.ended, strict=True))
     ]
 
 

@@ -7,30 +7,21 @@ from typing import ClassVar
 
 from textual import on
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
 from screens.group_details import GroupDetails
 from screens.keys import bindings
-from screens.safe import fit, visible
+from screens.safe import visible
 from screens.sample_filter import parse_filter
-from screens.sample_rows import (
-    GROUP_COLUMNS,
-    RESPONSE_COLUMNS,
-    SAMPLING,
-    group_key,
-    group_rows,
-    growing_rows,
-    response_rows,
-    response_text,
-)
+from screens.sample_pane import SamplePane
+from screens.sample_rows import GROUP_COLUMNS, SAMPLING, group_key, group_rows, response_text
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.topline import state_content
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
-from screens.widgets.lines import Line
 from screens.widgets.text_view import TextView
 from sessions.commands import Subscribe
 from sessions.errors import UsageError
@@ -51,11 +42,8 @@ class SamplesScreen(WorkbenchScreen):
     SamplesScreen #panes { height: 1fr; }
     SamplesScreen #groups { width: 32; }
     SamplesScreen #right { width: 1fr; }
-    SamplesScreen #prompt, SamplesScreen #rule { height: 1; color: $text-muted; }
-    SamplesScreen #responses { height: 6; }
     SamplesScreen.-wide #groups { width: 44; }
-    SamplesScreen.-zoomed #groups, SamplesScreen.-zoomed #responses { display: none; }
-    SamplesScreen .-empty #responses, SamplesScreen .-empty #rule { display: none; }
+    SamplesScreen.-zoomed #groups { display: none; }
     """
 
     def __init__(self) -> None:
@@ -64,22 +52,17 @@ class SamplesScreen(WorkbenchScreen):
         self.groups = LineTable(GROUP_COLUMNS, empty="no groups yet", id="groups")
         self.groups.add_class("pane")
         self.groups.follow = "first"
-        self.responses = LineTable(RESPONSE_COLUMNS, titles=False, id="responses")
-        self.text = TextView(id="text")
+        self.pane = SamplePane("right")
+        self.responses, self.text = self.pane.responses, self.pane.text
         self.filter_text = ""
         self._drawn: tuple[int, ...] = ()
         self._heads: dict[str, GroupHead] = {}
-        self._shown_group = ""
         self._subscribed_at = -1
 
     def compose_body(self) -> Iterable[Widget]:
         with Horizontal(id="panes"):
             yield self.groups
-            with Vertical(id="right", classes="pane"):
-                yield Line("prompt")
-                yield self.responses
-                yield Line("rule")
-                yield self.text
+            yield self.pane
         yield Ask(id="ask")
 
     # ---- the growing text
@@ -159,77 +142,28 @@ class SamplesScreen(WorkbenchScreen):
         return self.details.get(name, self._heads[self.groups.key]) if name else None
 
     def _draw_right(self) -> None:
-        if self.groups.key == SAMPLING:
-            self._draw_growing()
+        growing = self.live.growing
+        if self.groups.key == SAMPLING and growing is not None:
+            self.pane.show_growing(growing, bool(self.groups.follow))
             return
         detail = self._detail()
-        if detail is None:
-            self._draw_nothing()
-            return
-        group = detail.group
-        title = f"{self.name_selected}   {len(group.responses)} responses"
-        self._draw_frame(title, group.prompt, response_rows(group, detail.head.ratings))
-        letter = self.responses.key
-        response = next((r for r in group.responses if r.letter == letter), None)
-        self._rule(f"{letter}  {response.length} tok" if response else "")
-        self.text.set_text(response_text(detail, letter), label=f"{group.name}{letter}")
-        self._position()
+        if detail is not None:
+            self.pane.show_group(self.name_selected, detail)
+        else:
+            self.pane.show_lines(self._nothing())
 
-    def _draw_growing(self) -> None:
-        growing = self.live.growing
-        if growing is None:
-            return
-        title = f"sampling {growing.step}.{growing.group} (of {growing.groups} groups)"
-        self._draw_frame(title, growing.prompt, growing_rows(growing))
-        at = self.responses.cursor
-        text = growing.texts[at] if at < len(growing.texts) else ""
-        ended = at < len(growing.ended) and growing.ended[at]
-        self._rule(f"{self.responses.key}  {'ended, not scored yet' if ended else 'growing'}")
-        self.text.set_text(text, label=self.responses.key, keep=self._shown_text(SAMPLING))
-        self._position()
-
-    def _shown_text(self, group: str) -> bool:
-        """Whether the text shown is of this response already, so that the window may stay where it is."""
-        now = f"{group} {self.responses.key} {self.live.growing.group if self.live.growing else ''}"
-        before, self._shown_group = self._shown_group, now
-        return before == now
-
-    def _draw_frame(self, title: str, prompt: str, rows: list[Row]) -> None:
-        right = self.query_one("#right")
-        right.border_title = Content(visible(title))
-        self.query_one("#prompt", Line).show(Content(fit(" ".join(prompt.split()), max(4, right.content_size.width))))
-        right.set_class(not rows, "-empty")
-        room = max(4, min(len(rows), right.content_size.height // 2 - 1))
-        if rows and self.responses.styles.height is not None and self.responses.styles.height.value != room:
-            self.responses.styles.height = room
-        self.responses.set_rows(rows)
-
-    def _draw_nothing(self) -> None:
+    def _nothing(self) -> list[str]:
         state = pane_state(self.live)
         if state != "live" and not self._heads:
-            lines = loading_lines(self.live) if state == "loading" else failed_lines(self.live)
-        elif self.name_selected in self.details.failed:
-            lines = [f"{self.name_selected} could not be read: {self.details.failed[self.name_selected]}"]
-        elif self.name_selected:
-            lines = [f"reading {self.name_selected} ..."]
-        elif self.filter_text:
-            lines = ["no group matches the filter"]
-        else:
-            lines = ["no groups yet: they appear here when the first step has been sampled and scored"]
-        self._draw_frame("", "", [])
-        self._rule("")
-        self.text.set_text([(line, "dim") for line in lines])
-        self._position()
-
-    def _rule(self, text: str) -> None:
-        width = max(0, self.query_one("#right").content_size.width)
-        middle = f"---- {text} " if text else ""
-        self.query_one("#rule", Line).show(Content(middle + "-" * max(0, width - len(middle))))
-
-    def _position(self) -> None:
-        count = len(self.responses.shown)
-        place = f"{self.responses.cursor + 1}/{count}" if count else ""
-        self.query_one("#right").border_subtitle = Content("  ".join(filter(None, (place, self.text.position))))
+            return loading_lines(self.live) if state == "loading" else failed_lines(self.live)
+        name = self.name_selected
+        if name in self.details.failed:
+            return [f"{name} could not be read: {self.details.failed[name]}"]
+        if name:
+            return [f"reading {name} ..."]
+        if self.filter_text:
+            return ["no group matches the filter"]
+        return ["no groups yet: they appear here when the first step has been sampled and scored"]
 
     def _came(self, name: str) -> None:
         if name == self.name_selected:
@@ -245,7 +179,7 @@ class SamplesScreen(WorkbenchScreen):
 
     @on(TextView.Scrolled)
     def _scrolled(self) -> None:
-        self._position()
+        self.pane.say_position()
 
     @on(LineTable.Opened, "#groups")
     def _open_group(self) -> None:
@@ -254,7 +188,7 @@ class SamplesScreen(WorkbenchScreen):
     @on(LineTable.Opened, "#responses")
     def _open_response(self) -> None:
         self.add_class("-zoomed")
-        self.text.focus()
+        self.pane.zoom(True)
 
     @on(Ask.Edited)
     def _filter_edited(self, event: Ask.Edited) -> None:
@@ -313,12 +247,12 @@ class SamplesScreen(WorkbenchScreen):
             self._open_response()
 
     def action_response(self, direction: int) -> None:
-        self.responses.move_to(self.responses.cursor + direction)
+        self.pane.move(direction, self.live.growing if self.groups.key == SAMPLING else None)
 
     def action_back(self) -> None:
         if self.has_class("-zoomed"):
             self.remove_class("-zoomed")
-            self.responses.focus()
+            self.pane.zoom(False)
         elif self.focused is not self.groups:
             self.groups.focus()
         else:

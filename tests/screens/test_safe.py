@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from screens.safe import clusters, cut, fit, visible, wrap
+from screens.safe import clusters, cut, fit, tail, visible, wrap
 
 HOSTILE = [
     ("\x1b]52;c;cm0gLXJm\x07", "␛]52;c;cm0gLXJm␇"),
@@ -76,6 +76,13 @@ def test_fit_is_exactly_as_wide_as_asked(text: str, width: int) -> None:
     assert cell_len(fit(text, width)) == width
     assert cell_len(fit(text, width, right=True)) == width
     assert cell_len(cut(visible(text), width)) <= width
+
+
+def test_the_tail_is_the_end_of_a_text() -> None:
+    assert tail("one two", 3) == "two"
+    assert tail("日本語", 5) == "本語"
+    assert tail("a\nb", 3) == "a␊b"
+    assert tail("", 3) == ""
 
 
 def test_wide_characters_are_never_cut_in_half() -> None:

@@ -1,0 +1,125 @@
+"""The right side of the samples screen: a group's prompt, its responses, and one of them in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+
+from screens.safe import fit, visible
+from screens.sample_rows import (
+    GROWING_COLUMNS,
+    RESPONSE_COLUMNS,
+    growing_rows,
+    response_rows,
+    response_text,
+)
+from screens.widgets.line_table import Column, LineTable, Row
+from screens.widgets.lines import Line
+from screens.widgets.text_view import TextView
+from sessions.wire import GroupDetail, Growing
+
+
+class SamplePane(Vertical):
+    """A group that was scored, one that grows, or some lines about why there is none."""
+
+    DEFAULT_CSS = """
+    SamplePane #prompt, SamplePane #rule { height: 1; color: $text-muted; }
+    SamplePane #responses { height: 6; }
+    SamplePane.-zoomed #responses { display: none; }
+    SamplePane.-empty #responses, SamplePane.-empty #rule { display: none; }
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(id=name, classes="pane")
+        self.responses = LineTable(RESPONSE_COLUMNS, titles=False, id="responses")
+        self.text = TextView(id="text")
+        self._held: tuple[int, int] = (0, 0)
+        self._grown = ""
+
+    def compose(self) -> ComposeResult:
+        yield Line("prompt")
+        yield self.responses
+        yield Line("rule")
+        yield self.text
+
+    @property
+    def letter(self) -> str:
+        """The response under the cursor."""
+        return self.responses.key
+
+    # ---- what it shows
+
+    def show_group(self, name: str, detail: GroupDetail) -> None:
+        """A group whose rewards are known."""
+        group = detail.group
+        rows = response_rows(group, detail.head.ratings)
+        self._frame(f"{name}   {len(rows)} responses", group.prompt, rows, RESPONSE_COLUMNS)
+        response = next((r for r in group.responses if r.letter == self.letter), None)
+        self._rule(f"{self.letter}  {response.length} tok" if response else "")
+        self.text.set_text(response_text(detail, self.letter), label=f"{group.name}{self.letter}")
+        self.say_position()
+
+    def show_growing(self, growing: Growing, follow: bool) -> None:
+        """A group that is being sampled.
+
+        :param follow: go on to a response that still grows when the one shown has ended, unless one was chosen.
+        """
+        title = f"sampling {growing.step}.{growing.group} (of {growing.groups} groups)"
+        rows = growing_rows(growing, max(8, self.content_size.width - 10))
+        self._frame(title, growing.prompt, rows, GROWING_COLUMNS)
+        at = self.responses.cursor
+        if follow and self._held != (growing.step, growing.group) and at < len(rows) and growing.ended[at]:
+            at = next((i for i, ended in enumerate(growing.ended) if not ended), at)
+            with self.prevent(LineTable.Moved):
+                self.responses.move_to(at)
+        text = growing.texts[at] if at < len(growing.texts) else ""
+        ended = at < len(growing.ended) and growing.ended[at]
+        self._rule(f"{self.letter}  {'ended, not scored yet' if ended else 'growing'}")
+        now = f"{growing.step}.{growing.group}{self.letter}"
+        self.text.set_text(text, label=self.letter, keep=self._grown == now)
+        self._grown = now
+        self.say_position()
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Why there is no group."""
+        self._frame("", "", [], RESPONSE_COLUMNS)
+        self.text.set_text([(line, "dim") for line in lines])
+        self.say_position()
+
+    def _frame(self, title: str, prompt: str, rows: list[Row], columns: Sequence[Column]) -> None:
+        self.border_title = Content(visible(title))
+        self.query_one("#prompt", Line).show(Content(fit(" ".join(prompt.split()), max(4, self.content_size.width))))
+        self.set_class(not rows, "-empty")
+        room = max(4, min(len(rows), self.content_size.height // 2 - 1))
+        height = self.responses.styles.height
+        if rows and (height is None or height.value != room):
+            self.responses.styles.height = room
+        self.responses.columns = list(columns)
+        self.responses.set_rows(rows)
+
+    def _rule(self, text: str) -> None:
+        width = max(0, self.content_size.width)
+        middle = f"---- {text} " if text else ""
+        self.query_one("#rule", Line).show(Content(middle + "-" * max(0, width - len(middle))))
+
+    def say_position(self) -> None:
+        """Place and share in the border."""
+        count = len(self.responses.shown)
+        place = f"{self.responses.cursor + 1}/{count}" if count else ""
+        self.border_subtitle = Content("  ".join(filter(None, (place, self.text.position))))
+
+    # ---- moving
+
+    def move(self, direction: int, growing: Growing | None) -> None:
+        """To another response; while it grows it stays there."""
+        if growing is not None:
+            self._held = (growing.step, growing.group)
+        self.responses.move_to(self.responses.cursor + direction)
+
+    def zoom(self, on: bool) -> None:
+        """The text alone, or with the list."""
+        self.set_class(on, "-zoomed")
+        self.screen.set_focus(self.text if on else self.responses)
