@@ -145,7 +145,7 @@ def _flag(name: str, value: object) -> str:
     if isinstance(value, bool):
         flag = f"--no-{name.replace('_', '-')}"
         return f"no {flag}" if value else flag
-    return f"--{name} {value}"
+    return f"--{name} {value}" if value or name == "seed" else f"no --{name}"
 
 
 def _wait(folder: SessionFolder, supervisor: subprocess.Popen[bytes]) -> None:

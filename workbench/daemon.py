@@ -89,7 +89,7 @@ async def _loaded(socket: str, report: Callable[[Status | None], None]) -> bool:
         async for message in client.messages():
             if isinstance(message, Snapshot | Beat):
                 report(message.status)
-                if message.status.state != "LOADING":
+                if message.status.state not in ("LOADING", "FAILED"):  # one that failed is about to end
                     return True
     return False
 

@@ -72,6 +72,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             2,
             "with --set temperature=0.9, not --set temperature=1",
         ),
+        ([*HEADLESS, "--name", "mine", "--threads", "2"], 2, "was started with no --threads, not --threads 2"),
+        ([*HEADLESS, "--name", "mine", "--seed", "2"], 2, "was started with --seed 0, not --seed 2"),
         ([*HEADLESS, "--name", "mine", "--no-nice"], 2, "was started with no --no-nice, not --no-nice"),
         ([*HEADLESS, "--name", "mine", "--task", "good.jsonl"], 2, "was started with --task arithmetic, not --task /"),
         ([*HEADLESS, "--steps", "0"], 2, "'0' is not a whole number from 1"),

@@ -164,6 +164,11 @@ class FakeEngine:
         if FATE in ("error", "usage"):
             error = WorkbenchError("model x: cannot be loaded (nothing in it)")
             error.exit_code = 2 if FATE == "usage" else 1
+            self.state = "FAILED"
+            self.beat()
+            await asyncio.sleep(0.2)  # as one that still closes its database: whoever waits sees it failed, and alive
+            await self.server.close()
+            self.folder.forget_engine()
             raise error
         if FATE != "stay":
             self.state = "PAUSED" if self.settings.paused else "RUN"
