@@ -48,11 +48,19 @@ _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe
 _STACK = re.compile(rf"({_MARK}{{{_MOST_COMBINING}}}){_MARK}+")
 
 
-def visible(text: str, *, newlines: bool = False, ascii_only: bool = False) -> str:
+_escapes = False
+
+
+def use_escapes(on: bool) -> None:
+    """Write control characters as ``\\x1b`` from now on, for terminals without the pictures."""
+    global _escapes
+    _escapes = on
+
+
+def visible(text: str, *, newlines: bool = False) -> str:
     """The text with every character that is not drawn as itself replaced by one that is.
 
     :param newlines: keep line feeds (and read ``\\r\\n`` as one); else they are shown as ``␊``.
-    :param ascii_only: escapes such as ``\\x1b`` for terminals without the pictures.
     """
     if newlines:
         text = text.replace("\r\n", "\n")
@@ -63,7 +71,7 @@ def visible(text: str, *, newlines: bool = False, ascii_only: bool = False) -> s
         code = ord(match[0])
         if code == 0x0A and newlines:
             return "\n"
-        return _ASCII.get(code, "") if ascii_only and code in _ASCII else _shown(code)
+        return _ASCII[code] if _escapes and code in _ASCII else _shown(code)
 
     return _STACK.sub(r"\1", _UNSAFE.sub(replace, text))
 

@@ -13,11 +13,11 @@ from sessions.records import Change
 
 COLUMNS = (
     Column("name", 24, narrow=23),
-    Column("now", 14, narrow=9),
+    Column("now", 14, narrow=8),
     Column("staged", 16, narrow=9),
     Column("range", 0),
     Column("applies", 10, narrow=9),
-    Column("changed", 20, narrow=9),
+    Column("changed", 20, narrow=10),
 )
 
 

@@ -18,7 +18,7 @@ Filter = Callable[["Row"], bool]
 class Column:
     """A column; width 0 takes the cells that are left.
 
-    :ivar narrow: width in a table of less than :data:`NARROW` cells; None: the same, 0: the column is left out.
+    :ivar narrow: width in a terminal of less than :data:`NARROW` cells; None: the same, 0: the column is left out.
     """
 
     title: str
@@ -27,7 +27,8 @@ class Column:
     narrow: int | None = None
 
 
-NARROW = 100
+NARROW = 120
+"""A terminal of fewer columns gets the narrow ones."""
 
 
 @dataclass(frozen=True, slots=True)

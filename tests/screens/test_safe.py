@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from screens.safe import clusters, cut, fit, tail, visible, wrap
+from screens.safe import clusters, cut, fit, tail, use_escapes, visible, wrap
 
 HOSTILE = [
     ("\x1b]52;c;cm0gLXJm\x07", "␛]52;c;cm0gLXJm␇"),
@@ -37,7 +37,11 @@ def test_newlines_are_kept_only_when_asked() -> None:
 
 
 def test_escapes_for_terminals_without_pictures() -> None:
-    assert visible("\x1b[2J\x7f", ascii_only=True) == "\\x1b[2J\\x7f"
+    use_escapes(True)
+    try:
+        assert visible("\x1b[2J\x7f\n") == "\\x1b[2J\\x7f\\x0a"
+    finally:
+        use_escapes(False)
 
 
 def test_tabs_go_to_the_next_stop() -> None:
