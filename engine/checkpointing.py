@@ -112,10 +112,15 @@ def read_state(path: Path) -> TrainingState:
 
 
 def policy_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint's ``policy`` folder, whatever number of files they are in."""
+    """The weights in a checkpoint's ``policy`` folder, whatever number of files they are in.
+
+    :raises SessionError: if there are none.
+    """
     weights: dict[str, Tensor] = {}
     for part in sorted((path / "policy").glob("*.safetensors")):
         weights.update(load_file(part))
+    if not weights:
+        raise SessionError(f"checkpoint {path}: its weights are missing")
     return weights
 
 

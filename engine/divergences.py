@@ -34,7 +34,7 @@ def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """exp(-L) - 1 + L; any shape."""
     log_ratio = (reference - logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return log_ratio.exp() - 1 - log_ratio
+    return torch.expm1(log_ratio) - log_ratio
 
 
 def divergence(estimator: str, logprobs: Tensor, reference: Tensor, ratio: Tensor | None = None) -> Tensor:

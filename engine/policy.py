@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sessions.errors import InputFileError, SessionError, UsageError
 
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 TINY = Path(__file__).parent / "tiny_model"
 """The model that travels with the package."""
@@ -224,8 +225,9 @@ def load_weights(model: Any, weights: dict[str, Tensor]) -> None:
     """
     missing, unexpected = model.load_state_dict(weights, strict=False)
     model.tie_weights()
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    lost = [name for name in missing if name not in tied]
+    present = model.state_dict()
+    loaded = {present[name].data_ptr() for name in weights if name in present}
+    lost = [name for name in missing if present[name].data_ptr() not in loaded]
     if lost or unexpected:
         raise SessionError(f"the checkpoint is of another model: {', '.join([*lost, *unexpected][:3])}")
 

@@ -1,0 +1,1 @@
+"""The engine, tested against hand-computed values, brute force, enumeration and properties."""

@@ -1,0 +1,161 @@
+"""Changes of hyperparameters on their way to their boundaries."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.knobs import Knobs
+from sessions.commands import Set
+from sessions.errors import InvalidValue, Refused, UnknownName
+from sessions.hyperparameters import defaults, parse_assignment
+
+
+def knobs(*schedule: str) -> Knobs:
+    return Knobs(defaults(), [parse_assignment(text) for text in schedule])
+
+
+def ask(target: Knobs, step: int = 3, expect: dict | None = None, **values):
+    return target.request(Set(values=values, who="ann", expect=expect or {}), step)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "boundary"),
+    [("learning_rate", 5e-7, "minibatch"), ("epochs", 2, "update"), ("group_size", 16, "rollout")],
+)
+def test_a_change_waits_for_its_own_boundary(name: str, value: float, boundary: str) -> None:
+    k = knobs()
+    before = k.values[name]
+    (change,), superseded = ask(k, **{name: value})
+    assert (change.name, change.old, change.new, change.boundary) == (name, before, value, boundary)
+    assert (change.status, change.accepted_step, change.applied_step, change.who) == ("pending", 3, 0, "ann")
+    assert superseded == []
+    for other in {"minibatch", "update", "rollout"} - {boundary}:
+        assert k.apply(other, 4) == []
+        assert k.values[name] == before
+    assert k.pending == [change]
+    (applied,) = k.apply(boundary, 4)
+    assert (applied.id, applied.status, applied.applied_step) == (change.id, "applied", 4)
+    assert k.values[name] == value
+    assert k.pending == []
+    assert k.apply(boundary, 5) == []
+
+
+def test_several_at_once_are_applied_in_their_order() -> None:
+    k = knobs()
+    new, _ = ask(k, clip_low=0.1, clip_high=0.3, group_size=4)
+    assert [c.name for c in new] == ["clip_low", "clip_high", "group_size"]
+    assert [c.name for c in k.apply("minibatch", 3)] == ["clip_low", "clip_high"]
+    assert [c.name for c in k.apply("rollout", 4)] == ["group_size"]
+
+
+def test_a_later_change_supersedes_one_that_waits() -> None:
+    k = knobs()
+    (first,), _ = ask(k, group_size=4)
+    (second,), (old,) = ask(k, group_size=6)
+    assert (old.id, old.status) == (first.id, "superseded")
+    assert k.pending == [second]
+    assert second.old == 8
+    k.apply("rollout", 4)
+    assert k.values["group_size"] == 6
+
+
+def test_going_back_withdraws_what_waits() -> None:
+    k = knobs()
+    (first,), _ = ask(k, group_size=4)
+    new, (old,) = ask(k, group_size=8)
+    assert new == []
+    assert old.id == first.id
+    assert k.pending == []
+
+
+def test_the_value_it_has_already_changes_nothing() -> None:
+    assert ask(knobs(), group_size=8) == ([], [])
+
+
+def test_an_expectation_is_held_against_what_will_be() -> None:
+    k = knobs()
+    with pytest.raises(Refused, match="group_size is 8 now, not 4"):
+        ask(k, group_size=16, expect={"group_size": 4})
+    assert k.pending == []
+    ask(k, group_size=4, expect={"group_size": 8})
+    with pytest.raises(Refused, match="group_size is 4 now, not 8"):
+        ask(k, group_size=16, expect={"group_size": 8})
+    ask(k, group_size=16, expect={"group_size": "4"})
+    assert k.pending[0].new == 16
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"group_size": 1}, InvalidValue),
+        ({"learning_rate": "fast"}, InvalidValue),
+        ({"lerning_rate": 1e-3}, UnknownName),
+        ({"clip_low": 0.1, "group_size": 2.5}, InvalidValue),
+        ({"kl_placement": "reward"}, InvalidValue),
+        ({"kl_estimator": "k1"}, InvalidValue),
+    ],
+)
+def test_a_refused_request_changes_nothing(values: dict, error: type[Exception]) -> None:
+    k = knobs()
+    with pytest.raises(error):
+        ask(k, **values)
+    assert k.pending == []
+    assert k.values == defaults()
+
+
+def test_values_that_only_go_together_are_accepted_together() -> None:
+    k = knobs()
+    ask(k, kl_placement="reward", kl_estimator="k1")
+    with pytest.raises(InvalidValue):
+        ask(k, kl_placement="loss")  # against what waits, not against what is
+    k.apply("update", 3)
+    assert (k.text("kl_placement"), k.text("kl_estimator")) == ("reward", "k1")
+
+
+def test_the_schedule_comes_due_at_its_step() -> None:
+    k = knobs("learning_rate=1e-5@4", "group_size=4@2", "clip_low=0.1@4")
+    assert k.begin_step(1) == []
+    assert [c.name for c in k.begin_step(2)] == ["group_size"]
+    assert k.values["group_size"] == 8
+    k.apply("rollout", 2)
+    assert k.values["group_size"] == 4
+    assert k.begin_step(3) == []
+    due = k.begin_step(4)
+    assert {c.name for c in due} == {"learning_rate", "clip_low"}
+    assert {c.who for c in due} == {"--set"}
+    assert k.begin_step(4) == []
+    assert k.apply("minibatch", 4)
+    assert k.number("learning_rate") == 1e-5
+
+
+def test_the_schedule_replaces_what_a_person_set_and_says_so() -> None:
+    k = knobs("group_size=4@3")
+    (mine,), _ = ask(k, group_size=6)
+    assert [(c.new, c.status) for c in k.begin_step(3)] == [(6, "superseded"), (4, "pending")]
+    assert mine.id not in {c.id for c in k.pending}
+
+
+def test_the_schedule_is_checked_together() -> None:
+    k = knobs("kl_placement=reward@2")
+    with pytest.raises(InvalidValue):
+        k.begin_step(2)
+    k = knobs("kl_placement=reward@2", "kl_estimator=k1@2")
+    assert len(k.begin_step(2)) == 2
+
+
+def test_a_step_that_begins_again_is_not_scheduled_twice() -> None:
+    k = knobs("group_size=4@2")
+    k.begin_step(2)
+    k.apply("rollout", 2)
+    ask(k, group_size=6)
+    assert k.begin_step(2) == []
+    k.apply("rollout", 2)
+    assert k.values["group_size"] == 6
+
+
+def test_values_are_copies() -> None:
+    k = knobs()
+    k.values["group_size"] = 99
+    k.pending.append(None)
+    assert k.whole("group_size") == 8
+    assert k.pending == []

@@ -1,0 +1,59 @@
+"""One of several processes of a learner: ``python -m tests.engine.two_processes FOLDER``; rank 0 writes what came out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from engine.rollout import RolloutGroup
+from tests.engine.small import make_learner
+from tests.sessions.samples import rating
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "minibatches": {"epochs": 2, "minibatches": 2},
+    "one_prompt": {"prompts_per_step": 1},
+    "reward": {"kl_placement": "reward", "kl_estimator": "k1", "kl_coefficient": 0.3},
+}
+
+
+def two_steps(folder: Path, case: str) -> dict[str, torch.Tensor]:
+    """The weights and the metrics after two steps."""
+    learner = make_learner(folder / case, micro_tokens=40, save=False, **CASES[case])
+    if learner.rank == 0:
+        learner.save("start of RL")
+    learner.policy.accelerator.wait_for_everyone()
+    learner.run_step()
+    if case == "plain":  # a rating, which only rank 0 knows, brings a late group into the second step
+        groups = learner.sample(2)
+        records = [g.record for g in groups[:1]] if learner.rank == 0 else []
+        late: list[RolloutGroup] = learner.late_groups(records)
+        late[0].record.number = 9
+        said = {"2.9": [rating(2, 9, values={"A": 5.0, "B": 1.0})]} if learner.rank == 0 else {}
+        learner.measure_reference(2, [*groups, *late])
+        learner.advantages([*groups, *late], said)
+        metrics = learner.update(2, [*groups, *late], lambda: None)
+        evaluation = learner.evaluate()
+        metrics |= {"eval/accuracy": evaluation.accuracy, "eval/length": evaluation.length}
+    else:
+        metrics = learner.run_step()
+    del metrics["memory/peak"]
+    tensors = {f"weight.{i}": p.detach().clone() for i, p in enumerate(learner.policy.parameters)}
+    return tensors | {f"metric.{name}": torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    for case in CASES:
+        tensors = two_steps(folder, case)
+        if torch.distributed.get_rank() == 0:
+            save_file(tensors, folder / f"{case}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
