@@ -5,10 +5,6 @@ from __future__ import annotations
 # First of all: this sets what Textual reads from the environment when it is imported.
 import screens.terminal as terminal  # isort: skip
 
-import os
-import shlex
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import import_module
@@ -21,15 +17,14 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from screens.base import WorkbenchScreen
-from screens.dialogs import ConfirmDialog, TextDialog
+from screens.keys import check_keymap
 from screens.link import Link
 from screens.live import Live
-from screens.numbers import span
 from screens.pace import Pace
 from screens.palette import ActionProvider
-from screens.words import pretty
-from sessions.commands import Command, Stop
-from sessions.errors import EngineUnreachable, WorkbenchError
+from screens.safe import use_escapes
+from sessions.commands import Command
+from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
 from sessions.wire import Answer
@@ -92,10 +87,13 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.link: Link | None = None
         self.pace = Pace(terminal.SLOW_BYTES if slow else terminal.BYTES)
         self.set_class(self.marks == "ascii", "-ascii")
+        use_escapes(self.marks == "ascii")
+        if theme and theme not in self.available_themes:
+            raise UnknownName("theme", theme, self.available_themes)
         if theme:
             self.theme = theme
         if keymap:
-            self.set_keymap(keymap)
+            self.set_keymap(check_keymap(keymap))
 
     # -------------------------------------------------------------------------------------- life
 
@@ -164,53 +162,6 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             raise EngineUnreachable("no session is attached")
         return await self.link.query(command, kind)
 
-    def show_answer(self, screen: WorkbenchScreen, command: Command, title: str) -> None:
-        """Ask the engine and show what it says."""
-
-        async def ask() -> None:
-            try:
-                async for answer in self.send(command):
-                    if answer.status == "rejected":
-                        screen.say(answer.text, "error")
-                    else:
-                        self.push_screen(TextDialog(title, pretty(answer.data) if answer.data else [answer.text]))
-            except WorkbenchError as error:
-                screen.say(str(error), "error")
-
-        self.run_worker(ask(), group="ask", exit_on_error=False)
-
-    def ask_to_stop(self, screen: WorkbenchScreen) -> None:
-        """The dialog behind ``Q``."""
-        checkpoints = self.live.checkpoints
-        age = span(self.live.clock() - checkpoints[-1].time) if checkpoints else ""
-        last = (
-            f"The last checkpoint is {age} old (step {checkpoints[-1].step})." if checkpoints else "No checkpoint yet."
-        )
-        lines = [last, "A checkpoint is written before the engine leaves.", "q only detaches: the training goes on."]
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                screen.send(Stop())
-
-        self.push_screen(ConfirmDialog(f"Stop the session {self.live.name}?", lines, "stop"), answered)
-
-    def restart(self, screen: WorkbenchScreen) -> None:
-        """Start an engine for the session on the screen, which has none."""
-        folder, start = self.folder, self.restart_session
-        if folder is None or start is None or self.link is None:
-            return
-        link = self.link
-
-        async def again() -> None:
-            screen.say("starting the engine ...")
-            try:
-                await start(folder)
-            except WorkbenchError as error:
-                screen.say(str(error), "error")
-            link.hurry()
-
-        self.run_worker(again(), group="restart", exclusive=True, exit_on_error=False)
-
     def detach(self) -> None:
         """Leave; the engine does not notice."""
         name = self.folder.name if self.folder else ""
@@ -220,15 +171,6 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             self.exit(f"left {name}, which has ended. See it again with: workbench attach {name}")
         else:
             self.exit(f"detached from {name}; training goes on. Come back with: workbench attach {name}")
-
-    def page(self, text: str) -> None:
-        """Show text in $PAGER."""
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="workbench-") as file:
-            file.write(text)
-            file.flush()
-            with self.suspend():
-                subprocess.run([*shlex.split(os.environ.get("PAGER") or "less"), file.name], check=False)
-        self.refresh()
 
     def on_key(self, event: events.Key) -> None:
         """A printable key that no widget took, for the bindings in force.

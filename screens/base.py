@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
+from screens.errands import ask_to_stop, open_in_pager
 from screens.keys import bindings
 from screens.live import Live
 from screens.topline import alarm_content, state_content
@@ -146,6 +147,8 @@ class WorkbenchScreen(Screen[None]):
 
     def tick(self, force: bool = False) -> None:
         """Draw the lines and what is new in the body."""
+        if not self.query("#footer"):
+            return  # not composed yet, or being taken apart
         self.set_class(self.too_small, "-small")
         width, height = self.size
         top = self.query_one("#state", Line)
@@ -241,7 +244,7 @@ class WorkbenchScreen(Screen[None]):
     def action_pager(self) -> None:
         text = self.text_to_open()
         if text:
-            self.workbench.page(text)
+            open_in_pager(self, text)
         else:
             self.say("nothing to open here")
 
@@ -249,7 +252,7 @@ class WorkbenchScreen(Screen[None]):
         self.workbench.detach()
 
     def action_stop_session(self) -> None:
-        self.workbench.ask_to_stop(self)
+        ask_to_stop(self)
 
     def action_interrupt(self) -> None:
         self.say("q detaches: the training goes on.   Q stops the session, after typing the word stop", "warning")

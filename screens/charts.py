@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import plotext
 
-from screens.numbers import axis_label, axis_labels
+from screens.numbers import axis_label, axis_labels, reward_text
 from screens.scales import Scale, linear_scale, log_scale
 from screens.terminal import Marks
 
@@ -104,7 +104,7 @@ def histogram(values: Sequence[float], width: int, height: int, marks: Marks = "
     at = {scale.row(t, tall): axis_label(t).rjust(gutter)[:gutter] for t in scale.ticks if t == int(t)}
     bar = "|" if marks == "ascii" else "│"
     out: list[Row] = [[(at.get(y, " " * gutter), "label"), (bar, "axis"), *row] for y, row in enumerate(rows)]
-    left, right = axis_label(-reach), axis_label(reach)
+    left, right = reward_text(-reach), reward_text(reach)
     middle = inner // 2
     under = left.ljust(middle) + "0"
     out.append([(" " * (gutter + 1) + (under.ljust(inner - len(right)) + right)[:inner].ljust(inner), "label")])

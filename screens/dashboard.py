@@ -15,6 +15,7 @@ from screens.base import WorkbenchScreen
 from screens.chart_kinds import CHARTS, IMPORTANCE, PANELS
 from screens.choose import ChooseDialog
 from screens.dialogs import TextDialog
+from screens.errands import restart
 from screens.keys import bindings
 from screens.panels import group_rows, machine_rows, parameter_rows
 from screens.states import failed_lines, loading_lines, pane_state
@@ -121,6 +122,8 @@ class DashboardScreen(WorkbenchScreen):
     def announcement(self) -> str:
         if pane_state(self.live) == "failed":
             return "w shows the pane of the failure" if self.aside else "w shows the charts"
+        if self.live.connection == "ended" and self.workbench.restart_session is not None:
+            return "the session has ended: R continues it from its last checkpoint"
         plan = self._arranged
         if plan is not None and plan.hidden:
             return f"{plan.hidden_text}: widen or press w"
@@ -249,7 +252,7 @@ class DashboardScreen(WorkbenchScreen):
         return True
 
     def action_restart(self) -> None:
-        self.workbench.restart(self)
+        restart(self)
 
     def action_show_log(self) -> None:
         folder = self.workbench.folder

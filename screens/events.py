@@ -12,15 +12,15 @@ from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
 from screens.dialogs import TextDialog
+from screens.errands import pretty
 from screens.event_rows import COLUMNS, event_filter, event_key, event_row
+from screens.headings import heading
 from screens.keys import bindings
 from screens.live import Live
 from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
-from screens.topline import state_content
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
-from screens.words import pretty
 from sessions.commands import QueryEvents
 from sessions.errors import UsageError, WorkbenchError
 from sessions.wire import AnyEvent, encode_event
@@ -57,9 +57,7 @@ class EventsScreen(WorkbenchScreen):
 
     def state_line(self, width: int) -> Content:
         follow = "following" if self.table.follow else "holding still (G: follow)"
-        status = self.live.status
-        middle = [(0, f"step {status.step}"), (1, status.phase)] if status and width < 100 else None
-        return state_content(self.live, width, middle, f"EVENTS  {follow}")
+        return heading(self.live, width, f"EVENTS  {follow}")
 
     def refresh_from_live(self, force: bool) -> None:
         if self._live is not self.live:

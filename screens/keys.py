@@ -7,11 +7,12 @@ to tmux, screen and flow control, or are aliases of other keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from textual.binding import Binding
 
+from sessions.errors import UnknownName, UsageError
 from sessions.modes import MODES
 
 
@@ -176,6 +177,26 @@ def bindings(*scopes: str, without: Iterable[str] = ()) -> list[Binding]:
         for a in ACTIONS.values()
         if a.scope in scopes and a.id not in left_out
     ]
+
+
+FORBIDDEN = frozenset(f"ctrl+{letter}" for letter in "absjhimz") | {"shift+enter", "ctrl+enter"}
+"""Keys that tmux, screen or the terminal keep, that are aliases, or that many terminals cannot send."""
+
+
+def check_keymap(keymap: Mapping[str, str]) -> dict[str, str]:
+    """A keymap from the settings file (id -> keys, separated by commas), if it is one.
+
+    :raises UsageError: naming the id or the key that cannot be.
+    """
+    for name, keys in keymap.items():
+        if name not in ACTIONS:
+            raise UnknownName("action", name, ACTIONS)
+        for key in keys.split(","):
+            if key in FORBIDDEN:
+                raise UsageError(f"{name}: {key} is taken by tmux, screen or the terminal; choose another key")
+            if key.isdigit() and not ACTIONS[name].action.startswith("rate("):
+                raise UsageError(f"{name}: digits are ratings; choose another key")
+    return dict(keymap)
 
 
 _NAMES = {

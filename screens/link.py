@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ from typing import TypeVar
 from screens.live import Live
 from screens.recorded import recorded_snapshot
 from sessions.client import Client
-from sessions.commands import Command
+from sessions.commands import Command, Subscribe
 from sessions.errors import EngineUnreachable, VersionMismatch, WireError
 from sessions.folders import SessionFolder
 from sessions.wire import Answer
@@ -42,6 +43,7 @@ class Link:
         self._news = on_news
         self._client: Client | None = None
         self._hurry = asyncio.Event()
+        self._growing = -1
 
     async def run(self) -> None:
         """Keep the model fed until cancelled."""
@@ -72,12 +74,20 @@ class Link:
             self._client = client
             self.live.connected("live")
             self._news()
+            resubscribed = asyncio.create_task(self._subscribe_again(client))
             first = True
             async for message in client.messages():
                 self.live.feed(message)
                 if first and self.live.status is not None:
                     first = False
                     self._news()
+            await resubscribed
+
+    async def _subscribe_again(self, client: Client) -> None:
+        """A new connection does not know what the one before had subscribed to."""
+        if self._growing >= 0:
+            with contextlib.suppress(EngineUnreachable):
+                await client.send(Subscribe(growing=self._growing))
 
     async def _ended(self) -> None:
         """No engine holds the session: say how it ended, and show what is recorded."""
@@ -120,6 +130,8 @@ class Link:
 
         :raises EngineUnreachable: if the connection is down, or ends before the last answer.
         """
+        if isinstance(command, Subscribe):
+            self._growing = command.growing
         async for answer in self._connected().answers(command):
             yield answer
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from screens.errands import show_answer
 from sessions.commands import WORDS, Stop, parse_words
 from sessions.errors import UnknownName, UsageError, WorkbenchError
 from sessions.server import is_query
@@ -67,11 +66,6 @@ def run_words(screen: WorkbenchScreen, text: str) -> None:
         # The words are the confirmation that the dialog of Q asks for.
         screen.say("stopping at the next safe point")
     if is_query(command):
-        screen.workbench.show_answer(screen, command, text)
+        show_answer(screen, command, text)
     else:
         screen.send(command)
-
-
-def pretty(data: str) -> list[str]:
-    """A query's JSON in lines."""
-    return msgspec.json.format(data, indent=2).splitlines()

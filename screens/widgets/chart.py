@@ -17,6 +17,7 @@ from screens.live import Live
 from screens.numbers import percent, short
 from screens.safe import fit
 from screens.terminal import Marks
+from screens.topline import phase_text
 from screens.widgets.framed import Framed
 from sessions.metrics import METRICS, metric
 from sessions.records import SeriesData
@@ -119,9 +120,12 @@ class ChartView(Framed, can_focus=True):
     def update(self, force: bool = False) -> None:
         """Draw if anything it shows has changed."""
         version = self.live.version
+        topics = ["series", "changes", "alarms", "last_step", "values"]
+        if self.live.last_step is None:
+            topics.append("status")  # the reason why there is nothing yet
         state = (
-            version["series"], version["changes"], version["alarms"], version["last_step"], version["values"],
-            self.view.version, self.size, self.metrics, self.log_axis, self.smoothing, id(self.live),
+            [version[topic] for topic in topics], id(self.live), self.view.version, self.size, self.metrics,
+            self.log_axis, self.smoothing,
         )  # fmt: skip
         if force or state != self._drawn:
             self._drawn = state
@@ -196,7 +200,7 @@ class ChartView(Framed, can_focus=True):
         why = known.why_empty
         nothing = METRICS["reward/mean"].why_empty
         if self.live.last_step is None:
-            why = nothing
+            why = f"{nothing}; now: {phase_text(self.live)}" if self.live.status else nothing
         elif why == nothing:
             why = "it has not been measured"
         elif known.name.startswith("kl/") and not self.live.values.get("kl_coefficient"):

@@ -8,13 +8,13 @@ import pytest
 
 from screens.base import WorkbenchScreen
 from screens.help import help_lines
-from screens.keys import ACTIONS, bindings
+from screens.keys import ACTIONS, FORBIDDEN, bindings, check_keymap
 from screens.palette import actions_here
+from sessions.errors import UsageError
 from sessions.modes import MODES
 from tests.screens.conftest import Attach
 from tests.screens.frames import until
 
-FORBIDDEN = {f"ctrl+{letter}" for letter in "absjhimz"} | {"shift+enter", "ctrl+enter"}
 SCREENS = {
     "sessions": ("screens.session_list", "SessionListScreen"),
     "dashboard": ("screens.dashboard", "DashboardScreen"),
@@ -96,3 +96,10 @@ async def test_a_remapped_key_works_and_is_shown(attach: Attach) -> None:
         screen = app.screen
         assert isinstance(screen, WorkbenchScreen)
         assert ("pause", "f5") in {(action.id, key) for action, key, _ in actions_here(screen)}
+
+
+@pytest.mark.parametrize("keymap", [{"paus": "f5"}, {"pause": "ctrl+a"}, {"pause": "f5,ctrl+s"}, {"pause": "7"}])
+def test_a_keymap_that_breaks_the_rules_is_refused(keymap: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        check_keymap(keymap)
+    assert check_keymap({"rate.likert.bad": "0", "pause": "f5,P"})

@@ -1,0 +1,92 @@
+"""What keys start that takes more than one line: the stop dialog, a query's answer, restarting an engine, the pager."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+import msgspec
+from textual.app import SuspendNotSupported
+
+from screens.dialogs import ConfirmDialog, TextDialog
+from screens.numbers import span
+from sessions.commands import Command, Stop
+from sessions.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from screens.base import WorkbenchScreen
+
+
+def ask_to_stop(screen: WorkbenchScreen) -> None:
+    """The dialog behind ``Q``: the age of the last checkpoint, and a word to type."""
+    live = screen.live
+    last = "There is no checkpoint yet."
+    if live.checkpoints:
+        newest = live.checkpoints[-1]
+        last = f"The last checkpoint is {span(live.clock() - newest.time)} old (step {newest.step})."
+    lines = [last, "A checkpoint is written before the engine leaves.", "q only detaches: the training goes on."]
+
+    def answered(yes: bool | None) -> None:
+        if yes:
+            screen.send(Stop())
+
+    screen.app.push_screen(ConfirmDialog(f"Stop the session {live.name}?", lines, "stop"), answered)
+
+
+def show_answer(screen: WorkbenchScreen, query: Command, title: str) -> None:
+    """Ask the engine and show what it says."""
+
+    async def ask() -> None:
+        try:
+            async for answer in screen.workbench.send(query):
+                if answer.status == "rejected":
+                    screen.say(answer.text, "error")
+                else:
+                    lines = pretty(answer.data) if answer.data else [answer.text]
+                    screen.app.push_screen(TextDialog(title, lines))
+        except WorkbenchError as error:
+            screen.say(str(error), "error")
+
+    screen.run_worker(ask(), group="ask", exit_on_error=False)
+
+
+def restart(screen: WorkbenchScreen) -> None:
+    """Start an engine for the session on the screen, which has none."""
+    app = screen.workbench
+    folder, start, link = app.folder, app.restart_session, app.link
+    if folder is None or start is None or link is None:
+        return
+
+    async def again() -> None:
+        screen.say("starting the engine ...")
+        try:
+            await start(folder)
+        except WorkbenchError as error:
+            screen.say(str(error), "error")
+        link.hurry()
+
+    screen.run_worker(again(), group="restart", exclusive=True, exit_on_error=False)
+
+
+def open_in_pager(screen: WorkbenchScreen, text: str) -> None:
+    """Show text in $PAGER; the screen waits meanwhile, the engine does not."""
+    words = shlex.split(os.environ.get("PAGER") or "less")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="workbench-", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        try:
+            with screen.app.suspend():
+                subprocess.run([*words, file.name], check=False)
+        except OSError as error:
+            screen.say(f"{words[0]} cannot be started ({error.strerror}); set PAGER", "error")
+        except SuspendNotSupported:
+            screen.say("this terminal cannot be handed to another program", "error")
+    screen.app.refresh()
+
+
+def pretty(data: str) -> list[str]:
+    """A query's JSON in lines."""
+    return msgspec.json.format(data, indent=2).splitlines()
