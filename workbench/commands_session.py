@@ -20,6 +20,8 @@ from workbench.output import emit, say, show
 from workbench.show import readable
 from workbench.watch import Watch
 
+HANG_SECONDS = 15.0
+"""How long an engine that does not answer may take to end by itself before it is said to hang."""
 PATIENCE_SECONDS = 15.0
 """How long an engine that is starting may take until it listens."""
 
@@ -47,7 +49,10 @@ def follow(arguments: argparse.Namespace) -> int:
     """``workbench follow``: events as they come, until the session ends."""
     folder = session_folder(arguments.session)
     engine_socket(folder)
-    return asyncio.run(_follow(folder, as_json=arguments.json))
+    try:
+        return asyncio.run(_follow(folder, as_json=arguments.json))
+    except KeyboardInterrupt:
+        return 0  # the way to leave a session that goes on
 
 
 async def _follow(folder: SessionFolder, *, as_json: bool) -> int:
@@ -167,10 +172,17 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 async def _stop(folder: SessionFolder, *, now: bool) -> None:
-    # The engine may close the connection before the answer has been read: it has stopped all the same.
-    with contextlib.suppress(EngineUnreachable):
+    try:
         socket = await asyncio.to_thread(engine_socket, folder)
         await _send(socket, Stop(now=now), wait=True, as_json=False)
+    except EngineUnreachable as error:
+        # It may have closed the connection before the answer was read, and has stopped all the same.
+        engine = folder.engine()
+        try:
+            await asyncio.wait_for(until_ended(folder), HANG_SECONDS)
+        except TimeoutError:
+            kill = f"`kill {engine.pid}`" if engine else "a kill"
+            raise EngineUnreachable(f"{error}; it may hang: {kill} ends it, the records stay") from None
     info = await until_ended(folder)
     if info is not None and info.code != 0:
         raise SessionError(f"the engine of {folder.name!r} ended badly: {info.cause}; its log: {folder.log}")

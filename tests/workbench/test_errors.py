@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.folders import new_session
+from sessions.folders import EngineInfo, new_session
 from sessions.records import SessionSettings
 from workbench.cli import main
 
@@ -132,6 +132,10 @@ def test_a_running_session_is_not_run_twice(
     monkeypatch.setattr("workbench.commands_session.PATIENCE_SECONDS", 0.0)
     assert main(["send", "busy", "pause"]) == 1
     assert "does not listen yet" in capsys.readouterr().err
+    folder.write_engine(EngineInfo(pid=4711, socket="/nowhere", started=1.0, version="x"))
+    monkeypatch.setattr("workbench.commands_session.HANG_SECONDS", 0.05)
+    assert main(["stop", "busy"]) == 1
+    assert "it may hang: `kill 4711` ends it" in capsys.readouterr().err
     os.close(lock)
 
 

@@ -115,6 +115,21 @@ def test_interrupting_stops_after_a_checkpoint(workbench: Workbench) -> None:
     assert not session_folder("s").running()
 
 
+def test_interrupting_twice_leaves_it_running(workbench: Workbench) -> None:
+    process = workbench.start("run", "--headless", "--json", "--name", "s", fate="deaf")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    while "ctrl+c again" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = workbench.finish(process)
+    assert process.returncode == 0
+    assert "left s to itself; `workbench status s` tells how it goes on" in err
+    assert session_folder("s").running()
+
+
 def test_interrupting_while_loading_leaves_nothing(workbench: Workbench) -> None:
     process = workbench.start("run", "--headless", "--name", "s", fate="stay")
     poll(lambda: [f for f in all_sessions() if f.engine() is not None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -147,6 +148,16 @@ def test_follow_for_people(workbench: Workbench) -> None:
     assert done.returncode == 1
     assert "step 3 done: reward 0.030, kl 0.0010" in done.stdout
     assert done.stderr == "workbench: error: the engine of 's' ended: killed by SIGKILL\n"
+
+
+def test_leaving_what_is_followed(workbench: Workbench) -> None:
+    with workbench.running("s"):
+        process = workbench.start("follow", "s")
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert workbench.finish(process)[1] == ""
+        assert process.returncode == 0
 
 
 def test_stop(workbench: Workbench) -> None:

@@ -1,8 +1,9 @@
 """``python -m engine SESSION_DIR`` as the front door knows it: lock, socket, engine.json, loading, steps, an end.
 
 ``FAKE_ENGINE`` chooses the fate: ``error`` and ``usage`` end while loading with a line, ``trace`` with an exception,
-``stay`` never finishes loading, ``kill`` is killed after three steps, ``raise`` raises after three. A ``set`` applies
-when the next step ends, everything else at once. Every event is stored, as the real engine's are.
+``stay`` never finishes loading, ``deaf`` does not stop, ``kill`` is killed after three steps, ``raise`` raises after
+three. A ``set`` applies when the next step ends, everything else at once. Every event is stored, as the real engine's
+are.
 """
 
 from __future__ import annotations
@@ -118,6 +119,9 @@ class FakeEngine:
                 self.pending.append((command, reply))
             case Pause() | Resume() | Stop():
                 if isinstance(command, Stop):
+                    if FATE == "deaf":
+                        reply(wire.Answer(id=command.id, status="accepted"))
+                        return
                     self.stop.set()
                 else:
                     self.state = "PAUSED" if isinstance(command, Pause) else "RUN"
