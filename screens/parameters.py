@@ -11,12 +11,12 @@ from textual.content import Content
 from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
+from screens.headings import heading
 from screens.keys import bindings
 from screens.live import Live
 from screens.safe import visible
 from screens.staging import COLUMNS, Staging, describe_change
 from screens.states import failed_lines, loading_lines, pane_state
-from screens.topline import state_content
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
 from screens.widgets.text_view import TextView
@@ -63,11 +63,7 @@ class ParametersScreen(WorkbenchScreen):
     def state_line(self, width: int) -> Content:
         count = len(self.staging.staged) if self._live is not None else 0
         staged = f"{count} staged, not applied yet" if count else "nothing staged"
-        if width >= 100:
-            return state_content(self.live, width, right=f"PARAMETERS  {staged}")
-        status = self.live.status
-        middle = [(0, f"step {status.step}"), (1, status.phase)] if status else None
-        return state_content(self.live, width, middle, f"PARAMETERS  {staged}")
+        return heading(self.live, width, f"PARAMETERS  {staged}")
 
     def refresh_from_live(self, force: bool) -> None:
         live = self.live

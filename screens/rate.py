@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
 from screens.group_details import GroupDetails
+from screens.headings import heading
 from screens.keys import bindings
 from screens.live import Live
 from screens.rate_body import RateBody, response_shown
@@ -19,7 +20,7 @@ from screens.rate_view import gate_words, keys_line, rating_text
 from screens.rating_desk import Desk
 from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
-from screens.topline import phase_text, state_content
+from screens.topline import phase_text
 from screens.widgets.ask import Ask
 from sessions.commands import Command, QueryGroups, Rate, Retract, Skip, whoami
 from sessions.errors import WorkbenchError
@@ -115,8 +116,8 @@ class RateScreen(WorkbenchScreen):
 
     def state_line(self, width: int) -> Content:
         title = f"RATE  {self.desk.mode.title}" if self._live is not None else "RATE"
-        middle = [(0, phase_text(self.live)), (1, f"({gate_words(self.live.values)})")]
-        return state_content(self.live, width, middle, title)
+        parts = [(0, phase_text(self.live)), (1, f"({gate_words(self.live.values)})")]
+        return heading(self.live, width, title, parts)
 
     def announcement(self) -> str:
         return "J K response   j k scroll   tab next unrated   enter next group   m mode"

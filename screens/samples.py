@@ -13,13 +13,13 @@ from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
 from screens.group_details import GroupDetails
+from screens.headings import heading
 from screens.keys import bindings
 from screens.safe import visible
 from screens.sample_filter import parse_filter
 from screens.sample_pane import SamplePane
 from screens.sample_rows import GROUP_COLUMNS, SAMPLING, group_key, group_rows, response_text
 from screens.states import failed_lines, loading_lines, pane_state
-from screens.topline import state_content
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
 from screens.widgets.text_view import TextView
@@ -96,11 +96,7 @@ class SamplesScreen(WorkbenchScreen):
 
     def state_line(self, width: int) -> Content:
         follow = "following the newest (f: hold)" if self.groups.follow else "holding still (f: follow)"
-        if width < 100:
-            status = self.live.status
-            middle = [(0, f"step {status.step}"), (1, status.phase)] if status else [(0, "no engine answers yet")]
-            return state_content(self.live, width, middle, f"SAMPLES  {follow}")
-        return state_content(self.live, width, right=f"SAMPLES  {follow}")
+        return heading(self.live, width, f"SAMPLES  {follow}")
 
     def refresh_from_live(self, force: bool) -> None:
         self.set_class(self.size.width >= 100, "-wide")

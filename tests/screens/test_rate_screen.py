@@ -231,3 +231,14 @@ async def test_a_new_group_waits_as_soon_as_it_is_scored(attach: Attach, engine:
         engine.finish_step()
         await pilot.press("enter")
         await until_shown(app, "It waits [121]")
+
+
+async def test_a_lost_engine_is_said_first(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 of", "####")
+        await engine.leave(code=1, cause="out of memory")
+        await until_shown(app, "FAILED", "out of memory", "RATE  5-point")
+        letter = order_of(app)[0]
+        await pilot.press("4")
+        await until_shown(app, f"not saved: {letter}=4: no engine is connected", f"[{letter} -]")
