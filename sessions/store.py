@@ -7,6 +7,7 @@ Token arrays are kept for the newest steps and for rated responses; scalars and 
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 import uuid
@@ -195,6 +196,8 @@ class Store:
 
     def add_step(self, record: StepRecord, groups: Iterable[Group], keep_token_steps: int) -> wire.AnyEvent:
         """Commit a step: its metrics, and what its update did to the groups it learned from, late ones too."""
+        # JSON has no NaN: it would come back as null, and the record could not be read again.
+        record = msgspec.structs.replace(record, advantages=[a for a in record.advantages if math.isfinite(a)])
         with _transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sqlite3
@@ -118,6 +119,18 @@ def test_series(store: Store) -> None:
     assert series["reward/mean"].steps == [1, 2, 3, 4, 5]
     assert series["kl/k3"].values == [0.1, None, 0.1, None, 0.1]
     assert {data.name for data in store.series_data("main")} == set(series)
+
+
+def test_a_step_with_numbers_that_are_not_finite_can_be_read_again(store: Store) -> None:
+    record = step_record(1, **{"kl/k3": math.nan, "loss/policy": math.inf})
+    record.advantages = [1.0, math.nan, -math.inf]
+    event = store.add_step(record, [], 500)
+    kept = store.last_step("main")
+    assert kept is not None
+    assert kept.advantages == [1.0]
+    assert kept.metrics["kl/k3"] is kept.metrics["loss/policy"] is None
+    assert store.series("main")["kl/k3"].values == [None]
+    assert isinstance(wire.decode_event(wire.encode_event(event)), wire.StepDone)
 
 
 def test_ratings_supersede_and_retract(store: Store) -> None:
