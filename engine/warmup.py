@@ -2,9 +2,9 @@
 
     loss = - mean over answer tokens of log p(token | question, earlier answer tokens)
 
-AdamW, learning rate 1e-3 with 50 steps of linear rise and 100 of linear fall, batch 128; the held-out pairs are never
-seen. It takes about a minute on one core and answers some 59 % of the held-out questions: good enough to be rewarded
-now and then, with plenty left for RL to learn. Everything is seeded: the same recipe gives the same weights.
+AdamW, learning rate 1e-3 after 50 steps of linear rise, batch 128; the held-out pairs are never seen. It takes about a
+minute on one core and answers some 59 % of the held-out questions: good enough to be rewarded now and then, with plenty
+left for RL to learn. Everything is seeded: the same recipe gives the same weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ transformers_logging.disable_progress_bar()
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 CHARACTERS = "0123456789+-*/=()<>,.?:;! '\nabcdefghijklmnopqrstuvwxyz"
 VOCABULARY = 64
-LEARNING_RATE, RISE, FALL, BATCH = 1e-3, 50, 100, 128
+LEARNING_RATE, RISE, BATCH = 1e-3, 50, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: i
 
 
 def warm_up(
-    steps: int = 393,
+    steps: int = 460,
     seed: int = 0,
     *,
     hidden: int = 128,
@@ -105,7 +105,7 @@ def warm_up(
     accuracy: list[tuple[int, float]] = []
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, step / RISE, (steps - step + 1) / FALL)
+            group["lr"] = LEARNING_RATE * min(1.0, step / RISE)
         rows = torch.from_numpy(order.integers(len(ids), size=BATCH))
         loss = _loss(model, ids[rows], labels[rows])
         loss.backward()
