@@ -44,7 +44,7 @@ class RateScreen(WorkbenchScreen):
         self.body = RateBody()
         self.status_text = ""
         self._live: Live | None = None
-        self._queue_at = -1
+        self._queue_at = self._link_at = -1
         self._older: dict[tuple[str, int, int], GroupHead] = {}
 
     def compose_body(self) -> Iterable[Widget]:
@@ -62,7 +62,7 @@ class RateScreen(WorkbenchScreen):
         self.desk = Desk(whoami(), live.ratings, live.clock, lambda: live.version["ratings"])
         self.details = GroupDetails(self, self._came)
         self._older.clear()
-        self._queue_at = -1
+        self._queue_at = self._link_at = -1
 
     def on_screen_resume(self) -> None:
         self._sit_down()
@@ -85,14 +85,21 @@ class RateScreen(WorkbenchScreen):
         self.refresh_now()
 
     def _update_queue(self) -> None:
-        version = self.live.version["heads"] + self.live.version["link"]
+        link, version = self.live.version["link"], self.live.version["heads"]
+        if link != self._link_at:
+            # Another connection, perhaps to an engine that went back to a checkpoint: what waited before may be gone.
+            if self._link_at >= 0:
+                self._older.clear()
+                self._ask_for_older()
+            self._link_at, self._queue_at = link, -1
+            self.details.retry()
         if version == self._queue_at:
             return
         self._queue_at = version
-        self.desk.book.follow(self.live.ratings)
-        self.desk.book.branch = self.live.status.branch if self.live.status else "main"
-        self.desk.heads = {**self._older, **self.live.heads}
-        self.details.retry()
+        desk = self.desk
+        desk.book.follow(self.live.ratings)
+        desk.book.branch = self.live.status.branch if self.live.status else "main"
+        desk.heads = {**self._older, **self.live.heads}
 
     def _came(self, name: str) -> None:
         detail = self.details.get(name)
@@ -127,6 +134,9 @@ class RateScreen(WorkbenchScreen):
         self.body.set_class(self.size.width >= 100, "-wide")
         self.body.set_class(self.size.height >= TALL, "-tall")
         self._update_queue()
+        shown = self.desk.current
+        if shown is not None and self.desk.book.name(shown.key) in self.details.failed:
+            self.desk.forget_gone()
         if self.desk.current is None and self.desk.upcoming():
             self.desk.next_group()
         self._draw()

@@ -143,6 +143,13 @@ class Desk:
         random.Random(f"{self.who}/{'/'.join(map(str, key))}").shuffle(order)
         return order
 
+    def forget_gone(self) -> None:
+        """Take a group off the desk that is in no list any more and was not read before it went."""
+        visit = self.current
+        if visit is not None and visit.detail is None and visit.key not in self.heads:
+            del self.visits[visit.key]
+            self.current = None
+
     def loaded(self, detail: GroupDetail) -> None:
         """A group came: keep it if it is on the desk."""
         group = detail.group

@@ -256,6 +256,18 @@ def test_coming_back_shows_the_same_response_in_the_same_order() -> None:
     assert again.current.order == before.order
 
 
+def test_a_group_that_went_before_it_was_read_leaves_the_desk() -> None:
+    desk, _ = desk_with(group(12), group(11))
+    read = desk.current
+    desk.heads = {}
+    desk.forget_gone()
+    assert desk.current is read
+    desk.open(("main", 99, 1), 4)
+    desk.forget_gone()
+    assert desk.current is None
+    assert ("main", 99, 1) not in desk.visits
+
+
 def test_orders_are_shuffled() -> None:
     orders = set()
     for step in range(20):
