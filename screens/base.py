@@ -226,7 +226,9 @@ class WorkbenchScreen(Screen[None]):
         self.query_one(CommandLine).open()
 
     def action_palette(self) -> None:
-        self.app.action_command_palette()
+        from screens.palette import Palette
+
+        self.app.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
         from screens.help import HelpDialog

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import SelectionList
-from textual.widgets.selection_list import Selection
 
+from screens.widgets.line_table import Column, LineTable, Row
 from sessions.metrics import metric
 
 MOST = 2
@@ -20,46 +20,53 @@ MOST = 2
 
 
 class ChooseDialog(ModalScreen[list[str]]):
-    """A list to tick: space ticks, enter takes what is ticked, or the one under the cursor."""
+    """A list to tick: space ticks, enter takes what is ticked, or the one under the cursor if nothing was changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "leave", "back"),
-        Binding("enter", "take", "take", priority=True),
-        Binding("j", "cursor(1)", "down", show=False),
-        Binding("k", "cursor(-1)", "up", show=False),
+        Binding("enter", "take", "take"),
+        Binding("space", "tick", "tick"),
     ]
     DEFAULT_CSS = """
     ChooseDialog { align: center middle; }
     ChooseDialog > Vertical { width: 72; max-width: 95%; height: 80%; }
-    ChooseDialog SelectionList { height: 1fr; border: none; }
     """
 
     def __init__(self, names: Sequence[str], chosen: Sequence[str]) -> None:
         super().__init__()
         self.names = list(dict.fromkeys([*chosen, *names]))
+        self.before = list(chosen)
         self.chosen = list(chosen)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = f"metrics of this chart, at most {MOST}"
-            box.border_subtitle = "space tick   enter take   esc back"
-            yield SelectionList[str](
-                *(Selection(Content(f"{n:<28} {metric(n).title}"), n, n in self.chosen) for n in self.names)
-            )
+            box.border_subtitle = Content("space tick   enter take   esc back")
+            yield LineTable([Column("", 3), Column("metric", 30), Column("", 0)], titles=False)
 
-    def action_cursor(self, by: int) -> None:
-        box = self.query_one(SelectionList)
-        if by > 0:
-            box.action_cursor_down()
-        else:
-            box.action_cursor_up()
+    def on_mount(self) -> None:
+        self.query_one(LineTable).focus()
+        self._show()
 
+    def _show(self) -> None:
+        ticked = {name: "[x]" if name in self.chosen else "[ ]" for name in self.names}
+        rows = [Row(name, (ticked[name], name, metric(name).title)) for name in self.names]
+        self.query_one(LineTable).set_rows(rows)
+
+    def action_tick(self) -> None:
+        name = self.query_one(LineTable).key
+        if name in self.chosen:
+            self.chosen.remove(name)
+        elif name:
+            self.chosen = [*self.chosen, name][-MOST:]
+        self._show()
+
+    @on(LineTable.Opened)
     def action_take(self) -> None:
-        box: SelectionList[str] = self.query_one(SelectionList)
-        chosen = [name for name in self.names if name in box.selected]
-        if (chosen == self.chosen or not chosen) and box.highlighted is not None:
-            chosen = [self.names[box.highlighted]]
-        self.dismiss(chosen[-MOST:])
+        name = self.query_one(LineTable).key
+        if (self.chosen == self.before or not self.chosen) and name:
+            self.chosen = [name]
+        self.dismiss(self.chosen)
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -30,7 +30,7 @@ class TextDialog(ModalScreen[None]):
     ]
     DEFAULT_CSS = """
     TextDialog { align: center middle; }
-    TextDialog > Vertical { width: 90%; max-width: 120; height: auto; max-height: 90%; }
+    TextDialog > Vertical { width: 96%; max-width: 110; height: auto; max-height: 90%; }
     TextDialog VerticalScroll { height: auto; max-height: 100%; }
     TextDialog Static { width: 1fr; height: auto; }
     """

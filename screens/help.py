@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from screens.base import WorkbenchScreen
 from screens.dialogs import TextDialog
 from screens.keys import ACTIONS, shown
@@ -20,7 +18,7 @@ _TITLES = {
 
 def help_lines(screen: WorkbenchScreen) -> list[str]:
     """What ``?`` shows, from the bindings in force."""
-    lines = [line for text in screen.topic() for line in textwrap.wrap(text, 76) or [""]]
+    lines = list(screen.topic())
     if lines:
         lines.append("")
     keys: dict[str, list[str]] = {}
@@ -33,7 +31,7 @@ def help_lines(screen: WorkbenchScreen) -> list[str]:
         for name, pressed in keys.items():
             action = ACTIONS[name]
             if action.scope == scope:
-                lines.append(f"  {', '.join(pressed):<16} {action.help or action.label}")
+                lines.append(f"  {', '.join(pressed):<13} {action.help or action.label}")
         lines.append("")
     lines.append("after :")
     for word in WORDS.values():

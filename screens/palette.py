@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider, SearchIcon
 
 from screens.base import WorkbenchScreen
 from screens.keys import ACTIONS, Action, shown
@@ -20,6 +20,13 @@ def actions_here(screen: WorkbenchScreen) -> Iterator[tuple[Action, str, object]
         if action is not None and action.id not in seen and active.enabled:
             seen.add(action.id)
             yield action, shown(key), active.node
+
+
+class Palette(CommandPalette):
+    """With a sign that every terminal has."""
+
+    def on_mount(self) -> None:
+        self.query_one(SearchIcon).icon = ">"
 
 
 class ActionProvider(Provider):

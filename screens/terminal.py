@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from textual.app import App
 
-# Textual reads these when it is imported. Animations and smooth scrolling cost bytes and time on a slow link.
+# Textual reads these when it is imported. Animations and smooth scrolling cost bytes and time on a slow link; a paint
+# waits for the next frame, and a held key fills every one.
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
 os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
-os.environ.setdefault("TEXTUAL_FPS", "15")
+os.environ.setdefault("TEXTUAL_FPS", "30")
 
 Marks = Literal["braille", "block", "ascii"]
 BYTES, SLOW_BYTES = 40_000, 8_000

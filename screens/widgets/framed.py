@@ -56,6 +56,7 @@ class Framed(Widget):
     def __init__(self, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._rows: list[Row] = []
+        self._inner: list[Row] = []
         self._styles: dict[str, Style] = {}
         self.ascii = False
 
@@ -69,11 +70,16 @@ class Framed(Widget):
         """What stands inside of the frame."""
         return []
 
-    def redraw(self) -> None:
-        """Make the rows again, and draw those that differ."""
+    def redraw(self, *, frame_only: bool = False) -> None:
+        """Make the rows again, and draw those that differ.
+
+        :param frame_only: keep what stands inside: only the focus has changed.
+        """
         width, height = self.size
         if width < 4 or height < 3:
             return
+        if not frame_only or len(self._inner) != height - 2:
+            self._inner = list(self.inner_rows(width - 2, height - 2))[: height - 2]
         rows = self._framed(width, height)
         before, self._rows = self._rows, rows
         if len(before) != len(rows):
@@ -99,8 +105,7 @@ class Framed(Widget):
             used += len(text)
         title.append((" " + box[1] * (width - used - 2) + box[2], frame))
         rows = [title]
-        inner = list(self.inner_rows(width - 2, height - 2))[: height - 2]
-        for row in inner:
+        for row in self._inner:
             rows.append([(box[3], frame), *_fitted(row, width - 2), (box[3], frame)])
         while len(rows) < height - 1:
             rows.append([(box[3], frame), (" " * (width - 2), ""), (box[3], frame)])
@@ -135,10 +140,10 @@ class Framed(Widget):
         self.redraw()
 
     def on_focus(self) -> None:
-        self.redraw()
+        self.redraw(frame_only=True)
 
     def on_blur(self) -> None:
-        self.redraw()
+        self.redraw(frame_only=True)
 
 
 def differences(old: Row, new: Row) -> list[tuple[int, int]]:
