@@ -36,6 +36,7 @@ class ParametersScreen(WorkbenchScreen):
     ParametersScreen #table { height: 1fr; }
     ParametersScreen #effect { height: 7; }
     ParametersScreen.-tall #effect { height: 12; }
+    ParametersScreen.-short #effect { height: 4; }
     """
 
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class ParametersScreen(WorkbenchScreen):
             self.staging = Staging(whoami(), lambda: live.values, live.changes.values)
             self.fates.clear()
         self.set_class(self.size.height >= 36, "-tall")
+        self.set_class(self.size.height < 20, "-short")
         self._draw()
 
     def _draw(self) -> None:

@@ -95,7 +95,7 @@ class RateBody(Vertical):
         text = visit.detail.group.prompt if visit is not None and visit.detail is not None else ""
         lines = len(wrap(text, max(10, self.size.width - 2)))
         most = max(2, self.size.height // 2 - 4)
-        height = min(2, lines) if self.folded else min(lines, most)
+        height = min(2 if self.size.height >= 16 else 1, lines) if self.folded else min(lines, most)
         self.prompt.styles.height = height + 2
         more = lines - height
         hidden = f"   +{more} lines" if more > 0 else ""

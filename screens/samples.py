@@ -43,6 +43,7 @@ class SamplesScreen(WorkbenchScreen):
     SamplesScreen #groups { width: 32; }
     SamplesScreen #right { width: 1fr; }
     SamplesScreen.-wide #groups { width: 44; }
+    SamplesScreen.-slim #groups { width: 28; }
     SamplesScreen.-zoomed #groups { display: none; }
     """
 
@@ -100,6 +101,7 @@ class SamplesScreen(WorkbenchScreen):
 
     def refresh_from_live(self, force: bool) -> None:
         self.set_class(self.size.width >= 100, "-wide")
+        self.set_class(self.size.width < 80, "-slim")
         self._subscribe()
         version = self.live.version
         drawn = (version["heads"], version["growing"], version["link"], version["status"])
