@@ -16,7 +16,7 @@ from screens.headings import heading
 from screens.keys import bindings
 from screens.live import Live
 from screens.rate_body import RateBody, response_shown
-from screens.rate_view import gate_words, keys_line, rating_text
+from screens.rate_view import gate_words, keys_line, rating_text, skips_of
 from screens.rating_desk import Desk
 from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
@@ -100,6 +100,7 @@ class RateScreen(WorkbenchScreen):
         desk.book.follow(self.live.ratings)
         desk.book.branch = self.live.status.branch if self.live.status else "main"
         desk.heads = {**self._older, **self.live.heads}
+        desk.skips = skips_of(desk.who, self.live.events)
 
     def _came(self, name: str) -> None:
         detail = self.details.get(name)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from screens.numbers import span
 from screens.preview import advantages, rated_rewards, scores, short, show_advantages
+from screens.rating_book import Key
 from screens.rating_desk import PART, Desk, Visit
 from screens.safe import visible
 from screens.sample_rows import number
 from sessions.hyperparameters import Value
 from sessions.modes import MODES, RatingMode
 from sessions.records import Rating, RatingUse, Response, TaskInfo
+from sessions.wire import AnyEvent, Skipped
 
 GUIDE = (
     "1. Is the final answer right?   2. Is each step valid?",
     "3. Would you want the model to write like this again?",
     "Unsure after 30 s: x skip, it costs nothing.",
 )
+
+
+def skips_of(who: str, events: Iterable[AnyEvent]) -> dict[Key, dict[str, str]]:
+    """Group -> letter -> reason: what a person chose not to rate, as far back as the events known reach."""
+    skips: dict[Key, dict[str, str]] = {}
+    for event in events:
+        if isinstance(event, Skipped) and event.skip.who == who:
+            skip = event.skip
+            skips.setdefault((skip.branch, skip.step, skip.group), {})[skip.letter] = skip.reason
+    return skips
 
 
 def gate_words(values: Mapping[str, Value]) -> str:

@@ -64,6 +64,7 @@ class Desk:
     :param who: the person.
     :param saved: every rating the engine has told of, by id; ``version`` grows when it changes.
     :ivar heads: the groups there are.
+    :ivar skips: group -> letter -> reason, of this person, from before.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Desk:
         self.who, self.clock = who, clock
         self.mode: RatingMode = next(iter(MODES.values()))
         self.heads: dict[Key, GroupHead] = {}
+        self.skips: dict[Key, dict[str, str]] = {}
         self.visits: dict[Key, Visit] = {}
         self.current: Visit | None = None
         self.last_left: Visit | None = None
@@ -85,11 +87,17 @@ class Desk:
     # ---- the queue
 
     def waiting(self) -> list[GroupHead]:
-        """Groups that this person has not rated, newest first; dead ones only if there are no others."""
+        """Groups that this person has not rated or skipped, newest first; dead ones only if there are no others."""
         mine = {key_of(rating) for rating in self.book.mine()}
+        mine |= {key for key, skipped in self.skips.items() if self._all_skipped(key, skipped)}
         heads = [h for key, h in self.heads.items() if h.status != "discarded" and not h.ratings and key not in mine]
         alive = [h for h in heads if "dead" not in h.flags]
         return sorted(alive or heads, key=lambda h: (-h.step, h.number))
+
+    def _all_skipped(self, key: Key, before: dict[str, str]) -> bool:
+        visit = self.visits.get(key)
+        skipped = visit.skipped if visit is not None else before
+        return key in self.heads and len(skipped) >= len(self.heads[key].rewards)
 
     def upcoming(self) -> list[GroupHead]:
         """The groups that ``next_group`` would open, in order."""
@@ -129,6 +137,7 @@ class Desk:
         visit = self.visits.get(key)
         if visit is None:
             visit = self.visits[key] = Visit(key, self._places() + 1, self._order(key, responses))
+            visit.skipped.update(self.skips.get(key, {}))
         visit.revealed = visit.revealed or revealed
         visit.left = False
         if letter in visit.order:

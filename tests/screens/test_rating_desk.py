@@ -307,6 +307,19 @@ def test_a_comment_goes_with_the_rating_to_come_or_the_one_given() -> None:
     assert (again.values, again.comment) == (command.values, "sure now")
 
 
+def test_skips_of_before_are_known_and_a_group_skipped_whole_does_not_wait() -> None:
+    desk, _ = desk_with(group(12), group(11))
+    desk.skips = {("main", 11, 1): {"B": "unsure"}}
+    visit = desk.next_group()
+    assert visit is not None
+    assert visit.skipped == {"B": "unsure"}
+    desk.skips["main", 10, 1] = dict.fromkeys("ABCD", "")
+    desk.heads["main", 10, 1] = head_of(group(10))
+    assert [head.step for head in desk.waiting()] == [12, 11]
+    desk.response(visit.order.index("B") - visit.at)
+    assert desk.unskip()
+
+
 def test_a_large_group_is_asked_in_parts() -> None:
     desk, _ = desk_with(group(12, size=20))
     assert desk.current is not None
