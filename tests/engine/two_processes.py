@@ -1,4 +1,4 @@
-"""One of several processes of a learner: ``python -m tests.engine.two_processes FOLDER``; rank 0 writes what came out."""
+"""One of several processes of a learner: ``python -m tests.engine.two_processes FOLDER``; rank 0 writes the outcome."""
 
 from __future__ import annotations
 
