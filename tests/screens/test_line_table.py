@@ -268,6 +268,7 @@ async def test_keys_of_the_screen_do_not_fire_while_a_line_is_typed() -> None:
     async with app.run_test(size=(40, 8)) as pilot:
         table = app.query_one(LineTable)
         table.focus()
+        await pilot.pause()
         app.query_one(Ask).ask("comment", "comment")
         await pilot.press("j", "5", "enter")
         await pilot.pause()
