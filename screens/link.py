@@ -8,12 +8,15 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
+import msgspec
+
 from screens.live import Live
-from screens.recorded import recorded_snapshot
+from screens.recorded import recorded_answer, recorded_snapshot
 from sessions.client import Client
 from sessions.commands import Command, Subscribe
 from sessions.errors import EngineUnreachable, VersionMismatch, WireError
 from sessions.folders import SessionFolder
+from sessions.server import is_query
 from sessions.wire import Answer
 
 _T = TypeVar("_T")
@@ -51,12 +54,10 @@ class Link:
         while True:
             try:
                 await self._attached()
-                wait = FIRST_WAIT
-            except VersionMismatch:
-                return  # the complaint says which versions; trying again would not change them
             except (EngineUnreachable, WireError, OSError) as error:
                 self.live.complaint = str(error)
-            self._client = None
+            if self._client is not None:
+                self._client, wait = None, FIRST_WAIT
             if await asyncio.to_thread(self.folder.running):
                 self.live.connected("lost" if self.live.status is not None else "connecting")
             else:
@@ -75,13 +76,23 @@ class Link:
             self.live.connected("live")
             self._news()
             resubscribed = asyncio.create_task(self._subscribe_again(client))
-            first = True
-            async for message in client.messages():
-                self.live.feed(message)
-                if first and self.live.status is not None:
-                    first = False
-                    self._news()
-            await resubscribed
+            try:
+                await self._feed(client)
+            except VersionMismatch as mismatch:
+                self.live.complaint = str(mismatch)
+                self._news()
+                await self._feed(client)  # status and stop are still served
+            finally:
+                resubscribed.cancel()
+
+    async def _feed(self, client: Client) -> None:
+        """Everything that one connection sends; the first status is drawn at once."""
+        first = True
+        async for message in client.messages():
+            self.live.feed(message)
+            if first and self.live.status is not None:
+                first = False
+                self._news()
 
     async def _subscribe_again(self, client: Client) -> None:
         """A new connection does not know what the one before had subscribed to."""
@@ -132,6 +143,9 @@ class Link:
         """
         if isinstance(command, Subscribe):
             self._growing = command.growing
+        elif self._is_recorded() and is_query(command):
+            yield Answer(id=command.id, status="data", data=await self._recorded(command))
+            return
         async for answer in self._connected().answers(command):
             yield answer
 
@@ -141,4 +155,13 @@ class Link:
         :raises EngineUnreachable: if the connection is down.
         :raises Refused: if the engine rejected it.
         """
+        if self._is_recorded():
+            return msgspec.json.decode(await self._recorded(command), type=kind)
         return await self._connected().query(command, kind)
+
+    def _is_recorded(self) -> bool:
+        """Whether the engine has ended, so that its database answers."""
+        return self._client is None and self.live.connection == "ended"
+
+    async def _recorded(self, command: Command) -> str:
+        return await asyncio.to_thread(recorded_answer, self.folder, command)

@@ -22,6 +22,8 @@ def pane_state(live: Live) -> PaneState:
 
 def loading_lines(live: Live) -> list[str]:
     """What the engine is doing before there is anything to show."""
+    if live.status is None and live.connection == "live" and live.complaint:
+        return [visible(live.complaint), "", "Of the commands only :status and :stop are served (Q asks first)."]
     if live.status is None:
         tries = f" (attempt {live.attempts})" if live.attempts > 1 else ""
         lines = [f"connecting to the engine of {live.name or 'the session'}{tries} ..."]

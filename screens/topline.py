@@ -50,7 +50,7 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
     """What the dashboard's first line says after the state word."""
     status = live.status
     if status is None:
-        return [(0, live.name), (1, "no engine answers yet" if live.connection != "ended" else "")]
+        return [(0, live.name), (1, "no engine answers yet" if live.connection == "connecting" else "")]
     name = f"{live.name or status.session}/{status.branch}"
     step = f"step {status.step}" + (f"/{status.steps}" if status.steps else "")
     parts = [(0, name), (4, status.algorithm.upper()), (1, step)]

@@ -50,6 +50,7 @@ class Framed(Widget):
         & > .framed--frame { color: $text-muted; }
         & > .framed--frame-focus { color: $text-primary; text-style: bold; }
         &:ansi > .framed--raw, &:ansi > .framed--label, &:ansi > .framed--dim { text-style: dim; }
+        &:ansi > .framed--axis, &:ansi > .framed--frame { text-style: dim; }
     }
     """
 

@@ -8,12 +8,14 @@ from textual.content import Content
 from textual.widget import Widget
 
 from screens.keys import ACTIONS, shown
-from screens.safe import visible
+from screens.safe import wrap
 
 if TYPE_CHECKING:
     from screens.base import WorkbenchScreen
 
 Severity = Literal["information", "warning", "error"]
+MOST_LINES = 3
+"""Of a long message, such as the reason for a rejection."""
 _MESSAGE_STYLE = {"information": "$text-accent", "warning": "$text-warning", "error": "$text-error"}
 
 
@@ -47,13 +49,15 @@ class MessageLine(Line):
     def say(self, text: str, severity: Severity = "information") -> None:
         """Show a message."""
         self._said = bool(text)
-        line = visible(text.replace("\n", " "))
-        self.show(Content.styled(f" {line}", _MESSAGE_STYLE[severity]) if text else Content(""))
+        lines = wrap(text.replace("\n", " "), max(10, self.screen.size.width - 2))[:MOST_LINES]
+        self.styles.height = len(lines)
+        self.show(Content.styled("\n".join(f" {line}" for line in lines) if text else "", _MESSAGE_STYLE[severity]))
 
     def announce(self, text: str) -> None:
         """What stands here while there is no message."""
         self._announced = text
         if not self._said:
+            self.styles.height = 1
             self.show(Content.styled(f" {text}", "$text-muted") if text else Content(""))
 
     def clear(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from screens.charts import Row
 from screens.live import Live
 from screens.panels import last_group_line, values_line, waiting_line
+from screens.safe import wrap
 from screens.widgets.framed import Framed
 
 
@@ -66,7 +67,7 @@ class StatePane(Framed):
         return [(self.heading, "title")]
 
     def inner_rows(self, width: int, height: int) -> list[Row]:
-        lines = list(self.lines)
+        lines = [part for line in self.lines for part in wrap(line, width - 2)]
         if len(lines) > height:  # the newest lines of the log matter most
             lines = [*lines[:3], *lines[len(lines) - height + 3 :]]
         return [[(f" {line}", "")] for line in lines]

@@ -10,7 +10,7 @@ from sessions.errors import SessionError
 from sessions.folders import SessionFolder, new_session
 from sessions.records import SessionSettings, StepRecord
 from sessions.store import Store
-from tests.screens.fake_engine import FakeEngine
+from tests.screens.fake_engine import FakeEngine, fake_group
 from tests.screens.frames import frame, until, until_shown
 
 
@@ -51,6 +51,20 @@ async def test_an_ended_session_shows_what_was_recorded(home: Path) -> None:
         await until_shown(app, "FAILED", "the engine is gone")
         await pilot.press("w")
         await until_shown(app, "best .600 @2")
+
+
+async def test_the_samples_of_an_ended_session_can_be_read(home: Path) -> None:
+    folder = ended_session()
+    store = Store(folder.database)
+    store.add_groups([fake_group(3, number) for number in (1, 2)])
+    store.close()
+    app = WorkbenchApp(folder, marks="braille")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_shown(app, "FAILED")
+        await pilot.press("s")
+        await until_shown(app, "3.2", "it arrives at")
+        await pilot.press("colon", *"group 3.1", "enter")
+        await until_shown(app, '"number": 1')
 
 
 async def test_a_new_session_is_started_from_the_form(engine: FakeEngine) -> None:

@@ -203,6 +203,32 @@ async def test_a_lost_connection_is_down_then_live_again(attach: Attach, engine:
         await until_shown(app, "RUN")
 
 
+async def test_a_new_connection_has_the_subscription_of_the_old(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, _):
+        assert app.link is not None
+        async for _answer in app.link.send(c.Subscribe(growing=3)):
+            pass
+        assert [connection.growing for connection in engine.server.connections] == [3]
+        await engine.server.close()
+        await until_shown(app, "DOWN")
+        await engine.server.start()
+        app.link.hurry()
+        await until(lambda: [connection.growing for connection in engine.server.connections] == [3])
+
+
+async def test_another_version_of_the_engine_can_still_be_stopped(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions.server.PROTOCOL", 99)
+    app = WorkbenchApp(engine.folder, marks="braille")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_shown(app, "older than the engine's 99", "only :status and :stop")
+        await pilot.press("C")
+        await until_shown(app, "only status and stop are served")
+        await pilot.press("Q", *"stop", "enter")
+        await until(lambda: received(engine, c.Stop))
+
+
 async def test_stale_after_missed_heartbeats(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, _):
         await until_shown(app, "RUN")
