@@ -90,7 +90,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE[@STEP]",
         help="a hyperparameter, at once or before a step; `workbench hyperparameters` lists them",
     )
-    run.add_argument("--steps", type=_natural, metavar="N", help="stop after so many (default: never)")
+    run.add_argument("--steps", type=_whole, metavar="N", help="stop after this step (default, and 0: never)")
     run.add_argument("--seed", type=int, metavar="N")
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     run.add_argument("--precision", choices=("auto", "fp32", "bf16"))
@@ -100,6 +100,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--paused", action="store_true", help="pause before the first step")
     run.add_argument("--headless", action="store_true", help="no screens: a progress line; ctrl+c stops the session")
     run.add_argument("--json", action="store_true", help="with --headless: one JSON line a step")
+
+
+def _whole(text: str) -> int:
+    return 0 if text == "0" else _natural(text)
 
 
 def _natural(text: str) -> int:

@@ -117,7 +117,7 @@ def _session(arguments: argparse.Namespace) -> tuple[SessionFolder, bool]:
 
 
 def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool) -> SessionFolder:
-    """A session that has ended, as it was started.
+    """A session that has ended, as it was started; only how far it goes may be given anew.
 
     :raises SessionRunning: if it has an engine.
     :raises UsageError: if other settings were given.
@@ -126,15 +126,15 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
         raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
     before = folder.settings()
     wanted = check_settings(msgspec.structs.replace(before, **given))
-    for name in given:
+    for name in given.keys() - {"steps"}:
         was, now = getattr(before, name), getattr(wanted, name)
         if was != now:
             raise UsageError(
                 f"session {folder.name!r} was started with {_flag(name, was)}, not {_flag(name, now)}; "
                 "leave that out to continue it, or start another with a new --name"
             )
-    if before.paused != paused:  # how it is started this time, not what is trained
-        folder.write_settings(msgspec.structs.replace(before, paused=paused))
+    if (before.paused, before.steps) != (paused, wanted.steps):  # how it is run this time, not what is trained
+        folder.write_settings(msgspec.structs.replace(before, paused=paused, steps=wanted.steps))
     return folder
 
 

@@ -97,7 +97,10 @@ class _Headless:
             end: dict[str, Any] = {"event": "end", "state": state, "session": self.folder.name, "step": step}
             emit(json.dumps(end | ({} if code == 0 else {"cause": cause})))
         if code == 0:
-            say(f"{self.folder.name} ended after step {step}; `workbench run --name {self.folder.name}` continues it")
+            limit = self.folder.settings().steps
+            more = f" --steps {step + limit}" if 0 < limit <= step else ""
+            again = f"workbench run --name {self.folder.name}{more}"
+            say(f"{self.folder.name} ended after step {step}; `{again}` continues it")
             return 0
         say(f"error: the engine of {self.folder.name} ended after step {step}: {cause}; its log: {self.folder.log}")
         return 1

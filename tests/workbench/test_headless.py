@@ -39,7 +39,7 @@ def test_a_run_to_its_end(workbench: Workbench) -> None:
 def test_without_json_stdout_stays_empty(workbench: Workbench) -> None:
     done = workbench("run", "--headless", "--steps", "3", "--name", "s")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "s ended after step 3; `workbench run --name s` continues it" in done.stderr
+    assert "s ended after step 3; `workbench run --name s --steps 6` continues it" in done.stderr
 
 
 def test_an_ended_session_is_continued_and_only_new_steps_are_printed(workbench: Workbench) -> None:
@@ -54,6 +54,14 @@ def test_an_ended_session_is_continued_and_only_new_steps_are_printed(workbench:
     rest, _ = workbench.finish(again)
     assert [line["step"] for line in lines(rest)[:-1]] == list(range(before + 2, lines(rest)[-1]["step"] + 1))
     assert not folder.running()
+
+
+def test_a_session_that_did_its_steps_goes_on_to_a_larger_number(workbench: Workbench) -> None:
+    assert workbench("run", "--headless", "--steps", "2", "--name", "s").returncode == 0
+    done = workbench("run", "--headless", "--json", "--name", "s", "--steps", "4")
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in lines(done.stdout)] == [3, 4, 4]
+    assert session_folder("s").settings().steps == 4
 
 
 def test_a_session_with_nothing_left_to_do(workbench: Workbench) -> None:
