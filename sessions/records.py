@@ -132,7 +132,7 @@ class GroupHead(Record):
 class Group(Record):
     """The responses sampled for one prompt, whole.
 
-    :ivar prompt: the text the model saw.
+    :ivar prompt: the question, without the chat template around it.
     :ivar answer: the reference answer, where the task has one.
     :ivar temperature: at which it was sampled; its log-probabilities are of that tempered distribution.
     """
@@ -348,6 +348,7 @@ class SessionSettings(Record):
     :ivar sets: ``name=value[@STEP]`` as given.
     :ivar steps: stop after so many; 0: never.
     :ivar threads: of torch; 0: physical cores less one, at least 1.
+    :ivar evaluation_rows: held-out prompts; 0: as many as the task proposes.
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
     """
 
@@ -363,7 +364,7 @@ class SessionSettings(Record):
     nice: bool = True
     chat_template: bool = True
     micro_tokens: int = 16_384
-    evaluation_rows: int = 1000
+    evaluation_rows: int = 0
     keep_token_steps: int = 500
     paused: bool = False
 
