@@ -1,0 +1,124 @@
+"""The engine as a process of its own: killed, resumed, told to leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from engine.__main__ import main
+from engine.checkpointing import policy_weights
+from sessions.client import Client, attached
+from sessions.commands import Rate, Step, TakeCheckpoint, parse_words
+from sessions.folders import SessionFolder
+from sessions.store import Store
+from tests.engine.live import session
+
+pytestmark = pytest.mark.serial
+ROOT = Path(__file__).parents[2]
+SECONDS = 60.0
+SETS = ["prompts_per_step=2", "group_size=3", "max_new_tokens=4", "evaluate_every=0", "checkpoint_steps=2"]
+
+
+def start(folder: SessionFolder, output: int | IO[bytes], errors: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine", str(folder.path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+    )
+
+
+@contextlib.asynccontextmanager
+async def process(folder: SessionFolder) -> AsyncIterator[tuple[subprocess.Popen[bytes], Client]]:
+    """The engine of a session, once it has loaded; it is gone afterwards."""
+    log = folder.log.open("ab")
+    started = start(folder, log, log)
+    try:
+        async with asyncio.timeout(SECONDS):
+            while folder.engine() is None or folder.engine().pid != started.pid:
+                assert started.poll() is None, folder.log_tail()
+                await asyncio.sleep(0.02)
+            async with attached(folder.engine().socket, "test") as client:
+                while (await client.query_json(parse_words("status")))["state"] == "LOADING":
+                    await asyncio.sleep(0.05)
+                yield started, client
+    finally:
+        log.close()
+        if started.poll() is None:
+            started.kill()
+        started.wait(SECONDS)
+
+
+async def do(client: Client, command) -> str:
+    answer = await asyncio.wait_for(client.send_and_wait(command), SECONDS)
+    assert answer.status == "applied", answer
+    return answer.text
+
+
+async def test_a_killed_engine_goes_on_from_its_newest_checkpoint() -> None:
+    folder = session(sets=SETS, nice=False)
+    async with process(folder) as (engine, client):
+        for _ in range(5):
+            await do(client, Step())
+        await do(client, Rate(group="5.1", mode="likert", values={"A": 5.0}, who="ann"))
+        second = start(folder, subprocess.DEVNULL, subprocess.PIPE)
+        _, errors = second.communicate(timeout=SECONDS)
+        assert second.returncode == 1
+        assert b"already has an engine" in errors
+        engine.send_signal(signal.SIGKILL)
+        assert engine.wait(SECONDS) == -signal.SIGKILL
+    store = Store(folder.database)
+    killed = {r.step: r for r in store.steps("main")}
+    assert list(killed) == [1, 2, 3, 4, 5]
+    store.close()
+
+    async with process(folder) as (engine, client):
+        status = await client.query_json(parse_words("status"))
+        assert (status["state"], status["finished_steps"]) == ("PAUSED", 4)
+        await do(client, Step())
+        await do(client, TakeCheckpoint())
+        notes = [e["text"] for e in await client.query_json(parse_words("events 50")) if e.get("kind") == "resumed"]
+        assert notes == ["from checkpoint 4; 1 later steps are kept on main~1"]
+        engine.send_signal(signal.SIGTERM)
+        assert engine.wait(SECONDS) == 0
+    assert folder.engine() is None
+    assert not any("Traceback" in line for line in folder.log_tail(200))
+
+    store = Store(folder.database)
+    again = {r.step: r for r in store.steps("main")}
+    assert list(again) == [1, 2, 3, 4, 5]
+    (aside,) = store.steps("main~1")
+    ignored = {"memory/peak", "loop/lag"}
+    for name, value in aside.metrics.items():
+        if name not in ignored and not name.startswith(("time/", "speed/")):
+            assert again[5].metrics[name] == value, name
+    assert [h.status for h in store.heads("main~1")] == ["updated"] * 2
+    assert [r.branch for r in store.recent_ratings()] == ["main~1"]
+    store.close()
+    assert policy_weights(folder.checkpoints / "5")
+
+
+def test_what_cannot_be_started_says_why_and_leaves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    folder = session(sets=["group_size=1"], nice=False, threads=1)
+    assert main([str(folder.path)]) == 2
+    assert "group_size: 1 is out of bounds" in capsys.readouterr().out
+    assert not Path(folder.socket_path()).exists()
+    assert not folder.running()
+    (folder.path / "session.toml").write_text("name = ")
+    assert main([str(folder.path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
