@@ -440,11 +440,11 @@ class Service:
         engine.publish(await engine.write(store.add_rating, rating))
         engine.gate.judged(f"{name.step}.{name.group}", set(command.values))
         await self._head_changed(name)
-        ahead = group.status == "scored" and name.step == engine.step
+        ahead = group.status == "scored" and name.step == engine.step != engine.rated_step
         when = f"update {engine.step} will use it" if ahead else "the next update takes the group in, if it may"
-        text = f"saved as {rating.id}; {when}"
         if group.status == "discarded":
-            text = f"saved as {rating.id}; its step was discarded, no update will use it"
+            when = "its step was discarded, no update will use it"
+        text = f"saved; {when} (rating {rating.id})"
         self._applied(command.id, engine.step, text)
 
     async def _head_changed(self, name: ResponseName) -> None:
