@@ -57,6 +57,8 @@ class WorkbenchScreen(Screen[None]):
         yield CommandLine("command-line")
         yield FooterLine("footer")
 
+    _link_version = -1
+
     # ------------------------------------------------------------------------------- what a screen defines
 
     def compose_body(self) -> Iterable[Widget]:
@@ -160,6 +162,9 @@ class WorkbenchScreen(Screen[None]):
         top.show(self.state_line(width))
         self.query_one("#alarms", Line).show(self.alarm_line(width))
         self.refresh_from_live(force)
+        if self._link_version != self.live.version["link"]:
+            self._link_version = self.live.version["link"]
+            self.query_one(FooterLine).update_keys()  # some keys need an engine, some need that there is none
         self.query_one(MessageLine).announce(self.announcement())
 
     # --------------------------------------------------------------------------------------------- events

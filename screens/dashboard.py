@@ -82,6 +82,8 @@ class DashboardScreen(WorkbenchScreen):
         self.query_one("#charts").display = self.query_one("#three").display = False
         pane.display = True
         self._arranged = None
+        if isinstance(self.focused, ChartView):
+            self.set_focus(None)
         pane.redraw()
 
     def _show_charts(self, force: bool) -> None:

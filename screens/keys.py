@@ -94,8 +94,8 @@ def _rows() -> Iterable[Action]:
     delete = "delete this session, after typing its name"
     yield a("sessions.delete", ("X",), "delete", delete, "delete_session", "sessions", 32)
 
-    yield a("failed.restart", ("R",), "restart", "restart the engine from its last checkpoint", "restart", "dashboard")
-    yield a("failed.log", ("L",), "log", "the end of the engine's log", "show_log", "dashboard")
+    yield a("failed.restart", ("R",), "restart", "start again from the last checkpoint", "restart", "dashboard", 5)
+    yield a("failed.log", ("L",), "log", "the end of the engine's log", "show_log", "dashboard", 70)
 
 
 def _moves() -> Iterable[Action]:

@@ -177,6 +177,8 @@ async def test_a_failed_engine_shows_cause_log_checkpoint_and_restarts(attach: A
     async with attach(restart_session=restart) as (app, pilot):
         await engine.leave(code=1, cause="RuntimeError: boom")
         text = await until_shown(app, "FAILED", "exit code 1", "␛[31mboom", "last checkpoint: step 120", "line 16")
+        await until_shown(app, "R restart", "L log")
+        assert "zoom" not in frame(app)
         assert "line 15\n" not in text
         await pilot.press("R")
         await until(lambda: started == [engine.folder])
