@@ -56,6 +56,7 @@ class Engine:
     """One session being trained.
 
     :param build: makes the learner, on the compute thread.
+    :ivar rated_step: the newest step whose update has looked at its ratings: what comes after is late.
     :ivar exit_code: of the process, once :meth:`serve` has returned.
     """
 
@@ -72,6 +73,7 @@ class Engine:
         self.failure = ""
         self.growth: tuple[Sequence[Prompt], Growth] | None = None
         self.step = 0
+        self.rated_step = 0
         self.ended = False
         self.timings: list[float] = []
         self._watchdog = Watchdog([])
@@ -210,6 +212,7 @@ class Engine:
         started = await self.write(self.store.meta, "start_values")
         self.board.start_values = msgspec.json.decode(started) if started else knobs.values
         self.board.task = learner.task.info()
+        knobs.take_up(self.board.changes.values(), learner.step)
         last = self.board.last_step
         if last is not None and last.step > learner.step:
             await self._set_aside(learner.step)
@@ -356,6 +359,7 @@ class Engine:
         joining = [g for g in late if drifts[g.record.name] <= learner.drift_limit()]
         rollout = [*groups, *joining]
         learner.measure_reference(step, joining)
+        self.rated_step = step
         standing = self.write_now(standing_for, store, self.branch, [g.record for g in rollout])
         learner.advantages(rollout, standing.ratings)
         metrics = learner.update(step, rollout, lambda: self._apply("minibatch", step))

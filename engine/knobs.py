@@ -17,6 +17,9 @@ from sessions.errors import InvalidValue, Refused
 from sessions.hyperparameters import Assignment, Boundary, Value, check_together, hyperparameter
 from sessions.records import Change
 
+SCHEDULED = "--set"
+"""Who made a change that the schedule asked for."""
+
 
 class Knobs:
     """The current values, and the changes on their way.
@@ -28,6 +31,8 @@ class Knobs:
     def __init__(self, values: Mapping[str, Value], schedule: Iterable[Assignment] = ()) -> None:
         self._values = dict(values)
         self._pending: list[Change] = []
+        self._again: list[tuple[int, Change]] = []
+        self._passed: dict[str, int] = {}
         self._schedule = sorted((a for a in schedule if a.step is not None), key=lambda a: a.step or 0)
         self._lock = threading.Lock()
 
@@ -97,13 +102,33 @@ class Knobs:
                 new=value,
                 boundary=hyperparameter(name).boundary,
                 accepted_step=step,
+                passed_step=self._passed.get(hyperparameter(name).boundary, 0),
             )
             self._pending.append(change)
             new.append(change)
         return new, superseded
 
+    def take_up(self, changes: Iterable[Change], step: int) -> None:
+        """Go on with the changes of an earlier engine: those that wait, and those of steps that run again.
+
+        :param changes: as recorded, oldest first.
+        :param step: the newest step that does not run again; what was applied by then is in the values.
+        """
+        with self._lock:
+            for change in changes:
+                if change.name not in self._values or change.who == SCHEDULED:
+                    continue
+                if change.status == "applied" and change.applied_step > step:
+                    self._again.append((change.applied_step, change))
+                elif change.status == "pending" and change.passed_step > step:
+                    self._again.append((change.passed_step + 1, change))
+                elif change.status == "pending":
+                    self._pending.append(change)
+
     def begin_step(self, step: int) -> list[Change]:
-        """Accept what the schedule holds for this step, and return it, after the changes that it supersedes.
+        """Accept what is to be set in this step, and return it, after the changes that it supersedes.
+
+        That is what the schedule holds, and what was set in this step before an engine went back to its checkpoint.
 
         :raises InvalidValue: if a scheduled value does not go with the others.
         """
@@ -114,8 +139,14 @@ class Knobs:
             check_together({**due, **{a.name: a.value for a in now}})
             accepted: list[Change] = []
             for assignment in now:
-                new, superseded = self._accept({assignment.name: assignment.value}, due, "--set", step)
+                new, superseded = self._accept({assignment.name: assignment.value}, due, SCHEDULED, step)
                 accepted += [*superseded, *new]
+            for entry in [entry for entry in self._again if entry[0] <= step]:
+                self._again.remove(entry)
+                change = entry[1]
+                waits = msgspec.structs.replace(change, status="pending", applied_step=0)
+                self._pending.append(waits)
+                accepted.append(waits)
             return accepted
 
     def apply(self, boundary: Boundary, step: int) -> list[Change]:
@@ -126,6 +157,7 @@ class Knobs:
         """
         with self._lock:
             applied = []
+            self._passed[boundary] = step
             for change in [c for c in self._pending if c.boundary == boundary]:
                 self._pending.remove(change)
                 self._values[change.name] = change.new

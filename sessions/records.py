@@ -300,6 +300,8 @@ class Change(Record):
     :ivar status: ``pending`` until its boundary, then ``applied``; ``superseded`` by a later change before it.
     :ivar accepted_step: the step in progress when it was accepted.
     :ivar applied_step: the first step that it touched; 0 while pending.
+    :ivar passed_step: the newest step that had passed the boundary when it was accepted: where an engine goes back
+        and runs that step again, the change still waits for the next one.
     """
 
     id: str
@@ -312,6 +314,7 @@ class Change(Record):
     status: Literal["pending", "applied", "superseded"] = "pending"
     accepted_step: int = 0
     applied_step: int = 0
+    passed_step: int = 0
 
 
 class Alarm(Record):

@@ -256,6 +256,11 @@ class Store:
             ).rowcount
             for table in ("groups", "responses", "ratings", "skips", "checkpoints"):
                 self._db.execute(f"UPDATE {table} SET branch=? WHERE branch=? AND step>?", (name, branch, after))
+            # Late ratings that only those steps had used wait for an update again.
+            self._db.execute(
+                "DELETE FROM rating_uses WHERE step>? AND rating IN (SELECT id FROM ratings WHERE branch=?)",
+                (after, branch),
+            )
         return moved
 
     def branches(self) -> list[str]:

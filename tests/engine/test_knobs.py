@@ -159,3 +159,23 @@ def test_values_are_copies() -> None:
     k.pending.append(None)
     assert k.whole("group_size") == 8
     assert k.pending == []
+
+
+def test_a_new_engine_takes_up_what_waited_and_what_runs_again() -> None:
+    k = knobs("clip_low=0.1@4")
+    ask(k, step=2, learning_rate=1e-4)
+    (early,) = k.apply("minibatch", 2)
+    ask(k, step=3, learning_rate=2e-4)
+    (late,) = k.apply("minibatch", 3)
+    k.begin_step(4)
+    (scheduled,) = k.apply("minibatch", 4)
+    (waiting,), _ = ask(k, step=4, group_size=4)
+
+    other = Knobs({**defaults(), "learning_rate": 1e-4}, [parse_assignment("clip_low=0.1@4")])
+    other.take_up([early, late, scheduled, waiting], step=2)
+    assert other.pending == [waiting]
+    (again,) = other.begin_step(3)
+    assert (again.id, again.status, again.applied_step) == (late.id, "pending", 0)
+    assert other.apply("minibatch", 3) == [late]
+    assert [c.who for c in other.begin_step(4)] == ["--set"]
+    assert other.begin_step(5) == []

@@ -385,7 +385,7 @@ async def test_a_rating_while_paused_before_the_update_is_on_time() -> None:
         command = rate("1.2", A=5.0, C=1.0)
         answer = await tested.do(command)
         assert answer.status == "applied"
-        assert answer.text == f"saved as {command.id}; update 1 will use it"
+        assert answer.text == f"saved; update 1 will use it (rating {command.id})"
         await tested.until(lambda: tested.of(wire.RatingSaved))
         await tested.do("step")
         await tested.until(lambda: tested.uses)
@@ -664,6 +664,92 @@ async def test_stopped_and_resumed_equals_never_stopped(where: tuple[str, int]) 
         assert same_weights(expected, tested.weights)
         assert tested.engine.board.series["reward/mean"].values == rewards
         assert await_statuses(folder) <= {"updated", "discarded"}
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_changes_outlive_their_engine(now: bool) -> None:
+    """Applied after the newest checkpoint, or still waiting: they take effect at the same boundaries as ever."""
+
+    async def until_step_4(tested: Live) -> None:
+        await tested.step()
+        await tested.do("checkpoint")
+        await tested.first("set learning_rate 5e-3")
+        await tested.step(2)
+        await tested.first("set human_weight 0.5")
+        await pause_in(tested, "sampling", 1)
+        await tested.first("set group_size 3")
+        await tested.first("set clip_low 0.1")
+
+    async with live(session("a", steps=6)) as tested:
+        await until_step_4(tested)
+        await tested.do("resume")
+        await tested.ended()
+        expected = tested.weights
+        changes = {c.id: c for c in tested.engine.board.changes.values()}
+    folder = session("b", steps=6)
+    async with live(folder) as tested:
+        await until_step_4(tested)
+        await tested.do("stop --now" if now else "stop")
+        await tested.ended()
+    async with live(folder) as tested:
+        assert tested.engine.learner.step == (1 if now else 3)
+        await tested.do("resume")
+        await tested.ended()
+        assert same_weights(expected, tested.weights)
+        again = tested.engine.board.changes.values()
+        assert [(c.name, c.new, c.status, c.applied_step) for c in again] == [
+            (c.name, c.new, c.status, c.applied_step) for c in changes.values()
+        ]
+        assert tested.engine.board.start_values["learning_rate"] == 1e-3
+
+
+async def test_a_late_rating_that_only_undone_steps_had_used_waits_again() -> None:
+    folder = session()
+    async with live(folder) as tested:
+        await tested.step()
+        await tested.do("checkpoint")
+        command = rate("1.1", A=5.0)
+        await tested.do(command)
+        await tested.step()
+        assert tested.engine.board.uses[command.id].step == 2
+        await tested.do("stop --now")
+        await tested.ended()
+    async with live(folder) as tested:
+        assert command.id not in tested.engine.board.uses
+        await tested.until(lambda: any("main~1" in e.text for e in tested.engine.board.events if hasattr(e, "text")))
+        await tested.step()
+        await tested.until(lambda: tested.uses)
+        assert (tested.uses[0].rating, tested.uses[0].fate, tested.uses[0].step) == (command.id, "late", 2)
+
+
+async def test_what_a_killed_step_left_is_discarded() -> None:
+    folder = session()
+    async with live(folder) as tested:
+        await tested.step()
+        await tested.do("checkpoint")
+        await pause_in(tested, "updating", 0)
+        await tested.do(rate("2.1", A=5.0))
+        tested.engine.store.set_group_status = lambda *_: None  # as if it had been killed here
+        await tested.do("stop --now")
+        await tested.ended()
+    async with live(folder) as tested:
+        heads = await tested.client.query(QueryGroups(), list[GroupHead])
+        assert {h.status for h in heads if h.step == 2} == {"discarded"}
+        await tested.step()
+        await tested.until(lambda: tested.uses)
+        assert (tested.uses[0].fate, tested.uses[0].why) == ("unused", "its step was discarded")
+
+
+async def test_a_rating_while_its_update_runs_is_called_late() -> None:
+    async with live(epochs=2) as tested:
+        await pause_in(tested, "updating", 1)
+        answer = await tested.do(rate("1.1", A=5.0))
+        assert "the next update takes the group in" in answer.text
+        await tested.step()
+        assert tested.uses == []
+        await tested.step()
+        await tested.until(lambda: tested.uses)
+        assert (tested.uses[0].fate, tested.uses[0].step) == ("late", 2)
 
 
 def await_statuses(folder) -> set[str]:
