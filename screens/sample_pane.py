@@ -34,7 +34,7 @@ class SamplePane(Vertical):
 
     def __init__(self, name: str) -> None:
         super().__init__(id=name, classes="pane")
-        self.responses = LineTable(RESPONSE_COLUMNS, titles=False, id="responses")
+        self.responses = LineTable(RESPONSE_COLUMNS, id="responses")
         self.text = TextView(id="text")
         self._held: tuple[int, int] = (0, 0)
         self._grown = ""
@@ -93,7 +93,7 @@ class SamplePane(Vertical):
         self.border_title = Content(visible(title))
         self.query_one("#prompt", Line).show(Content(fit(" ".join(prompt.split()), max(4, self.content_size.width))))
         self.set_class(not rows, "-empty")
-        room = max(4, min(len(rows), self.content_size.height // 2 - 1))
+        room = 1 + max(4, min(len(rows), self.content_size.height // 2 - 2))
         height = self.responses.styles.height
         if rows and (height is None or height.value != room):
             self.responses.styles.height = room

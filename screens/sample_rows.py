@@ -27,7 +27,7 @@ RESPONSE_COLUMNS = (
     Column("kl", 6, right=True, narrow=5),
     Column("end", 0),
 )
-GROWING_COLUMNS = (Column("", 3, narrow=2), Column("", 3), Column("", 0))
+GROWING_COLUMNS = (Column("", 3, narrow=2), Column("", 3), Column("text so far", 0))
 _SHORT_FLAGS = {"truncated": "trunc", "high_kl": "kl", "failed": "failed", "dead": "dead"}
 
 
