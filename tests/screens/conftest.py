@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from screens.app import WorkbenchApp
+from screens.safe import use_escapes
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import until
 
@@ -24,6 +25,13 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times of day are the same on every machine."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def pictures() -> Iterator[None]:
+    """An app with ascii marks writes control characters as escapes; the next test starts with pictures again."""
+    yield
+    use_escapes(False)
 
 
 @pytest.fixture
