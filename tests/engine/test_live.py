@@ -397,8 +397,8 @@ async def test_a_rating_while_paused_before_the_update_is_on_time() -> None:
         assert [r.advantage for r in detail.group.responses] == [use.advantages[x] for x in "ABCD"]
         assert detail.uses == [use]
         assert detail.head.ratings == {"A": "5", "C": "1"}
-        record = tested.of(wire.StepDone)[-1].record
-        assert record.metrics["ratings/used"] == 1
+        await tested.until(lambda: tested.of(wire.StepDone))
+        assert tested.of(wire.StepDone)[-1].record.metrics["ratings/used"] == 1
 
 
 async def test_a_rating_after_its_update_joins_the_next_one() -> None:
@@ -835,9 +835,11 @@ async def test_a_gradient_that_is_not_finite_is_skipped_and_the_run_pauses() -> 
 async def test_a_run_that_fails_again_and_again_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with live() as tested:
         monkeypatch.setattr(tested.engine.learner, "measure_reference", None)
-        for _ in range(3):
+        for n in (1, 2):
             await tested.do("resume")
-            await tested.until(lambda: tested.engine.control.paused or tested.serving.done())
+            await tested.until(lambda n=n: len(tested.of(wire.AlarmRaised)) == n)
+            await tested.paused()
+        await tested.do("resume")
         await tested.ended()
         assert tested.engine.exit_code == 1
         assert tested.beats[-1].state == "FAILED"
