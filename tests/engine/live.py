@@ -185,7 +185,8 @@ async def live(
             tested = Live(engine, client)
             tested.serving = serving
             reading = asyncio.create_task(tested.read())
-            await tested.until(lambda: tested.snapshots and tested.snapshots[-1].values)  # the one after loading
+            # the one after loading: what happened before it comes in it and not as an event
+            await tested.until(lambda: tested.snapshots and tested.snapshots[-1].status.state != "LOADING")
             tested.hold = made.get("hold")
             if engine.settings.paused:
                 await tested.paused()

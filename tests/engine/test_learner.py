@@ -13,8 +13,10 @@ from engine import checkpointing
 from engine.control import Control
 from engine.learner import Learner
 from engine.policy import TINY, load_policy, make_accelerator, make_batch
+from engine.reference import tally_divergence
 from engine.rewards import Component
 from engine.rollout import RolloutGroup
+from engine.tally import Tally
 from engine.tasks import load_task
 from engine.update import NonFiniteGradient, Update
 from sessions.commands import Set
@@ -395,6 +397,17 @@ def test_a_late_group_joins_with_its_own_ratio(tmp_path: Path) -> None:
     assert metrics["groups/late"] == 1
 
 
+def test_the_divergence_is_measured_on_fresh_groups_only(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path)
+    groups = sampled(learner)
+    (late,) = learner.late_groups([groups[0].record])
+    tally = Tally()
+    tally_divergence([late], tally)
+    assert tally.results(learner.policy.accelerator) == {}
+    tally_divergence(groups, tally)
+    assert set(tally.results(learner.policy.accelerator)) == {"kl/k1", "kl/k2", "kl/k3"}
+
+
 def test_a_late_group_of_before_a_refresh_is_measured_again(tmp_path: Path) -> None:
     learner = make_learner(tmp_path, reference_refresh_steps=1)
     groups = sampled(learner)
@@ -447,6 +460,17 @@ def test_a_prompt_twice_in_a_step_is_sampled_anew(tmp_path: Path) -> None:
     one, two = learner.sample(1)
     assert one.record.prompt_id == two.record.prompt_id
     assert [r.tokens for r in one.record.responses] != [r.tokens for r in two.record.responses]
+
+
+def test_a_prompt_in_another_step_is_sampled_anew(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path, task=small_task(prompts=4), learning_rate=0.0)
+    seen = []
+    for step in (1, 2):
+        groups = sampled(learner)
+        seen.append({g.record.prompt_id: [r.tokens for r in g.record.responses] for g in groups})
+        learner.update(step, groups, lambda: None)
+    assert set(seen[0]) == set(seen[1])
+    assert all(seen[0][name] != seen[1][name] for name in seen[0])
 
 
 def test_a_dropped_step_takes_the_next_prompts(tmp_path: Path) -> None:

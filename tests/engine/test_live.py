@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.watchdog import Rule, Watchdog
 from sessions import wire
 from sessions.client import Client, attached
 from sessions.commands import Acknowledge, QueryGroups, QuerySeries, Rate, Retract, Set, Skip, Subscribe
@@ -421,6 +422,17 @@ async def test_a_rating_after_its_update_joins_the_next_one() -> None:
         assert len(tested.uses) == 1
 
 
+async def test_a_late_group_is_measured_against_a_new_reference_for_its_reward() -> None:
+    values = {"kl_placement": "reward", "kl_estimator": "k1", "kl_coefficient": 0.1, "reference_refresh_steps": 1}
+    async with live(**values) as tested:
+        await tested.step()
+        await tested.do(rate("1.2", A=5.0, B=1.0))
+        await tested.step()
+        await tested.until(lambda: tested.uses)
+        assert (tested.uses[0].fate, tested.uses[0].step) == ("late", 2)
+        assert not tested.of(wire.AlarmRaised)
+
+
 async def test_a_rating_of_a_group_the_policy_has_left_behind() -> None:
     async with live(learning_rate=3e-2, rating_max_kl=1e-6) as tested:
         await tested.step()
@@ -830,6 +842,18 @@ async def test_a_gradient_that_is_not_finite_is_skipped_and_the_run_pauses() -> 
         handle.remove()
         await tested.step()
         assert not same_weights(before, tested.weights)
+
+
+async def test_a_rule_may_pause_the_run() -> None:
+    rule = Rule("enough", lambda history: "enough is enough", "look", "error", pauses=True)
+    async with live() as tested:
+        tested.engine._watchdog = Watchdog([rule])
+        await tested.do("resume")
+        await tested.until(lambda: tested.of(wire.AlarmRaised))
+        await tested.paused()
+        assert tested.engine.learner.step == 1
+        assert tested.of(wire.AlarmRaised)[0].alarm.message == "enough is enough @1"
+        await tested.until(lambda: tested.beats[-1].note.startswith("paused by alarm: enough"))
 
 
 async def test_a_run_that_fails_again_and_again_ends(monkeypatch: pytest.MonkeyPatch) -> None:
