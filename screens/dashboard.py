@@ -127,6 +127,9 @@ class DashboardScreen(WorkbenchScreen):
         if self.live.connection == "ended" and self.workbench.restart_session is not None:
             return "the session has ended: R continues it from its last checkpoint"
         plan = self._arranged
+        first, last = self.view.window
+        if last:
+            return f"the charts stand still at steps {first} to {last}: esc shows all steps"
         if plan is not None and plan.hidden:
             return f"{plan.hidden_text}: widen or press w"
         if self.size.width >= 140 and plan is not None and not self.zoomed:

@@ -107,7 +107,7 @@ class Framed(Widget):
         title.append((" " + box[1] * (width - used - 2) + box[2], frame))
         rows = [title]
         for row in self._inner:
-            rows.append([(box[3], frame), *_fitted(row, width - 2), (box[3], frame)])
+            rows.append([(box[3], frame), *fitted(row, width - 2), (box[3], frame)])
         while len(rows) < height - 1:
             rows.append([(box[3], frame), (" " * (width - 2), ""), (box[3], frame)])
         rows.append([(box[4] + box[5] * (width - 2) + box[6], frame)])
@@ -172,7 +172,7 @@ def _cells(row: Row) -> list[Piece]:
     return cells
 
 
-def _fitted(row: Row, width: int) -> list[Piece]:
+def fitted(row: Row, width: int) -> list[Piece]:
     """The pieces cut or filled to a width."""
     out: list[Piece] = []
     used = 0

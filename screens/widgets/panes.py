@@ -8,7 +8,7 @@ from screens.charts import Row
 from screens.live import Live
 from screens.panels import last_group_line, values_line, waiting_line
 from screens.safe import wrap
-from screens.widgets.framed import Framed
+from screens.widgets.framed import Framed, fitted
 
 
 class Panel(Framed):
@@ -51,7 +51,8 @@ class ThreeLines(Framed):
     def _framed(self, width: int, height: int) -> list[Row]:
         if self.live is None:
             return []
-        return [line(self.live, width) for line in (last_group_line, values_line, waiting_line)]
+        # To the last cell: what is not drawn keeps what another screen left there.
+        return [fitted(line(self.live, width), width) for line in (last_group_line, values_line, waiting_line)]
 
     def on_resize(self) -> None:
         self._rows = []

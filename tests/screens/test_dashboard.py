@@ -8,6 +8,7 @@ from screens.arrangement import arrange
 from screens.chart_kinds import IMPORTANCE, PANELS
 from screens.dashboard import DashboardScreen
 from screens.widgets.chart import ChartView
+from screens.widgets.panes import ThreeLines
 from sessions import commands as c
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
@@ -143,3 +144,26 @@ async def test_goto_fetches_the_points_of_an_old_window(attach: Attach, engine: 
         screen = app.screen
         assert isinstance(screen, DashboardScreen)
         await until(lambda: screen.view.fetched)
+
+
+async def test_nothing_of_the_screen_before_stays_at_the_right_edge(attach: Attach) -> None:
+    async with attach(size=(80, 24)) as (app, pilot):
+        await until_shown(app, "reward", "2 charts hidden")
+        await pilot.press("enter")  # a chart as large as the screen, its frame in the last column
+        await until(lambda: "last group" not in frame(app))
+        await pilot.press("escape")
+        await until_shown(app, "last group")
+        lines = app.screen.query_one("#three", ThreeLines)
+        assert [lines.render_line(y).cell_length for y in range(3)] == [80, 80, 80]
+        assert [sum(len(s.text) for s in lines.render_line(y)) for y in range(3)] == [80, 80, 80]
+
+
+async def test_charts_that_stand_still_say_so(attach: Attach) -> None:
+    async with attach(size=(80, 24)) as (app, pilot):
+        await until_shown(app, "2 charts hidden")
+        await pilot.press("colon", *"goto 40", "enter")
+        await until_shown(app, "steps 0 to 90")
+        await pilot.press("j")
+        await until_shown(app, "the charts stand still at steps 0 to 90: esc shows all steps")
+        await pilot.press("escape", "escape")
+        await until_shown(app, "all steps")
