@@ -280,9 +280,10 @@ def _under(chart: Chart, inner: int, offset: int) -> str:
         label = str(chart.cross)
         centre = round((chart.cross - chart.first) / max(1, chart.last - chart.first) * (inner - 1))
         start = min(max(0, centre - len(label) // 2), max(0, inner - len(label)))
-        for i, char in enumerate(label[:inner]):
-            line[start + i] = char
-        for at in (start - 1, start + len(label)):
-            if 0 <= at < inner:
-                line[at] = " "
+        end = start + len(label)
+        if start <= len(first):  # half of another number would be read as a whole one
+            line[: len(first)] = " " * len(first)
+        if end >= inner - len(last):
+            line[inner - len(last) :] = " " * len(last)
+        line[start:end] = label[:inner]
     return " " * offset + "".join(line)

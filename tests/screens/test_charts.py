@@ -169,3 +169,9 @@ def test_other_numbers() -> None:
     assert [span(s) for s in (4.2, 90, 11520, 200_000, None)] == ["4 s", "1 min", "3h12m", "2d07h", "-"]
     assert axis_label(2e-12) == "2e-12"
     assert axis_labels([0.0, 0.25, 0.5]) == ["0", "0.25", "0.50"]
+
+
+@pytest.mark.parametrize(("cross", "under"), [(34, "0 34"), (33, "0 33"), (0, "0 34"), (1, "0 1 34"), (17, "0 17 34")])
+def test_the_crosshairs_step_is_never_mixed_with_another_number(cross: int, under: str) -> None:
+    rows = text_of(draw(Chart((Curve(range(35), [0.5] * 35),), 0, 34, cross=cross), 60, 6))
+    assert " ".join(rows[-1].split()) == under
