@@ -27,7 +27,11 @@ _FIELDS = (
 
 
 class SessionForm(ModalScreen[SessionSettings]):
-    """tab and the arrows move, enter starts, esc leaves."""
+    """tab and the arrows move, enter starts, esc leaves.
+
+    :param settings: what the fields hold at first.
+    :param problem: why these settings did not start a session.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "back"),
@@ -43,18 +47,20 @@ class SessionForm(ModalScreen[SessionSettings]):
     SessionForm #wrong { color: $text-error; height: auto; }
     """
 
+    def __init__(self, settings: SessionSettings | None = None, problem: str = "") -> None:
+        super().__init__()
+        self._filled = fields_of(settings or SessionSettings(name=""))
+        self._problem = problem
+
     def compose(self) -> ComposeResult:
-        defaults = SessionSettings(name="")
-        filled = {"model": defaults.model, "task": defaults.task, "steps": str(defaults.steps)}
-        filled["algorithm"] = str(HYPERPARAMETERS["algorithm"].default)
         with Vertical(classes="dialog") as box:
             box.border_title = "a new session"
             box.border_subtitle = "tab next   enter start   esc back"
             for key, label, hint in _FIELDS:
                 with Horizontal():
                     yield Static(label, classes="name", markup=False)
-                    yield Input(filled.get(key, ""), placeholder=hint, compact=True, id=f"field-{key}")
-            yield Static("", id="wrong", markup=False)
+                    yield Input(self._filled[key], placeholder=hint, compact=True, id=f"field-{key}")
+            yield Static(self._problem, id="wrong", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -66,6 +72,20 @@ class SessionForm(ModalScreen[SessionSettings]):
 
     def action_leave(self) -> None:
         self.dismiss(None)
+
+
+def fields_of(settings: SessionSettings) -> dict[str, str]:
+    """The form's fields that say these settings."""
+    name = "algorithm="
+    chosen = [text.removeprefix(name) for text in settings.sets if text.startswith(name)]
+    return {
+        "model": settings.model,
+        "task": settings.task,
+        "algorithm": chosen[-1] if chosen else str(HYPERPARAMETERS["algorithm"].default),
+        "steps": str(settings.steps),
+        "name": settings.name,
+        "sets": shlex.join(text for text in settings.sets if not text.startswith(name)),
+    }
 
 
 def settings_of(given: dict[str, str]) -> SessionSettings:

@@ -113,11 +113,14 @@ class SessionListScreen(WorkbenchScreen):
             self.workbench.attach(folder)
 
     def action_new_session(self) -> None:
+        self._open_form()
+
+    def _open_form(self, tried: SessionSettings | None = None, problem: str = "") -> None:
         def filled(settings: SessionSettings | None) -> None:
             if settings is not None:
                 self.run_worker(self._start(settings), group="start", exclusive=True, exit_on_error=False)
 
-        self.app.push_screen(SessionForm(), filled)
+        self.app.push_screen(SessionForm(tried, problem), filled)
 
     async def _start(self, settings: SessionSettings) -> None:
         start = self.workbench.start_session
@@ -127,7 +130,9 @@ class SessionListScreen(WorkbenchScreen):
         try:
             folder = await start(settings)
         except WorkbenchError as error:
-            self.say(str(error), "error")
+            self.say("no session was started", "error")
+            if self.is_current:  # what was typed is not lost
+                self._open_form(settings, str(error))
             return
         self.workbench.attach(folder)
 

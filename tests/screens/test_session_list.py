@@ -82,8 +82,9 @@ async def test_a_new_session_is_started_from_the_form(engine: FakeEngine) -> Non
         await pilot.press("a")
         await until_shown(app, "a new session", "arithmetic", "tiny")
         await pilot.press("tab", *["backspace"] * 12, *"nothing", "enter")
-        await until_shown(app, "there is no task nothing")
-        await pilot.press("a", "tab", "tab", "tab", "tab", "tab", *"group_size=4", "enter")
+        await until_shown(app, "a new session", "there is no task nothing", "task        nothing")
+        await pilot.press("tab", *["backspace"] * 7, *"arithmetic")
+        await pilot.press("tab", "tab", "tab", "tab", *"group_size=4", "enter")
         await until_shown(app, "gsm8k-grpo/main")
     assert given[-1].sets == ["group_size=4"]
     assert given[-1].task == "arithmetic"
