@@ -262,4 +262,4 @@ class WorkbenchScreen(Screen[None]):
         ask_to_stop(self)
 
     def action_interrupt(self) -> None:
-        self.say("q detaches: the training goes on.   Q stops the session, after typing the word stop", "warning")
+        self.say("q detaches: the training goes on.   Q stops the session, after a question", "warning")
