@@ -11,46 +11,26 @@ import math
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
 from engine import checkpointing
-from engine.advantages import group_relative_advantages
 from engine.control import Control
-from engine.divergences import k1, k3
+from engine.credit import apply_ratings, reward_penalties, write_advantages
+from engine.divergences import k3
+from engine.groups import Evaluation, GroupSampler, OnStart
 from engine.knobs import Knobs
 from engine.optimizer import PolicyOptimizer
 from engine.policy import Policy, load_weights
-from engine.randomness import response_noise
-from engine.ratings import rated_rewards
 from engine.reference import Reference, tally_divergence
 from engine.rollout import RolloutGroup, micro_batches
-from engine.sampling import Growth, Samples, sample
-from engine.scoring import score_group
-from engine.statistics import effective_reward, reward_statistics
+from engine.statistics import reward_statistics
 from engine.tally import Tally
-from engine.tasks import Prompt, Task
+from engine.tasks import Task
 from engine.update import LOGITS_LIMIT, Update, score
-from sessions.records import Checkpoint, Group, Rating, Response, SessionSettings, letters
-
-EVALUATION_ROWS = 250
-"""Held-out prompts answered at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Greedy answers to the held-out prompts.
-
-    :ivar accuracy: share judged right.
-    :ivar length: mean tokens.
-    """
-
-    accuracy: float
-    length: float
+from sessions.records import Checkpoint, Group, Rating, SessionSettings
 
 
 class Learner:
@@ -59,7 +39,7 @@ class Learner:
     :param folder: of the session's checkpoints.
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
-    :ivar scoring_seconds: that the reward functions of the newest step took.
+    :ivar sampler: asks the policy the task's questions.
     """
 
     def __init__(
@@ -78,119 +58,25 @@ class Learner:
         self.reference = Reference(policy, lambda: checkpointing.policy_weights(folder / "0"))
         self.step = 0
         self.cursor = 0
-        self.scoring_seconds = 0.0
+        self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch)
         self._taken = 0
-        self._prompts: dict[str, list[int]] = {}
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
     # ---------------------------------------------------------------------------------------- sampling
 
-    def sample(
-        self, step: int, first_number: int = 1, on_start: Callable[[Sequence[Prompt], Growth], None] | None = None
-    ) -> list[RolloutGroup]:
+    def sample(self, step: int, first_number: int = 1, on_start: OnStart = lambda _, __: None) -> list[RolloutGroup]:
         """Sample and score the groups of a step.
 
         :param first_number: of the step's groups; above 1 when a try at the step was discarded.
-        :param on_start: given this rank's prompts and their growing responses.
         :returns: the groups of all ranks, in the order of their prompts.
 
         The data cursor moves on when the step is learned from or dropped, so a checkpoint taken meanwhile samples
         the same prompts again.
         """
-        knobs = self.knobs
-        count, group_size = knobs.whole("prompts_per_step"), knobs.whole("group_size")
-        length, temperature = knobs.whole("max_new_tokens"), knobs.number("temperature")
-        prompts = self.task.take(self.settings.seed, self.cursor, count)
-        mine = list(range(self.rank, count, self.ranks))
-        self._taken = count
-        self.control.begin("sampling", len(mine) * group_size)
-        samples = self._sample(step, prompts, mine, group_size, length, temperature, on_start)
-        groups = []
-        for k, i in enumerate(mine):
-            rows = range(k * group_size, (k + 1) * group_size)
-            groups.append(
-                Group(
-                    branch=self.branch,
-                    step=step,
-                    number=first_number + i,
-                    prompt_id=prompts[i].id,
-                    prompt=prompts[i].text,
-                    answer=prompts[i].answer,
-                    temperature=temperature,
-                    responses=[self._response(place, row, samples) for place, row in enumerate(rows)],
-                    prompt_tokens=self._encode(prompts[i]),
-                )
-            )
-        began = self.control.clock()
-        self._score(groups, [prompts[i] for i in mine])
-        self.scoring_seconds = self.control.clock() - began
-        return self._all_ranks(groups)
-
-    def _sample(
-        self,
-        step: int,
-        prompts: Sequence[Prompt],
-        mine: Sequence[int],
-        group_size: int,
-        length: int,
-        temperature: float,
-        on_start: Callable[[Sequence[Prompt], Growth], None] | None,
-    ) -> Samples:
-        if not mine:
-            return Samples()
-        noise = []
-        for i in mine:
-            earlier = sum(p.id == prompts[i].id for p in prompts[:i])  # a small task repeats prompts inside a step
-            for index in range(group_size):
-                noise.append(response_noise(self.settings.seed, step, prompts[i].id, index, length, earlier))
-        return sample(
-            self.policy,
-            [self._encode(prompts[i]) for i in mine],
-            group_size,
-            length,
-            temperature,
-            np.stack(noise),
-            safe_point=self.control.advance,
-            on_start=lambda growth: on_start([prompts[i] for i in mine], growth) if on_start else None,
-        )
-
-    def _encode(self, prompt: Prompt) -> list[int]:
-        if prompt.id not in self._prompts:
-            if len(self._prompts) > 100_000:
-                self._prompts.clear()
-            self._prompts[prompt.id] = self.policy.encode_prompt(prompt.text)
-        return self._prompts[prompt.id]
-
-    def _response(self, place: int, row: int, samples: Samples) -> Response:
-        tokens = samples.tokens[row]
-        text, ends = self.policy.token_ends(tokens)
-        return Response(
-            letter=letters(place),
-            text=text,
-            length=len(tokens),
-            ended=samples.ended[row],
-            tokens=tokens,
-            ends=ends,
-            logprobs=samples.logprobs[row],
-        )
-
-    def _score(self, groups: Sequence[Group], prompts: Sequence[Prompt]) -> None:
-        """The automatic reward of every response."""
-        self.control.begin("scoring", len(groups))
-        for done, (group, prompt) in enumerate(zip(groups, prompts, strict=True)):
-            scored = score_group(self.task.components, prompt, [r.text for r in group.responses])
-            for response, result in zip(group.responses, scored, strict=True):
-                response.components, response.reward = result.components, result.reward
-                response.failed = result.failed
-            self.control.advance(done + 1, len(groups))
-
-    def _all_ranks(self, groups: list[Group]) -> list[RolloutGroup]:
-        """Every rank's groups, in the order of their numbers; each rank trains its own."""
-        own = {group.number for group in groups}
-        everywhere = gather_object(groups) if self.ranks > 1 else groups
-        ordered = sorted(everywhere, key=lambda group: group.number)
-        return [RolloutGroup(group, own=group.number in own) for group in ordered]
+        self._taken = self.knobs.whole("prompts_per_step")
+        prompts = self.task.take(self.settings.seed, self.cursor, self._taken)
+        return self.sampler.sample(step, prompts, first_number, on_start)
 
     # ---------------------------------------------------------------------------------------- learning
 
@@ -216,7 +102,7 @@ class Learner:
         old: list[float] = []
         for batch in micro_batches(rows, self.settings.micro_tokens, LOGITS_LIMIT, self.policy.vocabulary):
             self.control.safe_point()
-            for row, values in zip(batch, score(self.policy, self.policy.scorer, batch), strict=True):
+            for row, values in zip(batch, score(self.policy, self.policy.plain_scorer, batch), strict=True):
                 now += values
                 old += row.response.logprobs
         # sampled from old, so k3 with the roles of policy and reference taken by old and now
@@ -231,61 +117,21 @@ class Learner:
     def advantages(self, groups: Sequence[RolloutGroup], ratings: Mapping[str, Sequence[Rating]]) -> None:
         """Write rated rewards and advantages into every group, with and without the ratings.
 
-        :param ratings: group name -> its standing ratings.
+        :param ratings: group name -> its standing ratings; rank 0 knows them, and all ranks get them.
         """
         if self.ranks > 1:
             shared = [dict(ratings)]
             broadcast_object_list(shared)
             ratings = shared[0]
-        weight = self.knobs.number("human_weight")
-        for group in groups:
-            responses = group.record.responses
-            changed = rated_rewards(
-                {r.letter: r.reward for r in responses if not r.failed},
-                ratings.get(group.record.name, ()),
-                weight,
-                self.task.reward_range,
-            )
-            for response in responses:
-                response.rated_reward = changed.get(response.letter) if weight > 0 else None
-        penalties = self._reward_penalties(groups)
-        self._write_advantages(groups, penalties, rated=False)
-        self._write_advantages(groups, penalties, rated=True)
-        for group in groups:
-            for response, advantage, automatic in zip(
-                group.record.responses, group.advantages, group.automatic, strict=True
-            ):
-                response.advantage, response.automatic_advantage = advantage, automatic
-
-    def _reward_penalties(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
-        """kl_coefficient x sum of k1 over a response's tokens, where the divergence is placed in the reward."""
-        beta = self.knobs.number("kl_coefficient")
-        if self.knobs.text("kl_placement") != "reward" or beta == 0:
-            return {}
-        penalties = {}
-        for group in groups:
-            for row in group.rows() if group.own else ():
-                old, reference = torch.tensor(row.old), torch.tensor(row.response.reference_logprobs)
-                penalties[f"{group.record.name}{row.response.letter}"] = beta * float(k1(old, reference).sum())
-        if self.ranks > 1:
-            return {name: value for part in gather_object([penalties]) for name, value in part.items()}
-        return penalties
-
-    def _write_advantages(self, groups: Sequence[RolloutGroup], penalties: Mapping[str, float], *, rated: bool) -> None:
-        width = max(len(g.record.responses) for g in groups)
-        rewards = torch.full((len(groups), width), math.nan, dtype=torch.float64)
-        for i, group in enumerate(groups):
-            for j, response in enumerate(group.record.responses):
-                reward = effective_reward(response) if rated else response.reward
-                if reward is not None and not response.failed:
-                    rewards[i, j] = reward - penalties.get(f"{group.record.name}{response.letter}", 0.0)
-        values, dead = group_relative_advantages(rewards, self.knobs.text("advantage_scale"))
-        for i, group in enumerate(groups):
-            row = values[i, : len(group.record.responses)].tolist()
-            if rated:
-                group.advantages, group.dead = row, bool(dead[i])
-            else:
-                group.automatic = row
+        knobs = self.knobs
+        apply_ratings(groups, ratings, knobs.number("human_weight"), self.task.reward_range)
+        penalties: dict[str, float] = {}
+        beta = knobs.number("kl_coefficient")
+        if knobs.text("kl_placement") == "reward" and beta > 0:
+            penalties = reward_penalties(groups, beta)
+            if self.ranks > 1:
+                penalties = {name: lost for part in gather_object([penalties]) for name, lost in part.items()}
+        write_advantages(groups, penalties, knobs.text("advantage_scale"))
 
     def update(self, step: int, groups: Sequence[RolloutGroup], at_minibatch: Callable[[], None]) -> dict[str, float]:
         """Change the policy, and measure the step.
@@ -352,29 +198,8 @@ class Learner:
     # -------------------------------------------------------------------------- evaluation, checkpoints
 
     def evaluate(self) -> Evaluation:
-        """Answer the held-out prompts greedily; draws no random number."""
-        prompts = self.task.evaluation
-        self.control.begin("evaluating", len(prompts))
-        right = tokens = 0
-        mine = list(prompts[self.rank :: self.ranks])
-        for start in range(0, len(mine), EVALUATION_ROWS):
-            part = mine[start : start + EVALUATION_ROWS]
-            samples = sample(
-                self.policy,
-                [self._encode(p) for p in part],
-                1,
-                self.knobs.whole("max_new_tokens"),
-                1.0,
-                None,
-                safe_point=lambda done, total: self.control.safe_point(),
-            )
-            right += sum(self.task.judge(p, self.policy.decode(t)) for p, t in zip(part, samples.tokens, strict=True))
-            tokens += sum(map(len, samples.tokens))
-            self.control.advance(start + len(part), len(mine))
-        if self.ranks > 1:
-            parts = gather_object([(right, tokens)])
-            right, tokens = sum(p[0] for p in parts), sum(p[1] for p in parts)
-        return Evaluation(right / len(prompts), tokens / len(prompts))
+        """Answer the held-out prompts greedily."""
+        return self.sampler.evaluate()
 
     def save(self, reason: str) -> Checkpoint:
         """Write a checkpoint of the finished step."""

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from sessions.errors import InputFileError, SessionError, UsageError
@@ -116,6 +117,8 @@ class Policy:
     """A model to train.
 
     :ivar model: the plain model, for sampling and saving.
+    :ivar scorer: the forward pass of training; its backward pass reduces gradients over all processes.
+    :ivar plain_scorer: the same without that, for passes without gradient, which ranks make in different numbers.
     :ivar end_tokens: any of them ends a response.
     """
 
@@ -128,7 +131,8 @@ class Policy:
         self.bf16 = accelerator.mixed_precision == "bf16"
         if self.bf16:
             _full_precision_head(self.model)
-        self.scorer: nn.Module = accelerator.prepare_model(TokenScorer(self.model))
+        self.plain_scorer = TokenScorer(self.model)
+        self.scorer: nn.Module = accelerator.prepare_model(self.plain_scorer)
         self.scorer.train()
         self.end_tokens = end_tokens(model, tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.end_tokens)
@@ -201,7 +205,10 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     on_cuda = device in {"auto", "cuda"} and torch.cuda.is_available()
     if precision == "auto":
         precision = "bf16" if on_cuda and torch.cuda.is_bf16_supported() else "fp32"
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    # ranks run different numbers of forward passes, so none of these may be collective; no buffer ever changes
+    plain = DistributedDataParallelKwargs(broadcast_buffers=False)
+    mixed = "bf16" if precision == "bf16" else "no"
+    return Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[plain])
 
 
 def load_policy(path: Path, accelerator: Accelerator, *, chat_template: bool = True) -> Policy:

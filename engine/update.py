@@ -186,7 +186,7 @@ class Update:
             row.group.old_logprobs = row.group.old_logprobs or [[] for _ in row.group.record.responses]
         for batch in micro_batches(fresh, self.micro_tokens, LOGITS_LIMIT, self.policy.vocabulary):
             self.control.safe_point()
-            for row, values in zip(batch, score(self.policy, self.policy.scorer, batch), strict=True):
+            for row, values in zip(batch, score(self.policy, self.policy.plain_scorer, batch), strict=True):
                 row.group.old_logprobs[row.place] = values
 
 

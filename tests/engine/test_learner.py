@@ -175,7 +175,7 @@ def test_a_step_of_dead_groups_does_not_step_the_optimizer(tmp_path: Path) -> No
     task = small_task(function=lambda prompts, completions, **_: [0.0] * len(completions))
     learner = make_learner(tmp_path, task=small_task(), kl_coefficient=0.0)
     learner.run_step()  # the optimizer has momentum now
-    learner.task = task
+    learner.task = learner.sampler.task = task
     before, steps = weights_of(learner.policy), learner.optimizer.steps
     metrics = learner.run_step()
     assert same_weights(before, weights_of(learner.policy))

@@ -1,0 +1,166 @@
+"""From a task's prompts to scored groups of responses, and to greedy answers: what the policy says, in text.
+
+Several processes share the prompts of a step, whole groups to a rank; each ends up knowing the groups of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from engine.control import Control
+from engine.knobs import Knobs
+from engine.policy import Policy
+from engine.randomness import response_noise
+from engine.rollout import RolloutGroup
+from engine.sampling import Growth, Samples, sample
+from engine.scoring import score_group
+from engine.tasks import Prompt, Task
+from sessions.records import Group, Response, letters
+
+EVALUATION_ROWS = 250
+"""Held-out prompts answered at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Greedy answers to the held-out prompts.
+
+    :ivar accuracy: share judged right.
+    :ivar length: mean tokens.
+    """
+
+    accuracy: float
+    length: float
+
+
+OnStart = Callable[[Sequence[Prompt], Growth], None]
+"""Given this process's prompts and their growing responses, before the first token."""
+
+
+class GroupSampler:
+    """Asks the policy a task's questions.
+
+    :ivar scoring_seconds: that the reward functions of the newest step took.
+    """
+
+    def __init__(self, policy: Policy, task: Task, knobs: Knobs, control: Control, seed: int, branch: str) -> None:
+        self._policy, self.task, self._knobs, self._control = policy, task, knobs, control
+        self._seed, self._branch = seed, branch
+        self._rank, self._ranks = policy.accelerator.process_index, policy.accelerator.num_processes
+        self._tokens: dict[str, list[int]] = {}
+        self.scoring_seconds = 0.0
+
+    def sample(self, step: int, prompts: Sequence[Prompt], first_number: int, on_start: OnStart) -> list[RolloutGroup]:
+        """Sample and score a group for each prompt.
+
+        :param first_number: of the groups.
+        :returns: the groups of all ranks, in the order of their prompts.
+        """
+        group_size, temperature = self._knobs.whole("group_size"), self._knobs.number("temperature")
+        mine = list(range(self._rank, len(prompts), self._ranks))
+        self._control.begin("sampling", len(mine) * group_size)
+        samples = self._sample(step, prompts, mine, on_start) if mine else Samples()
+        groups = []
+        for k, i in enumerate(mine):
+            rows = range(k * group_size, (k + 1) * group_size)
+            groups.append(
+                Group(
+                    branch=self._branch,
+                    step=step,
+                    number=first_number + i,
+                    prompt_id=prompts[i].id,
+                    prompt=prompts[i].text,
+                    answer=prompts[i].answer,
+                    temperature=temperature,
+                    responses=[self._response(place, row, samples) for place, row in enumerate(rows)],
+                    prompt_tokens=self._encode(prompts[i]),
+                )
+            )
+        began = self._control.clock()
+        self._score(groups, [prompts[i] for i in mine])
+        self.scoring_seconds = self._control.clock() - began
+        return self._all_ranks(groups)
+
+    def _sample(self, step: int, prompts: Sequence[Prompt], mine: Sequence[int], on_start: OnStart) -> Samples:
+        group_size, length = self._knobs.whole("group_size"), self._knobs.whole("max_new_tokens")
+        noise = []
+        for i in mine:
+            earlier = sum(p.id == prompts[i].id for p in prompts[:i])  # a small task repeats prompts inside a step
+            for index in range(group_size):
+                noise.append(response_noise(self._seed, step, prompts[i].id, index, length, earlier))
+        return sample(
+            self._policy,
+            [self._encode(prompts[i]) for i in mine],
+            group_size,
+            length,
+            self._knobs.number("temperature"),
+            np.stack(noise),
+            safe_point=self._control.advance,
+            on_start=lambda growth: on_start([prompts[i] for i in mine], growth),
+        )
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if prompt.id not in self._tokens:
+            if len(self._tokens) > 100_000:
+                self._tokens.clear()
+            self._tokens[prompt.id] = self._policy.encode_prompt(prompt.text)
+        return self._tokens[prompt.id]
+
+    def _response(self, place: int, row: int, samples: Samples) -> Response:
+        tokens = samples.tokens[row]
+        text, ends = self._policy.token_ends(tokens)
+        return Response(
+            letter=letters(place),
+            text=text,
+            length=len(tokens),
+            ended=samples.ended[row],
+            tokens=tokens,
+            ends=ends,
+            logprobs=samples.logprobs[row],
+        )
+
+    def _score(self, groups: Sequence[Group], prompts: Sequence[Prompt]) -> None:
+        """The automatic reward of every response."""
+        self._control.begin("scoring", len(groups))
+        for done, (group, prompt) in enumerate(zip(groups, prompts, strict=True)):
+            scored = score_group(self.task.components, prompt, [r.text for r in group.responses])
+            for response, result in zip(group.responses, scored, strict=True):
+                response.components, response.reward = result.components, result.reward
+                response.failed = result.failed
+            self._control.advance(done + 1, len(groups))
+
+    def _all_ranks(self, groups: list[Group]) -> list[RolloutGroup]:
+        """Every rank's groups, in the order of their numbers; each rank trains its own."""
+        own = {group.number for group in groups}
+        everywhere = gather_object(groups) if self._ranks > 1 else groups
+        ordered = sorted(everywhere, key=lambda group: group.number)
+        return [RolloutGroup(group, own=group.number in own) for group in ordered]
+
+    def evaluate(self) -> Evaluation:
+        """Answer the held-out prompts greedily; draws no random number."""
+        prompts = self.task.evaluation
+        self._control.begin("evaluating", len(prompts))
+        right = tokens = 0
+        mine = list(prompts[self._rank :: self._ranks])
+        for start in range(0, len(mine), EVALUATION_ROWS):
+            part = mine[start : start + EVALUATION_ROWS]
+            samples = sample(
+                self._policy,
+                [self._encode(p) for p in part],
+                1,
+                self._knobs.whole("max_new_tokens"),
+                1.0,
+                None,
+                safe_point=lambda done, total: self._control.safe_point(),
+            )
+            right += sum(self.task.judge(p, self._policy.decode(t)) for p, t in zip(part, samples.tokens, strict=True))
+            tokens += sum(map(len, samples.tokens))
+            self._control.advance(start + len(part), len(mine))
+        if self._ranks > 1:
+            parts = gather_object([(right, tokens)])
+            right, tokens = sum(p[0] for p in parts), sum(p[1] for p in parts)
+        return Evaluation(right / len(prompts), tokens / len(prompts))
