@@ -307,7 +307,7 @@ class Engine:
         first = await self.write(self.store.last_group_number, self.branch, step) + 1
         groups = await self.compute(learner.sample, step, first, self._grow)
         self.growth = None
-        times.mark("sampling", within=learner.scoring_seconds, name="scoring")
+        times.mark("sampling", within=learner.sampler.scoring_seconds, name="scoring")
         await self.write(self.store.add_groups, [g.record for g in groups])
         heads = [head_of(g.record) for g in groups]
         self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
