@@ -7,6 +7,7 @@ unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -60,9 +62,27 @@ def save_checkpoint(
 
     :param folder: the session's ``checkpoints``.
     :param optimizer: empty for checkpoint 0.
+    :raises OSError: if the disk will not have it; what was written of it is removed.
     """
-    final = folder / str(state.step)
     temporary = folder / f".{state.step}.partial"
+    try:
+        return _save(folder, temporary, state, policy, optimizer, reference, reason)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save(
+    folder: Path,
+    temporary: Path,
+    state: TrainingState,
+    policy: Policy,
+    optimizer: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor] | None,
+    reason: str,
+) -> Checkpoint:
+    final = folder / str(state.step)
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "policy").mkdir(parents=True)
     policy.model.save_pretrained(temporary / "policy")

@@ -8,9 +8,10 @@ compute thread and awaits it. The store has one writer thread. Nothing here impo
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,7 @@ from engine.knobs import Knobs
 from engine.late import collect, fates, standing_for
 from engine.service import Service
 from engine.watchdog import Watchdog, default_rules
+from engine.words import one_line
 from sessions import wire
 from sessions.commands import new_id
 from sessions.errors import SessionError, WorkbenchError
@@ -32,6 +34,7 @@ from sessions.records import (
     Change,
     Group,
     GroupHead,
+    RatingUse,
     ResponseName,
     SessionSettings,
     StepRecord,
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 MOST_FAILURES = 3
 """Steps in a row that may fail before the session ends as FAILED."""
+
+UNWRITABLE = (OSError, sqlite3.Error)
+"""What a full or failing disk raises."""
 
 Build = Callable[[SessionSettings, Control, SessionFolder], "tuple[Learner, Knobs]"]
 
@@ -147,7 +153,7 @@ class Engine:
     async def note(self, kind: str, text: str, who: str = "") -> None:
         """Keep and tell a line."""
         event = wire.Noted(time=time.time(), step=self.step, kind=kind, text=text, who=who)
-        self.publish(await self.write(self.store.add_event, event))
+        self.publish(await self._kept(event, self.store.add_event, event))
 
     async def alarm(self, rule: str, message: str, *, level: str = "error", remedy: str = "") -> None:
         """Raise an alarm that no rule over metrics covers."""
@@ -160,7 +166,38 @@ class Engine:
             level="error" if level == "error" else "warn",
             remedy=remedy,
         )
-        self.publish(await self.write(self.store.put_alarm, alarm))
+        await self._raise_alarm(alarm)
+
+    async def _raise_alarm(self, alarm: Alarm) -> None:
+        event = wire.AlarmRaised(time=alarm.time, step=alarm.step, alarm=alarm)
+        self.publish(await self._kept(event, self.store.put_alarm, alarm))
+
+    async def _kept(
+        self, event: wire.AnyEvent, function: Callable[..., wire.AnyEvent], *arguments: Any
+    ) -> wire.AnyEvent:
+        """An event as the store has kept it; where the disk will not have it, people are told all the same."""
+        try:
+            return await self.write(function, *arguments)
+        except UNWRITABLE:
+            traceback.print_exc()
+            return event
+
+    async def _persist(self, what: str, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do what must not be left out. While the disk will not have it the run is paused, and space tries again.
+
+        :param what: is written, for the alarm.
+        """
+        while True:
+            try:
+                return await work()
+            except UNWRITABLE as error:
+                traceback.print_exc()
+                if self.control.stopping:
+                    raise
+                self.control.pause("an error")
+                text = f"{what} could not be written: {one_line(error)}"
+                await self.alarm("disk", text, remedy="free some disk, then space tries again")
+                await self.compute(self.control.safe_point)
 
     # --------------------------------------------------------------------------------------------- life
 
@@ -238,7 +275,9 @@ class Engine:
 
     async def checkpoint(self, reason: str) -> None:
         """Write a checkpoint of the finished step, now."""
-        saved = await self.compute(self.learner.save, reason)
+        saved = await self._persist(
+            f"the checkpoint of step {self.learner.step}", lambda: self.compute(self.learner.save, reason)
+        )
         self.publish(await self.write(self.store.put_checkpoint, saved, self.branch))
         self.service.checkpointed(saved)
 
@@ -248,6 +287,12 @@ class Engine:
             if newest != self.learner.step:
                 await self.checkpoint("end of the session")
         await self.note("ended", f"after step {self.learner.step}")
+
+    def lose(self, why: str) -> None:
+        """End as FAILED at the next safe point: there is nothing left to train for."""
+        if not self.failure:
+            self.failure, self.exit_code = why, 1
+            self.stop(now=True)
 
     def stop(self, *, now: bool) -> None:
         """End the session at the next safe point; while it is still loading, as soon as it has loaded."""
@@ -308,12 +353,16 @@ class Engine:
         groups = await self.compute(learner.sample, step, first, self._grow)
         self.growth = None
         times.mark("sampling", within=learner.sampler.scoring_seconds, name="scoring")
-        await self.write(self.store.add_groups, [g.record for g in groups])
+        records = [g.record for g in groups]
+        await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
         heads = [head_of(g.record) for g in groups]
         self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
         await self._wait_for_ratings(step, groups)
         times.mark("waiting")
-        metrics, learned = await self.compute(self._learn, step, groups)
+        metrics, learned, uses = await self.compute(self._learn, step, groups)
+        self.service.ratings_used(
+            await self._persist("what became of ratings", lambda: self.write(self.store.add_rating_uses, uses, step))
+        )
         times.mark("updating")
         metrics |= await self._evaluation(step)
         times.mark("saving")
@@ -344,7 +393,9 @@ class Engine:
             await self.service.wait_at(self.gate)
         self.gate.leave()
 
-    def _learn(self, step: int, groups: list[RolloutGroup]) -> tuple[dict[str, float], list[RolloutGroup]]:
+    def _learn(
+        self, step: int, groups: list[RolloutGroup]
+    ) -> tuple[dict[str, float], list[RolloutGroup], list[RatingUse]]:
         """On the compute thread: ratings, advantages and the update.
 
         Ratings are collected as late as can be: a rating given while the run is paused before its update is in time.
@@ -365,8 +416,7 @@ class Engine:
         metrics = learner.update(step, rollout, lambda: self._apply("minibatch", step))
         uses = fates(step, candidates, drifts, learner.drift_limit(), rollout, standing)
         metrics["ratings/used"] = float(sum(u.step == step for u in uses))
-        self.soon(self.service.ratings_used, self.write_now(store.add_rating_uses, uses, step))
-        return metrics, rollout
+        return metrics, rollout, uses
 
     async def _evaluation(self, step: int) -> dict[str, float]:
         every = self.knobs.whole("evaluate_every")
@@ -411,11 +461,14 @@ class Engine:
         )
         self.timings = [*self.timings[-19:], metrics["time/step"]]
         records = [g.record for g in learned]
-        self.publish(await self.write(self.store.add_step, record, records, self.settings.keep_token_steps))
+        keep = self.settings.keep_token_steps
+        self.publish(
+            await self._persist(f"step {step}", lambda: self.write(self.store.add_step, record, records, keep))
+        )
         heads = await self.write(self._heads, records)
         self.publish(wire.GroupsChanged(time=time.time(), step=step, heads=heads))
         for rule, alarm in self._watchdog.look(record):
-            self.publish(await self.write(self.store.put_alarm, alarm))
+            await self._raise_alarm(alarm)
             if rule.pauses:
                 self.control.pause(f"alarm: {rule.name}")
         await self.compute(self.control.finish_step)
@@ -434,12 +487,6 @@ def _log_error(future: Future[Any]) -> None:
     error = future.exception()
     if error is not None:
         traceback.print_exception(error)
-
-
-def one_line(error: BaseException) -> str:
-    """An error as its kind and the first line of its message."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _finite(value: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -34,7 +35,8 @@ class Machine:
         self.memory_bytes = _resident()
         if now >= self._disk_due:
             self._disk_due = now + DISK_SECONDS
-            self.disk_free = shutil.disk_usage(self._folder).free
+            with contextlib.suppress(OSError):  # the folder may have been removed
+                self.disk_free = shutil.disk_usage(self._folder).free
 
 
 def _resident() -> int:

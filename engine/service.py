@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import msgspec
 
 from engine.gate import RatingGate
 from engine.machine import Machine
+from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
 from sessions.errors import InvalidValue, Refused, WorkbenchError
@@ -176,6 +178,8 @@ class Service:
     async def _beat(self) -> None:
         while True:
             self._machine.measure()
+            if not self._engine.folder.database.exists():
+                self._engine.lose(f"{self._engine.folder.path}: has been removed; what is trained is kept nowhere")
             self.beat_now()
             due = time.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
@@ -305,6 +309,11 @@ class Service:
                 self._answer(answer)
             else:
                 reply(answer)
+        except Exception as error:  # noqa: BLE001 - a full disk, a bug: whoever asked should read it, and ask again
+            traceback.print_exc()
+            text = f"it failed ({one_line(error)}); the engine's log has the whole trace"
+            for waiting in self._open.pop(command.id, [reply]):
+                waiting(wire.Answer(id=command.id, status="rejected", text=text))
 
     def _answer(self, answer: wire.Answer) -> None:
         """Give an answer to everybody who asked, and keep it."""

@@ -40,7 +40,7 @@ def letter_index(label: str) -> int:
     return index - 1
 
 
-_RESPONSE_NAME = re.compile(r"^(?:([\w.~-]+)/)?(\d+)\.(\d+)([A-Z]{0,2})$")
+_RESPONSE_NAME = re.compile(r"^(?:([\w.~-]+)/)?([0-9]{1,15})\.([0-9]{1,15})([A-Z]{0,2})$")
 
 
 class ResponseName(msgspec.Struct, frozen=True):

@@ -558,7 +558,7 @@ class Store:
 
 
 class _transaction:
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an error."""
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an error, of COMMIT itself too: a full disk may leave it open."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -567,4 +567,9 @@ class _transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._db.execute("ROLLBACK" if kind else "COMMIT")
+        try:
+            if not kind:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")

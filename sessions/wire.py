@@ -379,7 +379,7 @@ def decode_hello(line: bytes) -> Hello:
     """
     try:
         return _hello.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedFrame(f"expected hello: {error}") from None
 
 
@@ -391,13 +391,13 @@ def decode_command(line: bytes) -> Command:
     """
     try:
         outline = _any_command.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedFrame(f"not a command: {error}") from None
     if outline.command not in _commands:
         raise BadCommand(outline.id, f"unknown command {outline.command!r}; known: {', '.join(sorted(_commands))}")
     try:
         return _commands[outline.command].decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadCommand(outline.id, f"{outline.command}: {error}") from None
 
 

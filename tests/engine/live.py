@@ -113,6 +113,11 @@ class Live:
     async def paused(self) -> None:
         await self.until(lambda: self.engine.control.paused)
 
+    async def paused_again(self) -> None:
+        """Wait for the pause after an alarm."""
+        await self.until(lambda: self.of(wire.AlarmRaised))
+        await self.paused()
+
     async def first(self, command: Command | str) -> wire.Answer:
         """Send a command, or words; its first answer."""
         command = parse_words(command) if isinstance(command, str) else command

@@ -47,7 +47,21 @@ def test_names(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "812", "812.", ".3C", "812.3c", "812.3ABC", "-1.3", "812.3C x", "a b/812.3C", "/1.1"]
+    "text",
+    [
+        "",
+        "812",
+        "812.",
+        ".3C",
+        "812.3c",
+        "812.3ABC",
+        "-1.3",
+        "812.3C x",
+        "a b/812.3C",
+        "/1.1",
+        "1." + "9" * 20,
+        "1.\u0663",
+    ],
 )
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(InvalidValue, match=r"is not a response; they are named like 812\.3C"):

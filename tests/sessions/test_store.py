@@ -356,3 +356,22 @@ def test_an_acknowledged_rating_survives_kill_9(path: Path) -> None:
     assert store.last_seq() >= len(acknowledged) - 1
     assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     store.close()
+
+
+def test_a_full_disk_leaves_no_transaction_open(store: Store) -> None:
+    store.add_groups([group()])
+
+    def limit(pages: int) -> None:
+        for db in (store._db, store._strict):
+            db.execute(f"PRAGMA max_page_count={pages}")
+
+    limit(1)  # SQLite takes the present size where it is larger
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.add_rating(rating(comment="x" * 100_000))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.add_groups([group(number=n) for n in range(2, 200)])
+    limit(2**30)
+    store.add_rating(rating(comment="x" * 100_000))
+    store.add_groups([group(number=2)])
+    assert [h.number for h in store.heads("main")] == [2, 1]
+    assert len(store.ratings_of(ResponseName(3, 1), "main")) == 1

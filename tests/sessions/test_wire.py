@@ -215,3 +215,11 @@ def test_json_of_records() -> None:
     assert json.loads(wire.encode_json([rating()]))[0]["who"] == "ann"
     detail = wire.GroupDetail(group=group(), head=head_of(group()), ratings=[rating()], uses=[use()])
     assert msgspec.json.decode(wire.encode_json(detail), type=wire.GroupDetail) == detail
+
+
+@pytest.mark.parametrize("line", [b'{"command":"set","values":' + b"[" * 100_000, b"[" * 100_000])
+def test_nesting_without_end_is_malformed(line: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.decode_command(line)
+    with pytest.raises(MalformedFrame):
+        wire.decode_hello(line)
