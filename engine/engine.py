@@ -210,6 +210,7 @@ class Engine:
             await run
         finally:
             self.ended = True
+            self.control.stop(now=True)  # a compute thread that is paused would hold up the end for ever
             await self.service.close()
             for task in list(self._tasks):
                 task.cancel()

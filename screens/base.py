@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+PATIENCE = 1.5
+"""Seconds without an answer before a screen says that it waits for one."""
 
 
 class WorkbenchScreen(Screen[None]):
@@ -58,6 +60,7 @@ class WorkbenchScreen(Screen[None]):
         yield FooterLine("footer")
 
     _link_version = -1
+    _latest = ""
 
     # ------------------------------------------------------------------------------- what a screen defines
 
@@ -73,6 +76,10 @@ class WorkbenchScreen(Screen[None]):
 
     def on_answer(self, command: Command, answer: Answer) -> None:
         """An answer to a command sent from this screen came; also ``accepted`` ones, before the final."""
+
+    def answer_text(self, command: Command, answer: Answer) -> str:
+        """What is said of an answer, in one line; nothing if the screen shows it elsewhere."""
+        return answer.text
 
     def state_line(self, width: int) -> Content:
         """The first line of the screen."""
@@ -123,16 +130,23 @@ class WorkbenchScreen(Screen[None]):
         self.run_worker(self._send(command), group="send", exit_on_error=False)
 
     async def _send(self, command: Command) -> None:
+        self._latest = command.id
+        unanswered = self.set_timer(PATIENCE, lambda: self.say("sent; the engine has not answered yet", "warning"))
         try:
             async for answer in self.workbench.send(command):
+                unanswered.stop()
+                text = self.answer_text(command, answer)
                 if answer.status == "rejected":
-                    self.say(f"rejected: {answer.text}", "error")
-                elif answer.text:
-                    self.say(answer.text)
+                    earlier = "" if command.id == self._latest else "the command before was "
+                    self.say(f"{earlier}rejected: {text}", "error")
+                elif text:
+                    self.say(text)
                 self.on_answer(command, answer)
         except WorkbenchError as error:
             self.say(f"not sent: {error}", "error")
             self.on_answer(command, Answer(id=command.id, status="rejected", text=str(error)))
+        finally:
+            unanswered.stop()
         self.refresh_now()
 
     async def query_engine(self, command: Command, kind: type[_T]) -> _T:

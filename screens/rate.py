@@ -46,6 +46,7 @@ class RateScreen(WorkbenchScreen):
         self._live: Live | None = None
         self._queue_at = self._link_at = -1
         self._older: dict[tuple[str, int, int], GroupHead] = {}
+        self._chosen: tuple[str, int, int] | None = None
 
     def compose_body(self) -> Iterable[Widget]:
         yield self.body
@@ -68,8 +69,28 @@ class RateScreen(WorkbenchScreen):
         self._sit_down()
         self.desk.resume()
         self._ask_for_older()
+        self.call_later(self._go_where_it_waits)
+
+    def _awaited(self) -> tuple[str, int] | None:
+        """The branch and the step that stands at the gate, if one does."""
+        status = self.live.status
+        return (status.branch, status.step) if status is not None and self.live.state_word() == "WAIT" else None
+
+    def _elsewhere(self) -> bool:
+        """Whether the training waits for a group of its step, and one of another step is on the desk."""
+        awaited, visit = self._awaited(), self.desk.current
+        return awaited is not None and visit is not None and visit.key[:2] != awaited
+
+    def _go_where_it_waits(self) -> None:
+        """Whoever comes here while a step waits at the gate comes to rate it, not what was left here before."""
+        visit = self.desk.current
+        if visit is not None and self._elsewhere() and visit.key != self._chosen:
+            self._update_queue()
+            self.desk.next_group(self._awaited())
+            self.refresh_now()
 
     def on_screen_suspend(self) -> None:
+        self._chosen = None
         if self._live is not None:
             self.desk.pause()
 
@@ -109,7 +130,7 @@ class RateScreen(WorkbenchScreen):
         self.refresh_now()
 
     def _open_next(self) -> None:
-        visit = self.desk.next_group()
+        visit = self.desk.next_group(self._awaited())
         if visit is None:
             self.say("no other group waits for a rating")
 
@@ -117,17 +138,22 @@ class RateScreen(WorkbenchScreen):
         """Show a response chosen on another screen, where its reward was seen."""
         self._sit_down()
         self._update_queue()
-        self.desk.open((head.branch, head.step, head.number), len(head.rewards), letter, revealed=True)
+        self._chosen = head.branch, head.step, head.number
+        self.desk.open(self._chosen, len(head.rewards), letter, revealed=True)
         self.refresh_now()
 
     # ---- drawing
 
     def state_line(self, width: int) -> Content:
         title = f"RATE  {self.desk.mode.title}" if self._live is not None else "RATE"
-        parts = [(0, phase_text(self.live)), (1, f"({gate_words(self.live.values)})")]
+        parts = [(0, phase_text(self.live))]
+        if self.live.state_word() != "WAIT":
+            parts.append((1, f"({gate_words(self.live.values)})"))
         return heading(self.live, width, title, parts)
 
     def announcement(self) -> str:
+        if self._live is not None and self._elsewhere():
+            return f"step {self.live.status.step if self.live.status else ''} waits for you: enter opens a group of it"
         return "J K response   j k scroll   tab next unrated   enter next group   m mode"
 
     def refresh_from_live(self, force: bool) -> None:
@@ -139,7 +165,7 @@ class RateScreen(WorkbenchScreen):
         if shown is not None and self.desk.book.name(shown.key) in self.details.failed:
             self.desk.forget_gone()
         if self.desk.current is None and self.desk.upcoming():
-            self.desk.next_group()
+            self.desk.next_group(self._awaited())
         self._draw()
 
     def _draw(self) -> None:
@@ -167,6 +193,10 @@ class RateScreen(WorkbenchScreen):
         return ["nothing waits: you have rated every group there is.", "New ones come with every step.   d dashboard"]
 
     # ---- answers of the engine
+
+    def answer_text(self, command: Command, answer: Answer) -> str:
+        # The status line says what is saved; the id is for scripts.
+        return answer.text.replace(f" (rating {command.id})", "")
 
     def on_answer(self, command: Command, answer: Answer) -> None:
         if answer.status == "accepted" or self._live is None:

@@ -38,7 +38,9 @@ def gate_words(values: Mapping[str, Value]) -> str:
     if gate == "async":
         return "gate: async, training does not wait"
     kind, _, amount = gate.partition(" ")
-    return f"gate: a step waits {'for ' + amount + ' rated groups' if kind == 'wait' else 'at most ' + amount + ' s'}"
+    if kind == "wait":
+        return f"gate: a step waits for {amount} rated group{'s' if amount != '1' else ''}"
+    return f"gate: a step waits at most {amount} s"
 
 
 def header(desk: Desk) -> str:

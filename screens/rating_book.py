@@ -89,9 +89,10 @@ class RatingBook:
         return out
 
     def today(self) -> tuple[int, float]:
-        """Responses rated today, and the mean seconds each took."""
+        """Responses rated today, and the mean seconds each took; one that was rated again counts once."""
         day = time.localtime(self.clock())[:3]
-        mine = [r for r in self.mine() if time.localtime(r.time)[:3] == day]
+        again = {r.supersedes for r in self.mine()}
+        mine = [r for r in self.mine() if r.id not in again and time.localtime(r.time)[:3] == day]
         timed = [r.seconds / max(1, len(r.values)) for r in mine if r.seconds > 0]
         return sum(len(r.values) for r in mine), sum(timed) / len(timed) if timed else 0.0
 

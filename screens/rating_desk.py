@@ -115,13 +115,27 @@ class Desk:
         """Groups of this sitting: those opened and those still to come."""
         return self._places() + len(self.upcoming())
 
-    def next_group(self) -> Visit | None:
-        """Leave the group shown and open the next; the unrated stay unrated. None: nothing waits."""
+    def _of_step(self, branch: str, step: int) -> list[GroupHead]:
+        """The groups of a step with no rating: those not seen yet first, the one just left last, dead ones too."""
+        mine = {key_of(rating) for rating in self.book.mine()}
+        mine |= {key for key, skipped in self.skips.items() if self._all_skipped(key, skipped)}
+        just_left = self.last_left.key if self.last_left is not None else None
+        heads = [
+            h for key, h in self.heads.items()
+            if key[:2] == (branch, step) and h.status != "discarded" and not h.ratings and key not in mine
+        ]  # fmt: skip
+        return sorted(heads, key=lambda h: (_key(h) == just_left, self._seen(_key(h)), "dead" in h.flags, h.number))
+
+    def next_group(self, awaited: tuple[str, int] | None = None) -> Visit | None:
+        """Leave the group shown and open the next; the unrated stay unrated. None: nothing waits.
+
+        :param awaited: branch and step whose groups come first: the training waits for them.
+        """
         self.pause()
         if self.current is not None:
             self.current.left = True
             self.last_left = self.current
-        coming = self.upcoming()
+        coming = (self._of_step(*awaited) if awaited is not None else []) or self.upcoming()
         if not coming:  # round again: those left with nothing rated
             for visit in self.visits.values():
                 visit.left = visit.left and bool(self.book.answers(visit.key))

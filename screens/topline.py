@@ -65,6 +65,8 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
         return [*parts, (0, cause)]
     if word == "PAUSED" and status.note:
         return [*parts, (2, status.note)]
+    if word == "WAIT":
+        return [*parts, (0, phase_text(live))]
     parts.append((2, phase_text(live, with_bar=width >= 140)))
     if status.note:
         parts.append((6, status.note))
@@ -81,11 +83,13 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
 
 
 def phase_text(live: Live, *, with_bar: bool = False) -> str:
-    """``sampling 41/64``, with a bar where there is room."""
+    """``sampling 41/64``, with a bar where there is room; at the rating gate, what it waits for."""
     status = live.status
     if status is None:
         return ""
-    if not status.total:
+    if status.state == "WAIT" and status.note:
+        return status.note.partition(";")[0]
+    if not status.total or status.phase == "idle":
         return status.phase
     text = f"{status.phase} {status.done}/{status.total}"
     if with_bar:

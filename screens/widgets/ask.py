@@ -45,7 +45,11 @@ class Ask(Horizontal):
             super().__init__()
             self.purpose = purpose
 
-    BINDINGS = [Binding("escape", "cancel", "back", show=False)]
+    # tab belongs to the screen, whose panes must not move while something is asked about one of them.
+    BINDINGS = [
+        Binding("escape", "cancel", "back", show=False),
+        Binding("tab,shift+tab", "stay", "stay", show=False),
+    ]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -92,6 +96,9 @@ class Ask(Horizontal):
         event.stop()
         self.close()
         self.post_message(self.Answered(self.purpose, event.value))
+
+    def action_stay(self) -> None:
+        """Keep the focus in the line."""
 
     def action_cancel(self) -> None:
         self.close()

@@ -66,6 +66,8 @@ class CommandLine(Input):
         if event.key == "escape":
             event.stop()
             self.close()
+        elif event.key in ("tab", "shift+tab"):
+            event.stop()  # the screen's panes would take the focus from the open line
         elif event.key in ("up", "down") and self._said:
             event.stop()
             self._at = min(max(self._at + (-1 if event.key == "up" else 1), 0), len(self._said))

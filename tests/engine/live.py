@@ -201,7 +201,7 @@ async def live(
                 engine.stop(now=True)
                 if tested.hold:
                     tested.hold.release()
-                await asyncio.wait_for(serving, SECONDS)
+                await asyncio.wait([serving], timeout=SECONDS)
                 await asyncio.wait_for(reading, SECONDS)
     finally:
         if not serving.done():

@@ -71,6 +71,7 @@ class FakeEngine:
 
     :ivar received: every command, in order.
     :ivar refuse: tag of a command -> the reason with which it is rejected.
+    :ivar rated_text: what a rating is answered with.
     """
 
     def __init__(self, home: Path, name: str = "gsm8k-grpo", *, steps: int = 0, clock: float = START) -> None:
@@ -80,6 +81,7 @@ class FakeEngine:
         self.name, self.now = name, clock
         self.received: list[c.Command] = []
         self.refuse: dict[str, str] = {}
+        self.rated_text = "saved"
         self.values = defaults()
         self.start_values = dict(self.values)
         self.events: list[AnyEvent] = []
@@ -316,15 +318,18 @@ class FakeEngine:
 
     def _rate(self, command: c.Rate) -> Answer:
         name = parse_response_name(command.group)
+        place = (command.who, name.step, name.group)
+        earlier = [r for r in self.ratings.values() if (r.who, r.step, r.group) == place and not r.retracted]
+        mine = [r for r in earlier if r.values.keys() == command.values.keys()]
         rating = Rating(
             id=command.id, time=self.now, who=command.who, branch="main", step=name.step, group=name.group,
             mode=command.mode, values=command.values, comment=command.comment, order=command.order,
-            blind=command.blind, seconds=command.seconds,
+            blind=command.blind, seconds=command.seconds, supersedes=mine[-1].id if mine else "",
         )  # fmt: skip
         self.ratings[rating.id] = rating
         self.event(RatingSaved(time=self.now, step=name.step, rating=rating))
         self._changed(name.step, name.group)
-        return Answer(id=command.id, status="applied", step=name.step, text="saved")
+        return Answer(id=command.id, status="applied", step=name.step, text=self.rated_text.format(id=command.id))
 
     def _changed(self, step: int, number: int) -> None:
         heads = [self.head(self.groups[step, number])]

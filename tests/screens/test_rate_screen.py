@@ -242,3 +242,62 @@ async def test_a_lost_engine_is_said_first(attach: Attach, engine: FakeEngine) -
         letter = order_of(app)[0]
         await pilot.press("4")
         await until_shown(app, f"not saved: {letter}=4: no engine is connected", f"[{letter} -]")
+
+
+async def test_a_step_that_waits_comes_first(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 of", "####")
+        screen = app.screen
+        assert isinstance(screen, RateScreen)
+        assert screen.desk.current is not None
+        assert screen.desk.current.key[1] == 120
+        engine.finish_step()
+        engine.beat(state="WAIT", phase="waiting", done=0, total=2, note="waits for ratings: 0 of 2 groups; r rates")
+        await until_shown(app, "WAIT", "waits for ratings: 0 of 2 groups", f"step {engine.status.step} waits for you")
+        await pilot.press("d")
+        await until_shown(app, "waits for ratings: 0 of 2 groups", "last group")
+        engine.beat(step=121)
+        await pilot.press("r")  # what was on the desk has to wait: the training waits too
+        await until(lambda: screen.desk.current is not None and screen.desk.current.key[1] == 121)
+        text = await until_shown(app, "group 2 of", "####")
+        assert "waits for you" not in text
+        seen = []
+        for _ in range(6):
+            assert screen.desk.current is not None
+            seen.append(screen.desk.current.key)
+            await pilot.press("enter")
+        # Round the four groups of this step, never away from it, as long as one of them has no rating.
+        assert {key[1] for key in seen} == {121}
+        assert len(set(seen[:4])) == 4
+        assert len(set(seen)) == 4
+
+
+async def test_what_is_asked_stays_about_the_response_shown(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 of", "####")
+        letter = order_of(app)[0]
+        await pilot.press("x")
+        await pilot.press("tab", "shift+tab", "tab", *"no", "enter")
+        await until(lambda: said(engine) == [f"skip 120.1{letter} no"])
+
+
+async def test_a_rating_is_confirmed_in_one_line_without_its_id(attach: Attach, engine: FakeEngine) -> None:
+    engine.rated_text = "saved; the next update takes the group in, if it may (rating {id})"
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 of", "####")
+        await pilot.press("4")
+        text = await until_shown(app, "saved; the next update takes the group in, if it may")
+        assert "(rating" not in text
+        assert app.screen.query_one("#message").size.height == 1
+
+
+async def test_a_comment_is_no_second_rating(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 of", "####")
+        await pilot.press("4", "K", "c", *"good", "enter")
+        await until(lambda: len(engine.ratings) == 2, "two records")
+        await until_shown(app, "your comment: good", "1 today")

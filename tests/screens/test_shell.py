@@ -272,3 +272,25 @@ async def test_no_color_and_ansi_themes_draw(attach: Attach, monkeypatch: pytest
     monkeypatch.setenv("NO_COLOR", "1")
     async with attach(theme="ansi-dark") as (app, _):
         await until_shown(app, "RUN", "reward")
+
+
+async def test_a_command_without_an_answer_is_said_to_be_on_its_way(
+    attach: Attach, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(command: object, reply: object) -> None:
+        """An engine that hangs."""
+
+    monkeypatch.setattr("screens.base.PATIENCE", 0.05)
+    async with attach() as (app, pilot):
+        await until_shown(app, "reward")
+        monkeypatch.setattr(engine, "command", silent)
+        await pilot.press("C")
+        await until_shown(app, "sent; the engine has not answered yet")
+
+
+async def test_tab_does_not_leave_an_open_command_line(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "reward")
+        await pilot.press("colon", *"got")
+        await pilot.press("tab", "shift+tab", *"o 7", "enter")
+        await until_shown(app, "steps 0 to 57")
