@@ -86,7 +86,8 @@ class ParametersScreen(WorkbenchScreen):
             self.table.empty = words[0]
             self.table.set_rows([])
         filtered = f"/{self.filter_text}" if self.filter_text else "/ filter"
-        keys = "enter edit  + - nudge  R revert  A apply  H history  ? explains"
+        keys = "enter edit  + - nudge  R revert  A apply  H history"
+        keys += "  ? explains" if self.size.width >= 100 else ""
         self.table.border_title = Content(visible(f"params  {filtered}  {keys}"))
         self.table.border_subtitle = Content(f"{len(self.table.shown)} of {len(HYPERPARAMETERS)}")
         self._draw_effect()
@@ -178,7 +179,7 @@ class ParametersScreen(WorkbenchScreen):
 
     def action_discard(self) -> None:
         count = self.staging.discard()
-        self.say(f"{count} staged changes forgotten" if count else "nothing is staged")
+        self.say(f"{count} staged change{'s' if count != 1 else ''} forgotten" if count else "nothing is staged")
         self.refresh_now()
 
     def action_history(self) -> None:
@@ -220,6 +221,11 @@ class ParametersScreen(WorkbenchScreen):
         self.fates = [(text, tone)]
         self._draw_effect()
 
+    def answer_text(self, command: Command, answer: Answer) -> str:
+        if isinstance(command, Set) and answer.status != "rejected":
+            return ""  # what became of it stands below the table
+        return answer.text
+
     def on_answer(self, command: Command, answer: Answer) -> None:
         if not isinstance(command, Set) or self._live is None:
             return
@@ -230,6 +236,8 @@ class ParametersScreen(WorkbenchScreen):
         self.staging.accepted(command)
         if answer.status == "accepted":
             self._fate(command, f"accepted: {_words(command)}   {answer.text or self._due(command)}", "warn")
+        elif answer.text.endswith("already"):  # nothing changed: what was undone had not been applied yet
+            self._fate(command, f"{', '.join(command.values)}: taken back before it applied", "good")
         else:
             self._fate(command, f"applied at step {answer.step}: {_words(command)}", "good")
         self.refresh_now()

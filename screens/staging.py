@@ -164,6 +164,8 @@ class Staging:
         used = not algorithm or knob.used_by(algorithm)
         value = self._values().get(knob.name, knob.default)
         staged = f"{knob.show(self.staged[knob.name].value)} *" if knob.name in self.staged else ""
+        if not staged and change is not None and change.status == "pending":
+            staged = f"-> {knob.show(change.new)}"
         changed = "@0"
         if change is not None:
             when = f"@{change.applied_step}" if change.status == "applied" else "due"

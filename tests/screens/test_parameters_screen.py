@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sessions.commands import Set
+from sessions.records import Change
+from sessions.wire import Changed
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
@@ -76,7 +78,7 @@ async def test_undo_and_redo_of_applied_changes(attach: Attach, engine: FakeEngi
 async def test_discard_revert_and_history(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("p", "j", "plus", "U")
-        await until_shown(app, "1 staged changes forgotten", "nothing staged")
+        await until_shown(app, "1 staged change forgotten", "nothing staged")
         await pilot.press("R")
         await until_shown(app, "1e-6 *", "learning_rate 5e-7 -> 1e-6")
         await pilot.press("H")
@@ -106,3 +108,15 @@ async def test_a_value_the_algorithm_does_not_use_is_marked(attach: Attach, engi
         await until(lambda: app.live.status is not None)
         engine.beat(algorithm="trpo")
         await until_shown(app, "5e-7 !")
+
+
+async def test_a_value_that_is_due_is_shown(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("p")
+        await until_shown(app, "learning_rate")
+        pending = Change(
+            id="c9", time=engine.now, who="bob", name="learning_rate", old=5e-7, new=3e-7,
+            boundary="minibatch", status="pending",
+        )  # fmt: skip
+        engine.event(Changed(time=engine.now, step=121, change=pending))
+        await until_shown(app, "5e-7     -> 3e-7", "due bob")
