@@ -23,7 +23,7 @@ from engine.gate import RatingGate
 from engine.knobs import Knobs
 from engine.late import collect, fates, standing_for
 from engine.service import Service
-from engine.watchdog import Watchdog, default_rules
+from engine.watchdog import HISTORY, Watchdog, default_rules
 from engine.words import one_line
 from sessions import wire
 from sessions.commands import new_id
@@ -243,7 +243,6 @@ class Engine:
     async def _load(self) -> None:
         self.control.phase = "loading"
         learner, knobs = self._training = await self.compute(self._build, self.settings, self.control, self.folder)
-        self._watchdog = Watchdog(default_rules(bf16=learner.policy.bf16))
         self.step = learner.step
         if learner.step == 0 and not self.board.start_values:
             await self.write(self.store.set_meta, "start_values", wire.encode_json(knobs.values))
@@ -258,11 +257,19 @@ class Engine:
             await self.write(self.store.set_group_status, self.branch, learner.step + 1, "discarded")
         if learner.step == 0 and 0 not in self.board.checkpoints:
             await self.checkpoint("start of RL")
+        rules = default_rules(bf16=learner.policy.bf16, evaluation_prompts=len(learner.task.evaluation))
+        self._watchdog = Watchdog(rules)
+        self._watchdog.remember(await self.write(self._remembered))
         self.service.device = str(learner.policy.device)
         if self.settings.paused:
             self.control.pause("--paused")
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
         self.service.loaded()
+
+    def _remembered(self) -> list[StepRecord]:
+        """On the store's thread: the steps that rules look back at, the first of all and the newest."""
+        steps = self.store.steps(self.branch)
+        return [*steps[:2], *steps[2:][-HISTORY:]]  # the one after step 0, an evaluation, has the first entropy
 
     async def _set_aside(self, step: int) -> None:
         """Steps after the newest checkpoint have no weights: they move to a branch of their own."""

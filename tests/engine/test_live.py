@@ -649,6 +649,15 @@ async def test_stop_while_paused_inside_an_update_finishes_the_step() -> None:
         assert tested.engine.board.last_step.step == 1
 
 
+async def test_an_engine_that_is_cancelled_while_paused_ends() -> None:
+    async with live() as tested:
+        await pause_in(tested, "sampling", 1)
+        tested.serving.cancel()
+        await asyncio.wait([tested.serving], timeout=10)
+        assert tested.serving.done()
+        await tested.until(lambda: tested.hung_up)
+
+
 async def test_stop_while_loading_is_kept() -> None:
     folder = session(paused=False)
     async with live(folder) as tested:
