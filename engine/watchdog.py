@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sessions.commands import new_id
@@ -43,6 +43,11 @@ class Watchdog:
     rules: Sequence[Rule]
     _history: list[StepRecord] = field(default_factory=list)
     _quiet_until: dict[str, int] = field(default_factory=dict)
+
+    def remember(self, records: Iterable[StepRecord]) -> None:
+        """Take in the steps of an earlier engine, in order; what they set off was said then."""
+        for record in records:
+            self.look(record)
 
     def look(self, record: StepRecord) -> list[tuple[Rule, Alarm]]:
         """Alarms that this step sets off."""
@@ -88,14 +93,16 @@ def above(name: str, limit: float, steps: int, words: str) -> Check:
 
 
 def kl_jump(history: History, factor: float = 5.0, floor: float = 0.02, least: int = 20) -> str | None:
-    """kl/k3 is five times its moving average after 20 steps of history, and over 0.02 nats."""
-    seen = [v for r in history if (v := r.metrics.get("kl/k3")) is not None]
-    if len(seen) <= least:
+    """kl/k3 is five times its moving average after 20 steps of history, and over 0.02 nats.
+
+    With kl_coefficient 0 it is measured now and then: the average is then of what the history holds.
+    """
+    now = value(history, "kl/k3")
+    earlier = [v for r in history[:-1] if (v := r.metrics.get("kl/k3")) is not None]
+    if now is None or len(history) <= least or not earlier:
         return None
-    average = sum(seen[-least - 1 : -1]) / least
-    if seen[-1] > max(factor * average, floor):
-        return f"kl/k3 jump {seen[-1] / max(average, 1e-9):.1f}x"
-    return None
+    average = sum(earlier[-least:]) / len(earlier[-least:])
+    return f"kl/k3 jump {now / max(average, 1e-9):.1f}x" if now > max(factor * average, floor) else None
 
 
 def advantage_bound(history: History) -> str | None:
@@ -136,20 +143,39 @@ def non_finite(history: History) -> str | None:
     return f"{', '.join(names[:3])} not finite" if names else None
 
 
-def hacking(history: History, steps: int = 20) -> str | None:
-    """Reward up and held-out accuracy down over 20 steps."""
-    measured = [r for r in history if r.metrics.get("eval/accuracy") is not None]
-    if len(measured) < 2:
+@dataclass(frozen=True, slots=True)
+class Hacking:
+    """Reward up and held-out accuracy down over 20 steps, both by more than chance.
+
+    :ivar prompts: held-out prompts; two evaluations on n of them differ by chance by sqrt(2 p (1 - p) / n).
+    """
+
+    prompts: int
+    steps: int = 20
+
+    def __call__(self, history: History) -> str | None:
+        new = history[-1]
+        if new.metrics.get("eval/accuracy") is None:
+            return None
+        measured = [r for r in history if r.metrics.get("eval/accuracy") is not None]
+        old = next((r for r in reversed(measured) if r.step <= new.step - self.steps), None)
+        if old is None:
+            return None
+        now, then = self._reward(history, new.step), self._reward(history, old.step)
+        if now is None or then is None:
+            return None
+        accuracy = (new.metrics["eval/accuracy"] or 0) - (old.metrics["eval/accuracy"] or 0)
+        level = old.metrics["eval/accuracy"] or 0
+        chance = math.sqrt(2 * level * (1 - level) / max(self.prompts, 1))
+        if now - then > 0.02 and accuracy < -max(0.02, 2 * chance):
+            return f"reward {now - then:+.2f} while held-out accuracy {accuracy:+.2f} over {new.step - old.step} steps"
         return None
-    new = measured[-1]
-    old = next((r for r in reversed(measured) if r.step <= new.step - steps), None)
-    if old is None or new is not history[-1]:
-        return None
-    reward = (new.metrics.get("reward/mean") or 0) - (old.metrics.get("reward/mean") or 0)
-    accuracy = (new.metrics["eval/accuracy"] or 0) - (old.metrics["eval/accuracy"] or 0)
-    if reward > 0.02 and accuracy < -0.02:
-        return f"reward {reward:+.2f} while held-out accuracy {accuracy:+.2f} over {new.step - old.step} steps"
-    return None
+
+    def _reward(self, history: History, step: int) -> float | None:
+        """Mean reward of up to ten steps that end with ``step``: one step is luck with its prompts."""
+        near = [r.metrics.get("reward/mean") for r in history if step - 10 < r.step <= step]
+        found = [v for v in near if v is not None]
+        return sum(found) / len(found) if found else None
 
 
 def length_hacking(history: History, steps: int = 3) -> str | None:
@@ -160,10 +186,11 @@ def length_hacking(history: History, steps: int = 3) -> str | None:
     return None
 
 
-def default_rules(*, bf16: bool) -> list[Rule]:
+def default_rules(*, bf16: bool, evaluation_prompts: int) -> list[Rule]:
     """The rules every session starts with.
 
     :param bf16: whether computation is in bf16, whose rounding is larger.
+    :param evaluation_prompts: held-out prompts, which say how exact the accuracy is.
     """
     gap = ("sampler_gap/mean", 0.05) if bf16 else ("sampler_gap/max", 1e-3)
     return [
@@ -198,7 +225,7 @@ def default_rules(*, bf16: bool) -> list[Rule]:
             "raise max_new_tokens",
         ),
         Rule("length", length_hacking, "look at the longest and shortest responses of the newest groups"),
-        Rule("reward hacking", hacking, "read the responses whose reward rose; rate some of them"),
+        Rule("reward hacking", Hacking(evaluation_prompts), "read the responses whose reward rose; rate some of them"),
         Rule(
             "reward failed",
             above("response/failed", 0, 1, "a reward function failed on {value:.0f} responses"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ async def fill(engine: Engine) -> None:
 
     def use_up() -> None:
         db = engine.store._db
-        with pytest.raises(Exception, match="full"):
+        with contextlib.suppress(sqlite3.OperationalError):
             for i in range(100_000):
                 db.execute("INSERT INTO meta VALUES (?, ?)", (f"filling {i}", "x" * 900))
 

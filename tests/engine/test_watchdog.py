@@ -17,7 +17,7 @@ def record(step: int, **metrics: float | None) -> StepRecord:
 
 
 def fired(steps: list[dict[str, float | None]], *, bf16: bool = False, first: int = 1) -> list[tuple[int, str]]:
-    dog = Watchdog(default_rules(bf16=bf16))
+    dog = Watchdog(default_rules(bf16=bf16, evaluation_prompts=1000))
     return [(alarm.step, rule.name) for i, m in enumerate(steps) for rule, alarm in dog.look(record(first + i, **m))]
 
 
@@ -58,29 +58,30 @@ def test_bf16_has_wider_limits() -> None:
 
 
 def test_a_learning_rate_of_zero_trains_nothing_on_purpose() -> None:
-    dog = Watchdog(default_rules(bf16=False))
+    dog = Watchdog(default_rules(bf16=False, evaluation_prompts=1000))
     still = record(1, grad__norm=1.0, update__relative_size=0.0)
     still.values["learning_rate"] = 0.0
     assert dog.look(still) == []
 
 
 def test_the_advantage_bound_is_of_group_scaling_only() -> None:
-    dog = Watchdog(default_rules(bf16=False))
+    dog = Watchdog(default_rules(bf16=False, evaluation_prompts=1000))
     wide = record(1, advantage__abs_max=50.0)
     wide.values["advantage_scale"] = "none"
     assert dog.look(wide) == []
 
 
-def hacking(accuracy: float, reward: float, apart: int) -> list[tuple[int, str]]:
+def hacking(accuracy: float, reward: float, apart: int, rising: int = 10) -> list[tuple[int, str]]:
     start = {"reward__mean": 0.5, "eval__accuracy": 0.5}
-    between = [{"reward__mean": 0.5}] * (apart - 1)
+    between = [{"reward__mean": 0.5 if i < apart - rising else reward} for i in range(apart - 1)]
     return fired([start, *between, {"reward__mean": reward, "eval__accuracy": accuracy}])
 
 
 def test_reward_hacking() -> None:
     assert hacking(0.4, 0.6, 20) == [(21, "reward hacking")]
     assert hacking(0.4, 0.6, 19) == []
-    assert hacking(0.49, 0.6, 20) == []
+    assert hacking(0.46, 0.6, 20) == []  # two evaluations on 1,000 prompts differ by so much by chance
+    assert hacking(0.4, 0.6, 20, rising=1) == []  # the last step had easy prompts
     assert hacking(0.4, 0.51, 20) == []
     assert hacking(0.6, 0.6, 20) == []
 
@@ -89,8 +90,21 @@ def test_reward_hacking_where_no_reward_was_measured() -> None:
     assert fired([{"eval__accuracy": 0.5}, *[{}] * 19, {"eval__accuracy": 0.1}]) == []
 
 
+def test_a_kl_that_is_measured_now_and_then_can_jump() -> None:
+    seldom: list[dict[str, float | None]] = [{"kl__k3": 0.01} if i % 10 == 9 else {} for i in range(39)]
+    assert fired([*seldom, {"kl__k3": 0.06}]) == [(40, "kl jump")]
+    assert fired([*seldom, {"kl__k3": 0.04}, {}]) == []
+    assert fired([*seldom[:10], {"kl__k3": 0.06}]) == []
+
+
+def test_an_engine_remembers_what_the_one_before_it_saw() -> None:
+    dog = Watchdog(default_rules(bf16=False, evaluation_prompts=1000))
+    dog.remember([record(1, entropy=4.0), record(2, entropy=4.0, loop__lag=9.0)])
+    assert [rule.name for rule, _ in dog.look(record(3, entropy=1.9, loop__lag=9.0))] == ["entropy"]
+
+
 def test_an_alarm_says_what_and_what_to_try() -> None:
-    dog = Watchdog(default_rules(bf16=False))
+    dog = Watchdog(default_rules(bf16=False, evaluation_prompts=1000))
     ((rule, alarm),) = dog.look(record(7, loop__lag=1.25))
     assert alarm.message == "the event loop stood still for 1.2 s @7"
     assert (alarm.rule, alarm.step, alarm.level, alarm.acknowledged) == ("loop lag", 7, "warn", 0.0)
@@ -99,7 +113,7 @@ def test_an_alarm_says_what_and_what_to_try() -> None:
 
 
 def test_only_what_is_not_finite_pauses() -> None:
-    dog = Watchdog(default_rules(bf16=False))
+    dog = Watchdog(default_rules(bf16=False, evaluation_prompts=1000))
     ((rule, alarm),) = dog.look(record(7, entropy=None))
     assert rule.pauses
     assert alarm.level == "error"
