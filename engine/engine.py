@@ -12,7 +12,6 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -23,6 +22,8 @@ from engine.gate import RatingGate
 from engine.knobs import Knobs
 from engine.late import collect, fates, standing_for
 from engine.service import Service
+from engine.threads import Threads
+from engine.times import Times
 from engine.watchdog import HISTORY, Watchdog, default_rules
 from engine.words import one_line
 from sessions import wire
@@ -58,7 +59,7 @@ UNWRITABLE = (OSError, sqlite3.Error)
 Build = Callable[[SessionSettings, Control, SessionFolder], "tuple[Learner, Knobs]"]
 
 
-class Engine:
+class Engine(Threads):
     """One session being trained.
 
     :param build: makes the learner, on the compute thread.
@@ -67,6 +68,7 @@ class Engine:
     """
 
     def __init__(self, folder: SessionFolder, settings: SessionSettings, build: Build) -> None:
+        super().__init__()
         self.folder, self.settings, self._build = folder, settings, build
         self.branch = "main"
         self.store = Store(folder.database)
@@ -83,10 +85,6 @@ class Engine:
         self.ended = False
         self.timings: list[float] = []
         self._watchdog = Watchdog([])
-        self._compute = ThreadPoolExecutor(1, "compute")
-        self._writer = ThreadPoolExecutor(1, "store")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def loaded(self) -> bool:
@@ -109,35 +107,6 @@ class Engine:
         if self._training is None:
             raise SessionError("the engine is still loading; try again in a few seconds")
         return self._training[1]
-
-    # ------------------------------------------------------------------------------------------ threads
-
-    async def compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run something on the compute thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._compute, function, *arguments)
-
-    async def write(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run something on the store's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
-
-    def write_now(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run something on the store's thread and wait: for the compute thread only."""
-        return self._writer.submit(function, *arguments).result()
-
-    def write_later(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Run something on the store's thread, before the session ends; an error goes to the log."""
-        self._writer.submit(function, *arguments).add_done_callback(_log_error)
-
-    def soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call something on the event loop, from any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    def spawn(self, coroutine: Any) -> None:
-        """Start a task and keep it until it ends."""
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _control_changed(self) -> None:
         self.soon(self.service.control_changed)
@@ -203,7 +172,7 @@ class Engine:
 
     async def serve(self) -> None:
         """Open the socket, load, train, leave; the whole life of the process."""
-        self._loop = asyncio.get_running_loop()
+        self.begin()
         await self.service.start()
         try:
             run = asyncio.create_task(self.run())
@@ -212,12 +181,7 @@ class Engine:
             self.ended = True
             self.control.stop(now=True)  # a compute thread that is paused would hold up the end for ever
             await self.service.close()
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.get_running_loop().run_in_executor(None, self._compute.shutdown)
-            await self.write(self.store.close)
-            self._writer.shutdown()
+            await self.end(self.store.close)
             if self.exit_code == 0:
                 self.folder.forget_engine()
 
@@ -356,7 +320,7 @@ class Engine:
     async def _step(self, step: int) -> None:
         learner = self.learner
         await self.compute(self._begin, step)
-        times = _Times(self.control)
+        times = Times(self.control)
         first = await self.write(self.store.last_group_number, self.branch, step) + 1
         groups = await self.compute(learner.sample, step, first, self._grow)
         self.growth = None
@@ -380,7 +344,7 @@ class Engine:
         """On the compute thread: a step begins, and changes with boundary rollout take effect."""
         scheduled = self.knobs.begin_step(step)
         if scheduled:
-            self.soon(self.service.changes_accepted, scheduled)
+            self.soon(self.service.orders.changes_accepted, scheduled)
         self.control.phase = "idle"
         self.control.begin_step(step)
         self._apply("rollout", step)
@@ -388,7 +352,7 @@ class Engine:
     def _apply(self, boundary: Any, step: int) -> None:
         applied: list[Change] = self.knobs.apply(boundary, step)
         if applied:
-            self.soon(self.service.changes_applied, applied)
+            self.soon(self.service.orders.changes_applied, applied)
 
     def _grow(self, prompts: Sequence[Prompt], growth: Growth) -> None:
         self.growth = (prompts, growth)
@@ -451,7 +415,7 @@ class Engine:
         groups: Sequence[RolloutGroup],
         learned: Sequence[RolloutGroup],
         metrics: dict[str, float],
-        times: _Times,
+        times: Times,
     ) -> None:
         for group in learned:
             group.record.status = "updated"
@@ -491,37 +455,5 @@ class Engine:
         ]  # fmt: skip
 
 
-def _log_error(future: Future[Any]) -> None:
-    error = future.exception()
-    if error is not None:
-        traceback.print_exception(error)
-
-
 def _finite(value: float) -> bool:
     return value == value and abs(value) != float("inf")
-
-
-class _Times:
-    """Seconds of each phase of a step, pauses left out."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-        self._last = control.clock()
-        self._seconds: dict[str, float] = {}
-
-    def mark(self, phase: str, within: float = 0.0, name: str = "") -> None:
-        """A phase ends here; ``within`` seconds of it belong to the phase ``name``."""
-        now = self._control.clock()
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._last - within
-        if name:
-            self._seconds[name] = within
-        self._last = now
-
-    def metrics(self, tokens: int) -> dict[str, float]:
-        """Times of the phases, of the step without waiting, and the tokens a second."""
-        self.mark("saving")
-        whole = sum(seconds for phase, seconds in self._seconds.items() if phase != "waiting")
-        metrics = {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
-        metrics["time/step"] = whole
-        metrics["speed/tokens_per_second"] = tokens / max(whole, 1e-9)
-        return metrics

@@ -1,0 +1,303 @@
+"""What each command does: people's orders to a running session.
+
+Every command that changes something is answered once as accepted and once as applied or rejected, or at once as
+one of these; the answer is kept with the command's id, and a repeat gets the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.queries import answer_query
+from engine.words import one_line
+from sessions import commands as c
+from sessions import wire
+from sessions.errors import InvalidValue, Refused, WorkbenchError
+from sessions.modes import rating_mode
+from sessions.records import Change, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
+from sessions.server import is_query
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+    from engine.service import Service
+
+Reply = Callable[[wire.Answer], None]
+
+
+class Orders:
+    """The commands that are under way, and who waits for their answers; everything runs on the event loop."""
+
+    def __init__(self, engine: Engine, service: Service) -> None:
+        self._engine, self._service = engine, service
+        self._open: dict[str, list[Reply]] = {}
+        self._pausing: list[str] = []
+        self._stops: list[str] = []
+        self._changes_lock = asyncio.Lock()
+        self._changes: dict[str, set[str]] = {}
+
+    def close(self) -> None:
+        """The session has ended: answer what is still open."""
+        for command_id in self._stops:
+            self._applied(command_id, self._engine.step, f"stopped after step {self._engine.step}")
+        for command_id in list(self._open):
+            self._answer(wire.Answer(id=command_id, status="rejected", text="the session has ended"))
+
+    def paused(self, text: str) -> None:
+        """The compute thread has paused: that is what some wait for."""
+        for command_id in self._pausing:
+            self._applied(command_id, self._engine.step, text)
+        self._pausing.clear()
+
+    def changes_accepted(self, changes: Sequence[Change]) -> None:
+        """Changes of the schedule have come due."""
+        self._engine.spawn(self._keep_changes(changes))
+
+    def changes_applied(self, changes: Sequence[Change]) -> None:
+        """Changes have taken effect at their boundary."""
+        self._engine.spawn(self._keep_changes(changes))
+
+    async def _keep_changes(self, changes: Sequence[Change]) -> None:
+        async with self._changes_lock:  # first come, first written: a change is not pending after it was applied
+            for change in changes:
+                self._engine.publish(await self._engine.write(self._engine.store.put_change, change))
+                if change.status != "pending":
+                    self._change_settled(change)
+
+    def _change_settled(self, change: Change) -> None:
+        for command_id, waiting in list(self._changes.items()):
+            if change.id not in waiting:
+                continue
+            waiting.discard(change.id)
+            if change.status == "superseded":
+                del self._changes[command_id]
+                text = f"{change.name}: another change took its place before the next {change.boundary}"
+                self._answer(wire.Answer(id=command_id, status="rejected", text=text))
+            elif not waiting:
+                del self._changes[command_id]
+                self._applied(command_id, change.applied_step, f"applied at step {change.applied_step}")
+
+    async def serve(self, command: c.Command, reply: Reply) -> None:
+        """Serve a command; ``reply`` may be called more than once, and later."""
+        try:
+            if is_query(command):
+                data = wire.encode_json(await answer_query(self._engine, command))
+                reply(wire.Answer(id=command.id, status="data", data=data))
+                return
+            if command.id in self._open:
+                self._open[command.id].append(reply)
+                reply(wire.Answer(id=command.id, status="accepted", text="this command is under way"))
+                return
+            self._open[command.id] = [reply]
+            kept = await self._engine.write(self._engine.store.answer, command.id)
+            if kept is None and not self._service.ready and not isinstance(command, c.Stop):
+                kept = wire.Answer(id=command.id, status="rejected", text="the engine is still loading; try again")
+            if kept is not None:
+                for waiting in self._open.pop(command.id):
+                    waiting(kept)
+                return
+            await self._obey(command)
+        except WorkbenchError as error:
+            answer = wire.Answer(id=command.id, status="rejected", text=str(error))
+            if command.id in self._open:
+                self._answer(answer)
+            else:
+                reply(answer)
+        except Exception as error:  # noqa: BLE001 - a full disk, a bug: whoever asked should read it, and ask again
+            traceback.print_exc()
+            text = f"it failed ({one_line(error)}); the engine's log has the whole trace"
+            for waiting in self._open.pop(command.id, [reply]):
+                waiting(wire.Answer(id=command.id, status="rejected", text=text))
+
+    def _answer(self, answer: wire.Answer) -> None:
+        """Give an answer to everybody who asked, and keep it."""
+        replies = self._open[answer.id] if answer.status == "accepted" else self._open.pop(answer.id, [])
+        for reply in replies:
+            reply(answer)
+        self._engine.write_later(self._engine.store.put_answer, answer)
+
+    def _accepted(self, command: c.Command, text: str) -> None:
+        self._answer(wire.Answer(id=command.id, status="accepted", step=self._engine.step, text=text))
+
+    def _applied(self, command_id: str, step: int, text: str) -> None:
+        if command_id in self._open:
+            self._answer(wire.Answer(id=command_id, status="applied", step=step, text=text))
+
+    async def _obey(self, command: c.Command) -> None:
+        engine, control = self._engine, self._engine.control
+        match command:
+            case c.Pause():
+                if control.paused:
+                    self._applied(command.id, engine.step, "it is paused already")
+                    return
+                self._pausing.append(command.id)
+                self._accepted(command, "pauses at the next safe point")
+                control.pause(command.who)
+                self._service.beat_now()
+            case c.Resume():
+                control.resume()
+                for command_id in self._pausing:
+                    text = f"{command.who} resumed before it had paused"
+                    self._answer(wire.Answer(id=command_id, status="rejected", text=text))
+                self._pausing.clear()
+                await engine.note("resumed", f"{command.who} resumed", command.who)
+                self._applied(command.id, engine.step, "goes on")
+            case c.Step():
+                self._step(command)
+            case c.Discard():
+                if not control.paused or control.phase == "idle" or engine.step == 0:
+                    raise Refused("there is no paused step to discard; pause inside one first")
+                if not control.discard():
+                    raise Refused(f"the update of step {engine.step} has changed weights; it can only be finished")
+                self._applied(command.id, engine.step, f"step {engine.step} is dropped and starts again")
+            case c.Stop():
+                self._accepted(command, "stops at the next safe point" + ("" if command.now else ", saving first"))
+                self._stops.append(command.id)
+                await engine.note("stopping", f"{command.who} stops the session", command.who)
+                engine.stop(now=command.now)
+                self._service.beat_now()
+            case c.Set():
+                await self._set(command)
+            case c.Rate():
+                await self._rate(command)
+            case c.Retract():
+                await self._retract(command)
+            case c.Skip():
+                await self._skip(command)
+            case c.TakeCheckpoint():
+                self._accepted(command, "writes a checkpoint at the next safe point between updates")
+                control.ask(lambda: self._take_checkpoint(command))
+            case c.Acknowledge():
+                await self._acknowledge(command)
+            case _:
+                raise Refused(f"{type(command).__name__}: this engine does not serve it")
+
+    def _step(self, command: c.Command) -> None:
+        engine, control = self._engine, self._engine.control
+        inside = not control.paused or control.phase != "idle"
+        self._pausing.append(command.id)
+        self._accepted(command, f"finishes step {engine.step}, then pauses" if inside else f"runs step {engine.step}")
+        control.pause_before(engine.step + 1, command.who)
+        self._service.beat_now()
+
+    def _take_checkpoint(self, command: c.Command) -> None:
+        """On the compute thread."""
+        engine = self._engine
+        try:
+            saved = engine.learner.save(f"{command.who} asked")
+        except OSError as error:
+            text = f"the checkpoint could not be written: {error.strerror}; free some disk and try again"
+            engine.soon(self._answer, wire.Answer(id=command.id, status="rejected", text=text))
+            return
+        event = engine.write_now(engine.store.put_checkpoint, saved, engine.branch)
+        engine.soon(engine.publish, event)
+        engine.soon(self._applied, command.id, saved.step, f"checkpoint of step {saved.step} is on disk")
+        engine.soon(self._service.beat_now)
+
+    async def _set(self, command: c.Set) -> None:
+        engine = self._engine
+        new, superseded = engine.knobs.request(command, engine.step)
+        if not new:
+            await self._keep_changes(superseded)
+            self._applied(command.id, engine.step, "it has that value already")
+            return
+        self._changes[command.id] = {change.id for change in new}
+        text = "; ".join(f"{change.name} applies at the next {change.boundary}" for change in new)
+        self._accepted(command, text)
+        if self._service.waiting and any(change.name == "rating_gate" for change in new):
+            engine.gate.open()  # whoever changes the gate while the step waits at it does not want it to wait
+        await self._keep_changes([*superseded, *new])
+
+    async def _group_head(self, name: ResponseName) -> GroupHead:
+        return await self._engine.write(self._engine.store.head, name, self._engine.branch)
+
+    async def _rate(self, command: c.Rate) -> None:
+        engine, store = self._engine, self._engine.store
+        name = parse_response_name(command.group)
+        if name.letter or not command.values:
+            raise InvalidValue("a rating names a group, such as 812.3, and at least one of its responses")
+        mode = rating_mode(command.mode)
+        for value in command.values.values():
+            mode.check(value)
+        group = await engine.write(store.group, name, engine.branch)
+        unknown = set(command.values) - {r.letter for r in group.responses}
+        if unknown:
+            raise InvalidValue(f"group {command.group} has no response {', '.join(sorted(unknown))}")
+        standing = await engine.write(store.standing_ratings, name, engine.branch)
+        mine = [r for r in standing if r.who == command.who and set(r.values) == set(command.values)]
+        rating = Rating(
+            id=command.id,
+            time=time.time(),
+            who=command.who,
+            branch=group.branch,
+            step=name.step,
+            group=name.group,
+            mode=mode.name,
+            values=dict(command.values),
+            comment=command.comment,
+            order=command.order,
+            blind=command.blind,
+            seconds=command.seconds,
+            supersedes=mine[-1].id if mine else "",
+        )
+        engine.publish(await engine.write(store.add_rating, rating))
+        engine.gate.judged(f"{name.step}.{name.group}", set(command.values))
+        await self._head_changed(name)
+        ahead = group.status == "scored" and name.step == engine.step != engine.rated_step
+        when = f"update {engine.step} will use it" if ahead else "the next update takes the group in, if it may"
+        if group.status == "discarded":
+            when = "its step was discarded, no update will use it"
+        text = f"saved; {when} (rating {rating.id})"
+        self._applied(command.id, engine.step, text)
+
+    async def _head_changed(self, name: ResponseName) -> None:
+        head = await self._group_head(name)
+        self._engine.publish(wire.GroupsChanged(time=time.time(), step=name.step, heads=[head]))
+
+    async def _retract(self, command: c.Retract) -> None:
+        engine = self._engine
+        rating = await engine.write(engine.store.rating, command.rating)
+        event = await engine.write(engine.store.retract, command.rating, command.who, time.time())
+        engine.publish(event)
+        if rating is not None:
+            await self._head_changed(ResponseName(rating.step, rating.group))
+        used = event.used_in if isinstance(event, wire.RatingRetracted) else 0
+        text = f"taken back; update {used} had used it, and nothing is un-trained" if used else "taken back"
+        self._applied(command.id, engine.step, text)
+
+    async def _skip(self, command: c.Skip) -> None:
+        engine = self._engine
+        name = parse_response_name(command.response)
+        group = await engine.write(engine.store.group, name, engine.branch)
+        if name.letter and name.letter not in {r.letter for r in group.responses}:
+            raise InvalidValue(f"group {name.step}.{name.group} has no response {name.letter}")
+        skip = SkipRecord(
+            id=command.id,
+            time=time.time(),
+            who=command.who,
+            branch=group.branch,
+            step=name.step,
+            group=name.group,
+            letter=name.letter,
+            reason=command.reason,
+        )
+        engine.publish(await engine.write(engine.store.add_skip, skip))
+        engine.gate.judged(f"{name.step}.{name.group}", {name.letter} if name.letter else set())
+        self._applied(command.id, engine.step, "skipped")
+
+    async def _acknowledge(self, command: c.Acknowledge) -> None:
+        engine = self._engine
+        alarms = [a for a in engine.board.alarms.values() if not a.acknowledged]
+        if command.alarm:
+            alarms = [a for a in alarms if a.id == command.alarm]
+            if not alarms:
+                raise InvalidValue(f"no open alarm with the id {command.alarm!r}")
+        for alarm in alarms:
+            seen = msgspec.structs.replace(alarm, acknowledged=time.time())
+            engine.publish(await engine.write(engine.store.put_alarm, seen))
+        self._applied(command.id, engine.step, f"{len(alarms)} acknowledged")

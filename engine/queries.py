@@ -1,0 +1,60 @@
+"""Queries: what people may look up in a session while it trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sessions import commands as c
+from sessions import wire
+from sessions.errors import InvalidValue, Refused
+from sessions.records import ResponseName, head_of, parse_response_name
+from sessions.store import Store
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+
+async def answer_query(engine: Engine, command: c.Command) -> Any:
+    """The records that a query asks for.
+
+    :raises InvalidValue: if it names something that is not there.
+    """
+    store, branch = engine.store, engine.branch
+    match command:
+        case c.QueryStatus():
+            return engine.service.status()
+        case c.QuerySeries():
+            unknown = [n for n in command.names if n not in engine.board.series]
+            if unknown:
+                known = ", ".join(sorted(engine.board.series)) or "none yet"
+                raise InvalidValue(f"no series {unknown[0]!r}; there are: {known}")
+            limit = min(max(command.limit, 4), 100_000)
+            return [engine.board.series[n].window(command.first, command.last, limit) for n in command.names]
+        case c.QueryGroups():
+            limit = min(max(command.limit, 1), 2000)
+            return await engine.write(
+                lambda: store.heads(branch, command.before, limit, unrated=command.unrated)
+            )  # fmt: skip
+        case c.QueryGroup():
+            return await engine.write(_detail, store, branch, parse_response_name(command.group))
+        case c.QueryResponse():
+            name = parse_response_name(command.response)
+            group = await engine.write(store.group, name, branch)
+            found = [r for r in group.responses if r.letter == name.letter]
+            if not found:
+                raise InvalidValue(f"group {group.name} has no response {name.letter!r}")
+            return found[0]
+        case c.QueryEvents():
+            return await engine.write(store.events, command.before, min(max(command.limit, 1), 2000))
+    raise Refused(f"{type(command).__name__}: this engine does not serve it")
+
+
+def _detail(store: Store, branch: str, name: ResponseName) -> wire.GroupDetail:
+    group = store.group(name, branch)
+    ratings = store.ratings_of(name, branch)
+    return wire.GroupDetail(
+        group=group,
+        ratings=ratings,
+        uses=store.uses_of(ratings),
+        head=head_of(group, store.shown_ratings(name, branch)),
+    )

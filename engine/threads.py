@@ -1,0 +1,70 @@
+"""The threads of an engine: its event loop, one that computes, one that writes."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Threads:
+    """Work handed from the event loop to the compute thread and the store's thread, and back."""
+
+    def __init__(self) -> None:
+        self._compute = ThreadPoolExecutor(1, "compute")
+        self._writer = ThreadPoolExecutor(1, "store")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def begin(self) -> None:
+        """This is the event loop."""
+        self._loop = asyncio.get_running_loop()
+
+    async def end(self, last: Callable[[], object]) -> None:
+        """Cancel the tasks, wait for both threads, and do one last thing on the store's.
+
+        The compute thread must not be paused.
+        """
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(None, self._compute.shutdown)
+        await self.write(last)
+        self._writer.shutdown()
+
+    async def compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something on the compute thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._compute, function, *arguments)
+
+    async def write(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something on the store's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
+
+    def write_now(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something on the store's thread and wait: for the compute thread only."""
+        return self._writer.submit(function, *arguments).result()
+
+    def write_later(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Run something on the store's thread, before the session ends; an error goes to the log."""
+        self._writer.submit(function, *arguments).add_done_callback(_log_error)
+
+    def soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call something on the event loop, from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def spawn(self, coroutine: Any) -> None:
+        """Start a task and keep it until it ends."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _log_error(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        traceback.print_exception(error)
