@@ -40,7 +40,7 @@ class LineView(Widget, can_focus=True):
 
     DEFAULT_CSS = """
     LineView {
-        height: 1fr; width: 1fr; background: $surface; color: $foreground;
+        height: 1fr; width: 1fr; background: $background; color: $foreground;
         & > .lines--dim { color: $text-muted; }
         & > .lines--good { color: $text-success; }
         & > .lines--warn { color: $text-warning; }
@@ -120,7 +120,9 @@ class LineView(Widget, can_focus=True):
 
     def tone_style(self, tone: str) -> Style:
         """The look of a tone in this theme."""
-        return self.get_component_rich_style(f"lines--{tone}", partial=True)
+        # Whole, so that a colour that depends on what is behind it is blended; the line has its own background.
+        look = self.get_component_rich_style(f"lines--{tone}")
+        return Style(color=look.color, bold=look.bold, dim=look.dim, reverse=look.reverse)
 
     def redraw_changed(self) -> None:
         """Draw again the lines seen whose key is another than when they were drawn."""

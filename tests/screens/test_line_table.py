@@ -280,3 +280,18 @@ async def test_keys_of_the_screen_do_not_fire_while_a_line_is_typed() -> None:
         await pilot.pause()
         assert app.said[-1] == ("filter", "esc")
         assert not app.query_one(Ask).is_open
+
+
+async def test_what_is_dim_is_dimmer_than_the_rest() -> None:
+    """A colour relative to what is behind it is bright if it is taken without that."""
+    app = TableApp()
+    async with app.run_test(size=(30, 6)) as pilot:
+        app.table.set_rows([Row("1", ("one", "")), Row("2", ("two", "")), Row("3", ("three", ""), "dim")])
+        await pilot.pause()
+        plain, dim = (app.table.render_line(y)._segments[0].style for y in (2, 3))
+        assert plain is not None
+        assert dim is not None
+        assert plain.color is not None
+        assert dim.color is not None
+        assert sum(dim.color.get_truecolor()) < sum(plain.color.get_truecolor())
+        assert dim.bgcolor == plain.bgcolor
