@@ -78,7 +78,7 @@ class RateBody(Vertical):
         self._line("keys", keys_line(desk.mode) + "     x skip   u undo   c comment   enter next group")
         hint = ""
         if visit is not None:
-            hint = facts(response) if visit.revealed else "reward and step hidden: v reveals "
+            hint = facts(response) if visit.revealed else "reward and step hidden: v reveals"
         self._line("said", f" {fit(said, max(0, self.size.width - len(hint) - 3))} {hint} ")
         self._draw_effect(effect_lines(desk, live.uses, live.values, live.task))
         if self.has_class("-tall"):

@@ -93,7 +93,9 @@ class SamplePane(Vertical):
         self.border_title = Content(visible(title))
         self.query_one("#prompt", Line).show(Content(fit(" ".join(prompt.split()), max(4, self.content_size.width))))
         self.set_class(not rows, "-empty")
-        room = 1 + max(4, min(len(rows), self.content_size.height // 2 - 2))
+        # As many responses as leave half of the pane, or at least seven lines, to the text of one.
+        tall = self.content_size.height
+        room = 1 + max(4, min(len(rows), max(tall // 2 - 2, tall - 10)))
         height = self.responses.styles.height
         if rows and (height is None or height.value != room):
             self.responses.styles.height = room

@@ -272,6 +272,15 @@ class SamplesScreen(WorkbenchScreen):
         if isinstance(self.app.screen, RateScreen):
             self.app.screen.rate_response(head, letter)
 
+    def topic(self) -> list[str]:
+        """What the short words of the lists mean."""
+        return [
+            "flags: dead = all rewards equal, it teaches nothing; trunc = a response hit max_new_tokens;",
+            "kl = one is .5 nats or more from the reference; r3 = three are rated; hi, lo = the best, the worst mean lately;",
+            "dropped = discarded before its update. end: eos = the model stopped by itself.",
+            'filter: flag:dead  std<.1  reward>0.8  step:800..  text:"####"  -flag:dead; all must hold',
+        ]
+
     def text_to_copy(self) -> str:
         detail = self._detail() if self.name_selected else None
         if detail is None:

@@ -156,3 +156,12 @@ async def test_a_group_that_cannot_be_read_says_why(attach: Attach, engine: Fake
     async with attach() as (app, pilot):
         await pilot.press("s")
         await until_shown(app, "120.4 could not be read: it was deleted")
+
+
+async def test_a_group_of_eight_is_seen_whole_and_its_flags_are_explained(attach: Attach) -> None:
+    async with attach(size=(80, 24)) as (app, pilot):
+        await pilot.press("s")
+        text = await until_shown(app, "---- A")
+        assert all(f"  {letter}  " in text for letter in "BCDEFGH")
+        await pilot.press("question_mark")
+        await until_shown(app, "dead = all rewards equal", "the next response")
