@@ -148,12 +148,14 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             parts += [f"kl {kl:.4f}"] if kl is not None else []
             return "step", f"step {record.step} done: {', '.join(parts)}"
         case GroupsScored(heads=heads):
-            return "groups", f"{len(heads)} groups scored"
+            return "groups", f"{len(heads)} group{'s' if len(heads) != 1 else ''} scored"
         case GroupsChanged(heads=heads):
-            return "groups", f"{len(heads)} groups changed"
+            return "groups", f"{len(heads)} group{'s' if len(heads) != 1 else ''} changed"
         case RatingSaved(rating=rating):
             said = ", ".join(f"{k}={v:g}" for k, v in rating.values.items())
-            return "rating", f"{rating.who} rated {rating.step}.{rating.group}: {said} ({rating.mode})"
+            again = " again" if rating.supersedes else ""
+            comment = f", {rating.comment}" if rating.comment else ""
+            return "rating", f"{rating.who} rated {rating.step}.{rating.group}{again}: {said} ({rating.mode}){comment}"
         case RatingRetracted(rating=rating_id, who=who, used_in=used):
             after = f", after update {used} used it" if used else ""
             return "rating", f"{who} took rating {rating_id[:8]} back{after}"
