@@ -190,8 +190,9 @@ class Orders:
         engine = self._engine
         try:
             saved = engine.learner.save(f"{command.who} asked")
-        except OSError as error:
-            text = f"the checkpoint could not be written: {error.strerror}; free some disk and try again"
+        except Exception as error:  # noqa: BLE001 - whoever asked should read it, and the training go on
+            traceback.print_exc()
+            text = f"the checkpoint could not be written: {one_line(error)}"
             engine.soon(self._answer, wire.Answer(id=command.id, status="rejected", text=text))
             return
         event = engine.write_now(engine.store.put_checkpoint, saved, engine.branch)

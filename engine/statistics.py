@@ -23,7 +23,7 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, None
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return mean, math.sqrt(math.fsum((v - mean) * (v - mean) for v in values) / (len(values) - 1))
 
 
 def ranks(values: Sequence[float]) -> list[float]:

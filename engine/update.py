@@ -154,15 +154,17 @@ class Update:
         tally.mean("clip/low", part.clipped_low, mask)
         tally.mean("clip/high", part.clipped_high, mask)
         tally.maximum("ratio/max", part.ratio, mask)
+        for i, row in enumerate(rows):
+            if not row.response.entropies:
+                row.response.entropies = entropy[i, : len(row.response.tokens)].tolist()
         if first:
-            self._first_forward(rows, logprobs.detach(), entropy, part.ratio, mask, tally, alone=alone)
+            self._first_forward(rows, logprobs.detach(), part.ratio, mask, tally, alone=alone)
         return part
 
     def _first_forward(
         self,
         rows: list[Row],
         logprobs: Tensor,
-        entropy: Tensor,
         ratio: Tensor,
         mask: Tensor,
         tally: Tally,
@@ -176,8 +178,6 @@ class Update:
         tally.maximum("sampler_gap/max", gap, fresh)
         if not alone:
             tally.maximum("ratio/first_error", (ratio - 1).abs(), fresh)
-        for i, row in enumerate(rows):
-            row.response.entropies = entropy[i, : len(row.response.tokens)].tolist()
 
     def _old_pass(self, groups: Sequence[RolloutGroup]) -> None:
         """l_old of the fresh groups, by a pass without gradient with the kernels of training."""

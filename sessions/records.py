@@ -166,7 +166,7 @@ def head_of(group: Group, ratings: dict[str, str] | None = None) -> GroupHead:
     mean = sum(scored) / len(scored) if scored else None
     std = None
     if mean is not None and len(scored) > 1:
-        std = (sum((r - mean) ** 2 for r in scored) / (len(scored) - 1)) ** 0.5
+        std = (sum((r - mean) * (r - mean) for r in scored) / (len(scored) - 1)) ** 0.5
     kls = [r.kl for r in group.responses if r.kl is not None]
     flags = []
     if std is None or std < 1e-6:

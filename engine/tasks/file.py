@@ -71,7 +71,7 @@ def _prompt(path: Path, number: int, line: bytes) -> Prompt:
     answer = reference_of(_column(path, number, row, ANSWER_COLUMNS))
     if last_number(answer) is None:
         raise InputFileError(f"{path}, line {number}: its answer holds no number to compare with")
-    used = {*QUESTION_COLUMNS, *ANSWER_COLUMNS}
+    used = {*QUESTION_COLUMNS, *ANSWER_COLUMNS, "prompts", "completions"}  # names a reward function has already
     columns = {name: value for name, value in row.items() if name not in used}
     return Prompt(id=f"{path.stem}:{number}", text=question, answer=answer, columns=columns)
 
@@ -79,6 +79,8 @@ def _prompt(path: Path, number: int, line: bytes) -> Prompt:
 def _column(path: Path, number: int, row: Mapping[str, Any], names: tuple[str, ...]) -> str:
     for name in names:
         value = row.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
         if isinstance(value, str) and value.strip():
             return value.strip()
     raise InputFileError(f"{path}, line {number}: no text in any of the columns {', '.join(names)}")

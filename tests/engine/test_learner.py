@@ -223,7 +223,13 @@ def test_a_component_that_raises_excludes_its_rows_and_the_run_goes_on(tmp_path:
 
 def test_epochs_and_minibatches(tmp_path: Path) -> None:
     learner = make_learner(tmp_path, epochs=2, minibatches=2, learning_rate=1e-2)
+    seen: list[RolloutGroup] = []
+    sample = learner.sample
+    learner.sample = lambda step: seen.extend(sample(step)) or seen  # type: ignore[method-assign]
     metrics = learner.run_step()
+    for group in seen:  # of every minibatch
+        for response in group.record.responses:
+            assert len(response.entropies) == len(response.tokens)
     assert learner.optimizer.steps == 4
     assert metrics["ratio/first_error"] < 1e-5
     assert metrics["sampler_gap/max"] < 1e-4

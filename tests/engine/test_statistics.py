@@ -20,6 +20,8 @@ def test_mean_and_deviation() -> None:
     assert mean_std([3.0]) == (3.0, None)
     assert mean_std([1.0, 2.0, 4.0]) == (pytest.approx(7 / 3), pytest.approx(statistics.stdev([1, 2, 4])))
 
+    assert mean_std([1e300, -1e300])[1] == math.inf  # too wide for a number: said, not raised
+
 
 def brute_ranks(values: list[float]) -> list[float]:
     """1 + how many are smaller + half of how many others are equal."""

@@ -108,6 +108,13 @@ def test_columns_and_extra_columns(tmp_path: Path, question: str, answer: str) -
         assert prompt.columns == {"level": int(prompt.answer)}
 
 
+def test_an_answer_may_be_a_number_and_columns_never_take_a_reward_functions_own_names(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answer": i + 0.5, "completions": "mine", "prompts": 1} for i in range(3)]
+    task = load_task(write(tmp_path, *rows), 0)
+    assert sorted(p.answer for p in [*task.prompts, *task.evaluation]) == ["0.5", "1.5", "2.5"]
+    assert all(p.columns == {} for p in task.prompts)
+
+
 def test_blank_lines_and_repeated_questions_are_passed_over(tmp_path: Path) -> None:
     one, two = {"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}
     task = load_task(write(tmp_path, one, "", two, "   ", one), 0)
