@@ -276,8 +276,8 @@ class SamplesScreen(WorkbenchScreen):
         """What the short words of the lists mean."""
         return [
             "flags: dead = all rewards equal, it teaches nothing; trunc = a response hit max_new_tokens;",
-            "kl = one is .5 nats or more from the reference; r3 = three are rated; hi, lo = the best, the worst mean lately;",
-            "dropped = discarded before its update. end: eos = the model stopped by itself.",
+            "kl = one is .5 nats or more from the reference; r3 = three are rated; hi, lo = the best and",
+            "the worst mean lately; dropped = discarded before its update. eos = the model ended by itself.",
             'filter: flag:dead  std<.1  reward>0.8  step:800..  text:"####"  -flag:dead; all must hold',
         ]
 
