@@ -143,7 +143,8 @@ class WorkbenchScreen(Screen[None]):
                     self.say(text)
                 self.on_answer(command, answer)
         except WorkbenchError as error:
-            self.say(f"not sent: {error}", "error")
+            again = self.live.connection == "ended" and self.workbench.restart_session is not None
+            self.say(f"not sent: {error}{'; d, then R, starts one' if again else ''}", "error")
             self.on_answer(command, Answer(id=command.id, status="rejected", text=str(error)))
         finally:
             unanswered.stop()

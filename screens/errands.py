@@ -62,11 +62,16 @@ def restart(screen: WorkbenchScreen) -> None:
 
     async def again() -> None:
         screen.say("starting the engine ...")
+        live = app.live
+        live.restarting = True
         try:
             await start(folder)
+            screen.say("the engine is up again")
         except WorkbenchError as error:
             screen.say(str(error), "error")
-        link.hurry()
+        finally:
+            live.restarting = False
+            link.hurry()
 
     screen.run_worker(again(), group="restart", exclusive=True, exit_on_error=False)
 

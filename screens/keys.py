@@ -95,7 +95,7 @@ def _rows() -> Iterable[Action]:
     yield a("sessions.delete", ("X",), "delete", delete, "delete_session", "sessions", 32)
 
     yield a("failed.restart", ("R",), "restart", "start again from the last checkpoint", "restart", "dashboard", 5)
-    yield a("failed.log", ("L",), "log", "the end of the engine's log", "show_log", "dashboard", 70)
+    yield a("failed.log", ("L",), "log", "the end of the engine's log", "show_log", "dashboard", 6)
 
 
 def _moves() -> Iterable[Action]:

@@ -83,6 +83,7 @@ class Live:
         values, so that five thousand of them stay small; ``QueryEvents`` has them whole.
     :ivar exit: how the engine ended, once it has.
     :ivar attempts: failed connections since the last good one.
+    :ivar restarting: an engine is being started for a session that had none.
     """
 
     def __init__(self, name: str = "", clock: Callable[[], float] = time.time) -> None:
@@ -91,6 +92,7 @@ class Live:
         self.version: Counter[str] = Counter()
         self.connection: Connection = "connecting"
         self.attempts = 0
+        self.restarting = False
         self.exit: ExitInfo | None = None
         self.log_tail: list[str] = []
         self.complaint = ""
@@ -114,6 +116,8 @@ class Live:
 
     def state_word(self, now: float | None = None) -> str:
         """LOADING, RUN, PAUSED, WAIT, STALE, DOWN, DONE or FAILED."""
+        if self.restarting:
+            return "LOADING"
         if self.connection == "ended":
             done = self.exit.code == 0 if self.exit else self.status is not None and self.status.state == "DONE"
             return "DONE" if done else "FAILED"

@@ -13,6 +13,8 @@ PaneState = Literal["loading", "live", "failed"]
 
 def pane_state(live: Live) -> PaneState:
     """``loading`` until the first snapshot, ``failed`` once the engine died, else ``live``."""
+    if live.restarting:
+        return "loading"
     if live.state_word() == "FAILED":
         return "failed"
     if live.status is None or (live.status.state == "LOADING" and live.last_step is None):
@@ -22,6 +24,8 @@ def pane_state(live: Live) -> PaneState:
 
 def loading_lines(live: Live) -> list[str]:
     """What the engine is doing before there is anything to show."""
+    if live.restarting:
+        return [f"starting the engine of {live.name} again, from its last checkpoint ..."]
     if live.status is None and live.connection == "live" and live.complaint:
         return [visible(live.complaint), "", "Of the commands only :status and :stop are served (Q asks first)."]
     if live.status is None:

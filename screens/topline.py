@@ -60,6 +60,8 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
         return [*parts, (0, f"no heartbeat for {span(live.silence())}{progress}")]
     if word == "DOWN":
         return [*parts, (0, f"connection lost, trying again (attempt {live.attempts})")]
+    if word == "LOADING" and live.restarting:
+        return [*parts, (0, "starting the engine again")]
     if word in ("DONE", "FAILED"):
         cause = visible(live.exit.cause) if live.exit else "the engine has ended"
         return [*parts, (0, cause)]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Severity = Literal["information", "warning", "error"]
 MOST_LINES = 3
 """Of a long message, such as the reason for a rejection."""
+_FOR_ENGINES = ("pause", "step", "checkpoint")
+"""What a session without an engine cannot do."""
+_FOR_THE_ENDED = ("failed.log",)
+"""What is worth a place in the footer only there."""
 _MESSAGE_STYLE = {"information": "$text-accent", "warning": "$text-warning", "error": "$text-error"}
 
 
@@ -91,6 +95,8 @@ def footer_keys(screen: WorkbenchScreen) -> list[tuple[str, str, str]]:
             continue
         if action.action == f"mode('{screen.MODE}')":
             continue  # the screen one is on
+        if action.id in (_FOR_ENGINES if screen.live.connection == "ended" else _FOR_THE_ENDED):
+            continue
         found[action.id] = (action.footer, shown(key), action.label)
     ranked = sorted(found.items(), key=lambda item: item[1][0])
     return [(name, key, label) for name, (_, key, label) in ranked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -169,8 +170,11 @@ async def test_read_only_says_so(attach: Attach, engine: FakeEngine) -> None:
 async def test_a_failed_engine_shows_cause_log_checkpoint_and_restarts(attach: Attach, engine: FakeEngine) -> None:
     started: list[SessionFolder] = []
 
+    go_on = asyncio.Event()
+
     async def restart(folder: SessionFolder) -> None:
         started.append(folder)
+        await go_on.wait()
 
     lines = [f"line {n}" for n in range(30)] + ["RuntimeError: \x1b[31mboom"]
     engine.folder.log.write_text("\n".join(lines))
@@ -180,8 +184,15 @@ async def test_a_failed_engine_shows_cause_log_checkpoint_and_restarts(attach: A
         await until_shown(app, "R restart", "L log")
         assert "zoom" not in frame(app)
         assert "line 15\n" not in text
+        assert "space pause" not in frame(app)
+        await pilot.press("space")
+        await until_shown(app, "not sent: no engine is connected; d, then R, starts one")
         await pilot.press("R")
         await until(lambda: started == [engine.folder])
+        text = await until_shown(app, "LOADING", "starting the engine of gsm8k-grpo again")
+        assert "boom" not in text
+        go_on.set()
+        await until_shown(app, "the engine is up again")
         await pilot.press("w")
         await until_shown(app, "reward", "kl/k3")
         await pilot.press("q")
