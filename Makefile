@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test test-fast check format smollm2 test-real docs picture clean
+.PHONY: run install test check format smollm2 test-real docs clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
