@@ -183,11 +183,10 @@ def values_line(live: Live, width: int) -> Row:
     changes = live.applied_changes()
     if changes:
         newest = changes[0]
-        row += [
-            ("   ", ""),
-            (":", "change"),
-            (f" = your change ({short_name(newest.name)} @{newest.applied_step})", "dim"),
-        ]
+        told = f" = your change ({short_name(newest.name)} @{newest.applied_step})"
+        if len(text) + len(told) + 16 > width:
+            told = f" your change @{newest.applied_step}"
+        row += [("   ", ""), (":", "change"), (told, "dim")]
     return _hinted(row, "p params", width)
 
 

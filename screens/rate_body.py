@@ -80,7 +80,7 @@ class RateBody(Vertical):
         if visit is not None:
             hint = facts(response) if visit.revealed else "reward and step hidden: v reveals"
         self._line("said", f" {fit(said, max(0, self.size.width - len(hint) - 3))} {hint} ")
-        self._draw_effect(effect_lines(desk, live.uses, live.values, live.task))
+        self._draw_effect(effect_lines(desk, live.uses, live.values, live.task, self.size.width))
         if self.has_class("-tall"):
             self.last.border_title = "your last ratings   u undo"
             self.last.set_text("\n".join(last_ratings(desk, live.uses, 7)) or " none yet in this session")

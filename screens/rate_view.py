@@ -110,20 +110,25 @@ def effect(
 
 
 def effect_lines(
-    desk: Desk, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
+    desk: Desk, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None, width: int = 200
 ) -> list[str]:
     """What ratings do to the advantages: of the group shown once it is revealed, else of the one left last."""
     for visit in (desk.current, desk.last_left):
         if visit is None or not (visit.revealed or visit is not desk.current):
             continue
-        lines = _effect(desk, visit, uses, values, task)
+        lines = _effect(desk, visit, uses, values, task, width)
         if lines:
             return lines
     return []
 
 
 def _effect(
-    desk: Desk, visit: Visit, uses: Mapping[str, RatingUse], values: Mapping[str, Value], task: TaskInfo | None
+    desk: Desk,
+    visit: Visit,
+    uses: Mapping[str, RatingUse],
+    values: Mapping[str, Value],
+    task: TaskInfo | None,
+    width: int,
 ) -> list[str]:
     ratings = [answered.rating for answered in desk.book.answers(visit.key).values()]
     newest = max(ratings, key=lambda rating: rating.time, default=None)
@@ -140,14 +145,17 @@ def _effect(
         before, after = found
         fate = use.describe() if use else "preview: no update has used them yet"
     first = f" {name} advantages: automatic  "
-    some = sorted(before, key=lambda letter: -abs(after.get(letter, 0.0) - before[letter]))[:PART]
-    others = f" (the other {len(before) - len(some)} moved less)" if len(before) > len(some) else ""
-    kept = [letter for letter in before if letter in some]
-    return [
-        first + show_advantages({letter: before[letter] for letter in kept}),
-        " -> with your ratings".ljust(len(first)) + show_advantages({k: after.get(k, 0.0) for k in kept}),
-        f" {fate}{others}",
-    ]
+    moved = sorted(before, key=lambda letter: -abs(after.get(letter, 0.0) - before[letter]))[:PART]
+    for count in range(max(1, len(moved)), 0, -1):  # as many as stand below each other
+        kept = [letter for letter in before if letter in moved[:count]]
+        lines = [
+            first + show_advantages({letter: before[letter] for letter in kept}),
+            " -> with your ratings".ljust(len(first)) + show_advantages({k: after.get(k, 0.0) for k in kept}),
+        ]
+        if max(map(len, lines)) < width:
+            break
+    others = f" (the other {len(before) - len(kept)} moved less)" if len(before) > len(kept) else ""
+    return [*lines, f" {fate}{others}"]
 
 
 def rating_text(rating: Rating) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from screens.rate_view import effect
+from screens.rate_view import effect, effect_lines
 from screens.rating_desk import Desk
 from sessions.commands import Command, Rate, Retract, Skip
 from sessions.modes import MODES
@@ -341,6 +341,20 @@ def test_the_effect_is_what_the_formulas_say() -> None:
     assert before["A"] == pytest.approx(1.5, abs=1e-3)
     assert before["B"] == pytest.approx(-0.5, abs=1e-3)
     assert after["A"] == after["B"] == pytest.approx(0.866, abs=1e-3)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, 4), (80, 7), (200, 9)])
+def test_the_effect_stands_in_two_lines_below_each_other(width: int, shown: int) -> None:
+    desk, engine = desk_with(group(12, size=12))
+    visit = desk.current
+    assert visit is not None
+    engine.take(desk.rate(5))
+    visit.revealed = True
+    lines = effect_lines(desk, {}, {}, None, width)
+    assert len(lines) == 3
+    assert all(len(line) < width for line in lines[:2])
+    assert abs(sum(char in "+-" for char in lines[0].partition("automatic")[2]) - shown) <= 1
+    assert "moved less" in lines[2]
 
 
 def test_every_mode_has_a_key_script() -> None:
