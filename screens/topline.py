@@ -123,4 +123,4 @@ def alarm_content(live: Live, width: int) -> Content:
         text = fit(text, min(len(text), max(10, room - used - reserve)))
         content = content.append(Content.styled(text, "$text-error" if alarm.level == "error" else "$text-warning"))
         used += len(text)
-    return Content.assemble(content, " " * max(1, width - used - len(hint) - 2), (hint, "$text-muted"))
+    return Content.assemble(content, " " * max(1, width - used - len(hint) - 2), (hint, "$foreground-muted"))

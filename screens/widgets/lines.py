@@ -62,7 +62,7 @@ class MessageLine(Line):
         self._announced = text
         if not self._said:
             self.styles.height = 1
-            self.show(Content.styled(f" {text}", "$text-muted") if text else Content(""))
+            self.show(Content.styled(f" {text}", "$foreground-muted") if text else Content(""))
 
     def clear(self) -> None:
         """Take the message away."""

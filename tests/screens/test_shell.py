@@ -305,3 +305,13 @@ async def test_tab_does_not_leave_an_open_command_line(attach: Attach) -> None:
         await pilot.press("colon", *"got")
         await pilot.press("tab", "shift+tab", *"o 7", "enter")
         await until_shown(app, "steps 0 to 57")
+
+
+async def test_what_the_message_line_announces_stands_back(attach: Attach) -> None:
+    async with attach() as (app, _):
+        await until_shown(app, "2 charts hidden")
+        segments = app.screen.query_one("#message").render_line(0)._segments
+        style = next(segment.style for segment in segments if "hidden" in segment.text)
+        assert style is not None
+        assert style.color is not None
+        assert sum(style.color.get_truecolor()) < 3 * 190  # text is near 3 * 224 in this theme
