@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test check format smollm2 test-real docs clean
+.PHONY: run install test check format smollm2 test-real docs picture clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
@@ -44,6 +44,10 @@ test-real: smollm2
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m workbench.reference docs
+
+# The picture of the README, from a live session; needs Chromium.
+picture: $(VENV)/.installed
+	sh docs/picture.sh $(abspath $(BIN))/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

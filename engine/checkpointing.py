@@ -68,6 +68,8 @@ def save_checkpoint(
     try:
         return _save(folder, temporary, state, policy, optimizer, reference, reason)
     except SafetensorError as error:
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise OSError(errno.EIO, str(error)) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

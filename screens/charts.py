@@ -91,7 +91,8 @@ def histogram(values: Sequence[float], width: int, height: int, marks: Marks = "
         return []
     if not finite or width < 10 or height < 2:
         return [[(" " * width, "")] for _ in range(height)]
-    reach = max([1e-9, *(abs(v) for v in finite)]) * 1.0001
+    largest = max(abs(v) for v in finite)
+    reach = (largest if largest > 1e-9 else 1.0) * 1.0001  # all dead: a bar at 0 between -1 and 1
     gutter = 4
     inner, tall = width - gutter - 1, height - 1
     bins = max(3, min(inner // 2, 25) // 2 * 2 + 1)  # odd: one bin has 0 in its middle

@@ -74,7 +74,8 @@ def read_session(folder: SessionFolder) -> SessionLine:
         ended = folder.exit()
         if ended is not None:
             changed = max(changed, ended.ended)
-        state = "?" if problem else "new" if ended is None and not step else _ended(ended.code if ended else None)
+        code = ended.code if ended else 0 if folder.engine() is None else None  # it left in order, or without a word
+        state = "?" if problem else "new" if ended is None and not step else _ended(code)
     return SessionLine(folder.name, state, step, best, model, task, changed, folder.size(), problem)
 
 

@@ -18,9 +18,6 @@ Value = float | int | str
 Boundary = Literal["minibatch", "update", "rollout", "restart"]
 Kind = Literal["float", "int", "choice", "gate"]
 
-BOUNDARIES: tuple[Boundary, ...] = ("minibatch", "update", "rollout", "restart")
-"""From the most frequent point of the loop to the rarest: a change waits for the next one of its kind."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:

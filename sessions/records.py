@@ -32,14 +32,6 @@ def letters(index: int) -> str:
     return label
 
 
-def letter_index(label: str) -> int:
-    """The place of a label: the inverse of :func:`letters`."""
-    index = 0
-    for letter in label:
-        index = index * 26 + ord(letter) - ord("A") + 1
-    return index - 1
-
-
 _RESPONSE_NAME = re.compile(r"^(?:([\w.~-]+)/)?([0-9]{1,15})\.([0-9]{1,15})([A-Z]{0,2})$")
 
 
@@ -380,13 +372,6 @@ class TaskInfo(Record):
     components: dict[str, float]
     prompts: int
     evaluation_prompts: int
-
-
-class Point(msgspec.Struct, array_like=True):
-    """One point of a series."""
-
-    step: int
-    value: float
 
 
 class SeriesData(Record):

@@ -322,7 +322,7 @@ _event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 class _AnyCommand(msgspec.Struct):
     command: str
-    id: str = ""
+    id: str | None = None
 
 
 _any_command = msgspec.json.Decoder(_AnyCommand)
@@ -395,12 +395,15 @@ def decode_command(line: bytes) -> Command:
         outline = _any_command.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedFrame(f"not a command: {error}") from None
+    if outline.id == "":
+        raise BadCommand("", f"{outline.command}: a command needs an id of its own, such as a UUID")
     if outline.command not in _commands:
-        raise BadCommand(outline.id, f"unknown command {outline.command!r}; known: {', '.join(sorted(_commands))}")
+        known = ", ".join(sorted(_commands))
+        raise BadCommand(outline.id or "", f"unknown command {outline.command!r}; known: {known}")
     try:
         return _commands[outline.command].decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadCommand(outline.id, f"{outline.command}: {error}") from None
+        raise BadCommand(outline.id or "", f"{outline.command}: {error}") from None
 
 
 def pages_of(answer: Answer) -> list[Answer]:

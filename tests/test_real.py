@@ -13,11 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from sessions.folders import cache_home
+
 pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(1200)]
+MODELS = cache_home()
+"""Where the real model is, before the tests get a home of their own."""
 OWN = Path(__file__).parent / "data" / "gsm8k_64.jsonl"
 
 
-def test_smollm2_trains_two_steps_on_gsm8k() -> None:
+def test_smollm2_trains_two_steps_on_gsm8k(home: Path) -> None:
+    home.mkdir()
+    (home / "models").symlink_to(MODELS)
     task = os.environ.get("GSM8K") or str(OWN)
     command = [
         *(sys.executable, "-m", "workbench", "run", "--headless", "--json"),

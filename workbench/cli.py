@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     warm_up.add_argument("--steps", type=_natural, default=460, metavar="N", help="optimizer steps (460)")
     warm_up.add_argument("--seed", type=int, default=0, metavar="N")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, knobs):
+    for command in (listing, status, follow, send, stop, fetch, warm_up, knobs):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
 

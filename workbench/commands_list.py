@@ -94,6 +94,8 @@ async def _status(folder: SessionFolder) -> dict[str, Any]:
             row["finished_steps"] = last.step
     if info is not None:
         row |= {"state": "DONE" if info.code == 0 else "FAILED", "cause": info.cause, "exit": msgspec.to_builtins(info)}
+    elif folder.database.exists() and folder.engine() is None:  # it left in order; who watched it had died before
+        row |= {"state": "DONE", "cause": "ended in order"}
     elif folder.database.exists():
         row |= {"state": "FAILED", "cause": "the engine left no word"}
     return row

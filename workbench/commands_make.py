@@ -15,7 +15,8 @@ def fetch(arguments: argparse.Namespace) -> int:
     """``workbench fetch smollm2``: get the model once; prints where it is."""
     from engine.fetch import fetch_smollm2  # brings torch
 
-    emit(str(fetch_smollm2(say)))
+    folder = str(fetch_smollm2(say))
+    emit(json.dumps({"model": arguments.model, "folder": folder}) if arguments.json else folder)
     return 0
 
 
@@ -29,8 +30,10 @@ def warm_up(arguments: argparse.Namespace) -> int:
     def report(step: int, loss: float, accuracy: float) -> None:
         say(f"step {step}/{arguments.steps}  loss {loss:.3f}  held-out {accuracy:.1%}")
 
-    save(warm_up(arguments.steps, arguments.seed, report=report), folder)
-    emit(str(folder))
+    warmed = warm_up(arguments.steps, arguments.seed, report=report)
+    save(warmed, folder)
+    accuracy = warmed.accuracy[-1][1]
+    emit(json.dumps({"folder": str(folder), "accuracy": accuracy}) if arguments.json else str(folder))
     return 0
 
 

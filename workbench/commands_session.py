@@ -167,14 +167,14 @@ def stop(arguments: argparse.Namespace) -> int:
     if not folder.running():
         say(f"{folder.name} has no engine; there is nothing to stop")
         return 0
-    asyncio.run(_stop(folder, now=arguments.now))
+    asyncio.run(_stop(folder, now=arguments.now, as_json=arguments.json))
     return 0
 
 
-async def _stop(folder: SessionFolder, *, now: bool) -> None:
+async def _stop(folder: SessionFolder, *, now: bool, as_json: bool) -> None:
     try:
         socket = await asyncio.to_thread(engine_socket, folder)
-        await _send(socket, Stop(now=now), wait=True, as_json=False)
+        await _send(socket, Stop(now=now), wait=True, as_json=as_json)
     except EngineUnreachable as error:
         # It may have closed the connection before the answer was read, and has stopped all the same.
         engine = folder.engine()

@@ -53,6 +53,10 @@ def _fields(data: Any) -> str:
     for name, value in data.items():
         if name in ("time", "checkpoint_time") and isinstance(value, int | float) and value > 0:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        if name in ("memory_bytes", "memory_total", "disk_free"):
+            value = f"{value / 2**30:.1f} GiB"
+        if isinstance(value, float):
+            value = f"{value:.4g}"
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         lines.append([f"{name}:", shown])
     return table(lines) if lines else ""

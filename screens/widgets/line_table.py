@@ -135,13 +135,6 @@ class LineTable(LineView):
             self.redraw_changed()
             self.post_message(self.Moved(self, self.key, by_hand=True))
 
-    def move_to_key(self, key: str) -> bool:
-        """Put the cursor on the row with this key; False if it is not shown."""
-        place = next((i for i, row in enumerate(self.shown) if row.key == key), None)
-        if place is not None:
-            self.move_to(place)
-        return place is not None
-
     def _keep_in_view(self) -> None:
         if self.window:
             self.top = max(self.cursor - self.window + 1, min(self.top, self.cursor))

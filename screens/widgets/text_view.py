@@ -80,15 +80,6 @@ class TextView(LineView):
         """How much has been on the screen, in percent."""
         return min(100, 100 * self._seen // len(self._lines)) if self._lines else 100
 
-    @property
-    def hidden_lines(self) -> int:
-        """Lines below the window."""
-        return max(0, len(self._lines) - self.top - self.window)
-
-    def line_total(self, width: int) -> int:
-        """Lines the text takes at a width."""
-        return sum(len(wrap(text, width)) for text, _ in self._text)
-
     def on_scrolled(self) -> None:
         self._seen = max(self._seen, min(len(self._lines), self.top + self.window))
         position = self.position

@@ -223,3 +223,10 @@ def test_nesting_without_end_is_malformed(line: bytes) -> None:
         wire.decode_command(line)
     with pytest.raises(MalformedFrame):
         wire.decode_hello(line)
+
+
+def test_an_empty_id_is_refused_and_a_missing_one_is_made() -> None:
+    """Answers are kept by id: an empty one would be everybody's."""
+    with pytest.raises(wire.BadCommand, match="an id of its own"):
+        wire.decode_command(b'{"command":"pause","id":""}')
+    assert wire.decode_command(b'{"command":"pause"}').id
