@@ -15,7 +15,12 @@ COLUMNS = (
     Column("kind", 11, narrow=10),
     Column("what", 0),
 )
-_TONES = {"alarm": "warn", "error": "bad", "change": "accent", "rating": "good", "groups": "dim", "step": "dim"}
+_TONES = {"alarm": "warn", "error": "bad", "change": "accent", "rating": "good", "step": "dim"}
+
+
+def is_listed(event: AnyEvent) -> bool:
+    """Whether the list shows it: not the groups of every step, which the line of the step stands for."""
+    return describe(event)[0] != "groups"
 
 
 def event_key(event: AnyEvent) -> str:

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from screens.base import WorkbenchScreen
 from screens.dialogs import TextDialog
 from screens.errands import pretty
-from screens.event_rows import COLUMNS, event_filter, event_key, event_row
+from screens.event_rows import COLUMNS, event_filter, event_key, event_row, is_listed
 from screens.headings import heading
 from screens.keys import bindings
 from screens.live import Live
@@ -84,7 +84,7 @@ class EventsScreen(WorkbenchScreen):
         events: dict[str, AnyEvent] = {}
         for event in (*self._older, *self.live.events):
             key = event_key(event)
-            if key not in rows:
+            if key not in rows and is_listed(event):
                 rows[key] = self._rows.get(key) or event_row(event)
                 events[key] = event
         self._rows, self._events = rows, events

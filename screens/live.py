@@ -138,8 +138,9 @@ class Live:
         return [a for a in reversed(self.alarms.values()) if not a.acknowledged]
 
     def unrated(self) -> list[GroupHead]:
-        """Groups that wait for a rating: the newest first."""
-        return [h for h in reversed(self.heads.values()) if not h.ratings and h.status != "discarded"]
+        """Groups that wait for a rating: the newest first; dead ones only if there are no others."""
+        heads = [h for h in reversed(self.heads.values()) if not h.ratings and h.status != "discarded"]
+        return [h for h in heads if "dead" not in h.flags] or heads
 
     def applied_changes(self) -> list[Change]:
         """Changes that have taken effect, newest first."""

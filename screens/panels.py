@@ -113,7 +113,7 @@ def _dead(live: Live, width: int) -> list[Row]:
 
 def waiting_text(live: Live) -> str:
     """``14 groups wait for your rating``."""
-    count = live.status.rating_queue if live.status and live.status.rating_queue else len(live.unrated())
+    count = len(live.unrated())
     if not count:
         return ""
     return f"{count} group{'s' if count != 1 else ''} wait{'s' if count == 1 else ''} for your rating"
