@@ -15,7 +15,7 @@ from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.folders import SessionFolder, all_sessions, new_session, session_folder
 from sessions.records import SessionSettings
 from tests.workbench.conftest import Workbench, poll
-from workbench import output, settings
+from workbench import daemon, output, settings
 from workbench.cli import main
 from workbench.daemon import restart_session, start_session
 from workbench.output import ProgressLine, duration, size, table
@@ -100,6 +100,7 @@ def test_what_the_app_starts_sessions_with(workbench: Workbench, monkeypatch: py
     with pytest.raises(UsageError):
         asyncio.run(start_session(SessionSettings(name="", sets=["group_size=1"])))
     assert all_sessions() == [folder]
+    poll(lambda: all(supervisor.poll() is not None for supervisor in daemon._supervisors))  # none is left behind
 
 
 def test_built_in_tasks_are_the_engines() -> None:
