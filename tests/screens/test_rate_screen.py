@@ -260,8 +260,8 @@ async def test_a_step_that_waits_comes_first(attach: Attach, engine: FakeEngine)
         engine.beat(step=121)
         await pilot.press("r")  # what was on the desk has to wait: the training waits too
         await until(lambda: screen.desk.current is not None and screen.desk.current.key[1] == 121)
-        text = await until_shown(app, "group 2 of", "####")
-        assert "waits for you" not in text
+        await until_shown(app, "group 2 of", "####")
+        await until(lambda: "waits for you" not in frame(app), "the line to go once the status has come")
         seen = []
         for _ in range(6):
             assert screen.desk.current is not None
