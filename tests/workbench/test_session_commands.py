@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-from sessions.folders import EngineInfo, SessionFolder, new_session, sessions_home
+from screens.session_rows import read_session
+from sessions.folders import EngineInfo, SessionFolder, new_session, session_folder, sessions_home
 from sessions.records import SessionSettings
 from tests.workbench.conftest import Workbench, poll
 
@@ -28,6 +29,18 @@ def test_list(workbench: Workbench) -> None:
         rows = {row["session"]: row for row in map(json.loads, workbench("list", "--json").stdout.splitlines())}
         assert (rows["done"]["state"], rows["done"]["finished_steps"], rows["done"]["reward"]) == ("DONE", 2, 0.02)
         assert rows["busy"]["state"] == "RUN"
+
+
+def test_a_session_whose_supervisor_died_is_done_if_its_engine_left_in_order(workbench: Workbench) -> None:
+    workbench("run", "--headless", "--steps", "2", "--name", "s")
+    folder = session_folder("s")
+    folder.forget_exit()
+    assert json.loads(workbench("list", "--json").stdout)["state"] == "DONE"
+    assert read_session(folder).state == "DONE"
+    # an engine that is killed leaves behind where it could be reached
+    folder.write_engine(EngineInfo(pid=1, socket="/nowhere", started=1.0, version="0"))
+    assert json.loads(workbench("list", "--json").stdout)["state"] == "FAILED"
+    assert read_session(folder).state == "FAILED"
 
 
 def test_an_unreadable_session_is_still_listed(workbench: Workbench) -> None:
