@@ -14,7 +14,7 @@ import msgspec
 
 from sessions.commands import Set, new_id
 from sessions.errors import InvalidValue, Refused
-from sessions.hyperparameters import Assignment, Boundary, Value, check_together, hyperparameter
+from sessions.hyperparameters import NONE, Assignment, Boundary, Value, check_together, hyperparameter, switched
 from sessions.records import Change
 
 SCHEDULED = "--set"
@@ -57,6 +57,15 @@ class Knobs:
     def text(self, name: str) -> str:
         return str(self._values[name])
 
+    def optional(self, name: str) -> float | None:
+        """A number, or None where it is ``none``."""
+        return None if self._values[name] == NONE else self.number(name)
+
+    def adapt(self, name: str, value: float) -> None:
+        """Move a value that an algorithm steers by itself; inside the knob's bounds, and no change of a person's."""
+        with self._lock:
+            self._values[name] = hyperparameter(name).clamped(value)
+
     def request(self, command: Set, step: int) -> tuple[list[Change], list[Change]]:
         """Accept a change of one or more knobs.
 
@@ -80,14 +89,19 @@ class Knobs:
                         f"{knob.name} is {knob.show(due[knob.name])} now, not {knob.show(knob.parse(expected))}: "
                         "somebody else has changed it; look again"
                     )
+            wanted = switched(due, wanted)
             check_together({**due, **wanted})
-            return self._accept(wanted, due, command.who, step)
+            return self._accept(wanted, due, command.who, command.id, step)
 
     def _accept(
-        self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, step: int
+        self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, command: str, step: int
     ) -> tuple[list[Change], list[Change]]:
         new, superseded = [], []
+        switches = wanted.get("algorithm", due["algorithm"]) != due["algorithm"]
         for name, value in wanted.items():
+            boundary = hyperparameter(name).boundary_under(due)
+            if switches:  # what comes with another algorithm goes with it, not a phase before
+                boundary = "rollout"
             for earlier in [c for c in self._pending if c.name == name]:
                 self._pending.remove(earlier)
                 superseded.append(msgspec.structs.replace(earlier, status="superseded"))
@@ -97,12 +111,13 @@ class Knobs:
                 id=new_id(),
                 time=time.time(),
                 who=who,
+                command=command,
                 name=name,
                 old=self._values[name],
                 new=value,
-                boundary=hyperparameter(name).boundary,
+                boundary=boundary,
                 accepted_step=step,
-                passed_step=self._passed.get(hyperparameter(name).boundary, 0),
+                passed_step=self._passed.get(boundary, 0),
             )
             self._pending.append(change)
             new.append(change)
@@ -136,11 +151,10 @@ class Knobs:
             now = [a for a in self._schedule if a.step is not None and a.step <= step]
             self._schedule = [a for a in self._schedule if a not in now]
             due = {**self._values, **{c.name: c.new for c in self._pending}}
-            check_together({**due, **{a.name: a.value for a in now}})
-            accepted: list[Change] = []
-            for assignment in now:
-                new, superseded = self._accept({assignment.name: assignment.value}, due, SCHEDULED, step)
-                accepted += [*superseded, *new]
+            wanted = switched(due, {a.name: a.value for a in now})
+            check_together({**due, **wanted})
+            new, superseded = self._accept(wanted, due, SCHEDULED, "", step)
+            accepted = [*superseded, *new]
             for entry in [entry for entry in self._again if entry[0] <= step]:
                 self._again.remove(entry)
                 change = entry[1]

@@ -28,8 +28,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
     task = load_task(settings.task, settings.seed, settings.evaluation_rows)
     assignments = [parse_assignment(text) for text in settings.sets]
-    values = defaults(task.defaults)
-    values |= {a.name: a.value for a in assignments if a.step is None}
+    values = defaults(task.defaults, {a.name: a.value for a in assignments if a.step is None})
     check_together(values)
     accelerator = make_accelerator(settings.device, settings.precision)
     policy = load_policy(model_folder(settings.model), accelerator, chat_template=settings.chat_template)

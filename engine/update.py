@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.algorithms.grpo import Denominators, Loss, loss
+from engine.algorithms.grpo import Loss, loss
+from engine.algorithms.surrogate import Denominators
 from engine.control import Control
 from engine.divergences import kl_old_new
 from engine.knobs import Knobs

@@ -6,171 +6,74 @@ Validation, the command line, the parameters screen and the documentation are al
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from sessions.errors import InvalidValue, UnknownName
+from sessions.knob import NONE, Boundary, Hyperparameter, Value, gate_parts
 
-Value = float | int | str
-Boundary = Literal["minibatch", "update", "rollout", "restart"]
-Kind = Literal["float", "int", "choice", "gate"]
+__all__ = [
+    "HYPERPARAMETERS",
+    "NONE",
+    "Assignment",
+    "Boundary",
+    "Hyperparameter",
+    "Value",
+    "check_together",
+    "defaults",
+    "gate_parts",
+    "hyperparameter",
+    "parse_assignment",
+    "switched",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameter:
-    """One knob.
-
-    :ivar boundary: the point of the loop at which a change takes effect.
-    :ivar algorithms: who reads it; empty means every algorithm.
-    :ivar low: least value allowed (numbers), inclusive.
-    :ivar high: greatest value allowed (numbers), inclusive.
-    :ivar nudge: what ``+`` and ``-`` do on the parameters screen: a factor for ``scale``, a step for ``add``.
-    """
-
-    name: str
-    symbol: str
-    kind: Kind
-    default: Value
-    boundary: Boundary
-    help: str
-    unit: str = ""
-    low: float = -math.inf
-    high: float = math.inf
-    choices: tuple[str, ...] = ()
-    algorithms: tuple[str, ...] = ()
-    nudge: tuple[Literal["scale", "add"], float] = ("scale", 2.0)
-
-    def parse(self, given: object) -> Value:
-        """Turn text or a number into a valid value.
-
-        :raises InvalidValue: naming the knob, what was given and what is allowed.
-        """
-        if self.kind == "choice":
-            if str(given) not in self.choices:
-                raise InvalidValue(f"{self.name}: {given!r} is not one of {', '.join(self.choices)}")
-            return str(given)
-        if self.kind == "gate":
-            return _gate(self.name, str(given))
-        return self._number(given)
-
-    def _number(self, given: object) -> float | int:
-        if isinstance(given, bool) or not isinstance(given, str | int | float):
-            raise InvalidValue(f"{self.name}: {given!r} is not a number; allowed: {self.range_text}")
-        try:
-            number = float(given)
-        except (ValueError, OverflowError):
-            raise InvalidValue(f"{self.name}: {given!r} is not a number; allowed: {self.range_text}") from None
-        if not math.isfinite(number) or not self.low <= number <= self.high:
-            raise InvalidValue(f"{self.name}: {given} is out of bounds; allowed: {self.range_text}")
-        if self.kind == "float":
-            return number
-        if number != int(number):
-            raise InvalidValue(f"{self.name}: {given} is not a whole number; allowed: {self.range_text}")
-        return int(number)
-
-    @property
-    def range_text(self) -> str:
-        """What is allowed, in words for a table."""
-        if self.kind == "choice":
-            return "|".join(self.choices)
-        if self.kind == "gate":
-            return "async | wait n | timeout s"
-        return f"{_short(self.low)} .. {_short(self.high)}" + (f" {self.unit}" if self.unit else "")
-
-    def show(self, value: Value) -> str:
-        """A value as people write it: ``1e-06`` as ``1e-6``, whole numbers without a point."""
-        return _short(value) if isinstance(value, int | float) else value
-
-    def nudged(self, value: Value, direction: int) -> Value:
-        """The value one ``+`` (direction 1) or ``-`` (direction -1) away, kept inside the bounds."""
-        if self.kind == "choice":
-            at = (self.choices.index(str(value)) + direction) % len(self.choices)
-            return self.choices[at]
-        if self.kind == "gate" or not isinstance(value, int | float):
-            return value
-        how, amount = self.nudge
-        if how == "scale":
-            moved = value * amount**direction
-            if value == 0:
-                moved = 10.0 ** math.floor(math.log10(self.high) - 4) if direction > 0 else 0.0
-        else:
-            moved = value + amount * direction
-        moved = min(max(moved, self.low), self.high)
-        return round(moved) if self.kind == "int" else float(f"{moved:.6g}")
-
-    def used_by(self, algorithm: str) -> bool:
-        """Whether the running algorithm reads this knob."""
-        return not self.algorithms or algorithm in self.algorithms
-
-
-def _short(number: float) -> str:
-    text = f"{number:.6g}"
-    return re.sub(r"e([+-])0*(\d)", lambda m: f"e{'-' if m[1] == '-' else ''}{m[2]}", text)
-
-
-_GATE = re.compile(r"^(async|wait|timeout)(?:[ :]+([0-9]+(?:\.[0-9]+)?))?$")
-
-
-def _gate(name: str, text: str) -> str:
-    """``async``, ``wait n`` (n groups, 1 to 1000) or ``timeout s`` (seconds, to a day); ``wait:2`` is ``wait 2``."""
-    allowed = "allowed: async, wait n (groups), timeout s (seconds)"
-    match = _GATE.match(text.strip())
-    if match is None or (match[1] == "async") != (match[2] is None):
-        raise InvalidValue(f"{name}: {text!r} is not a gate; {allowed}")
-    if match[1] == "async":
-        return "async"
-    amount = float(match[2])
-    whole_groups = match[1] == "timeout" or (amount == int(amount) and amount <= 1000)
-    if amount <= 0 or not whole_groups or amount > 86_400:
-        raise InvalidValue(f"{name}: {text!r} is out of bounds; {allowed}")
-    return f"{match[1]} {_short(amount)}"
-
-
-def gate_parts(gate: str) -> tuple[str, float]:
-    """A gate as (kind, amount): ``("wait", 2.0)``; the amount of ``async`` is 0."""
-    kind, _, amount = gate.partition(" ")
-    return kind, float(amount or 0)
-
-
-_POLICY_GRADIENT = ("grpo",)
+_GRADIENT = ("grpo", "ppo")
+"""Those that step AdamW on the policy."""
+_VALUE = ("ppo", "trpo")
+_WITH_VALUE = ("trpo", "baseline", "value")
+_IN_REWARD: dict[str, Value] = {"ppo": "reward", "trpo": "reward"}
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     knob.name: knob
     for knob in (
         Hyperparameter(
             "algorithm", "", "choice", "grpo", "rollout",
-            "What turns rewards into an update.", choices=("grpo",),
+            "What turns rewards into an update: grpo compares the responses of a group; ppo trains a value model "
+            "beside the policy; trpo takes a natural-gradient step inside a trust region. Switching keeps the "
+            "policy, the optimizer that grpo and ppo share, and the value model with its own.",
+            choices=("grpo", "ppo", "trpo"),
+            healthy="grpo where answers can be checked; ppo where a response's parts deserve different credit; trpo "
+            "where a step must never move the policy further than trust_region.",
         ),
         Hyperparameter(
             "learning_rate", "lr", "float", 1e-6, "minibatch",
             "Step size of AdamW. The optimizer's state is kept when it changes.",
-            low=0.0, high=1.0, algorithms=_POLICY_GRADIENT,
+            low=0.0, high=1.0, algorithms=_GRADIENT,
+            healthy="1e-6 for a whole model, 5e-5 for adapters, 1e-4 for the embedded one. Too high: kl/k3 jumps, "
+            "entropy falls, ratio/max leaves 1. Too low: reward/mean stays where it is.",
         ),
         Hyperparameter(
             "lr_warmup_steps", "", "int", 0, "minibatch",
             "Optimizer steps over which the learning rate rises linearly from 0; constant afterwards.",
-            low=0, high=1_000_000, algorithms=_POLICY_GRADIENT, nudge=("add", 10),
+            low=0, high=1_000_000, algorithms=_GRADIENT, nudge=("add", 10),
         ),
         Hyperparameter(
             "weight_decay", "", "float", 0.0, "minibatch",
-            "AdamW's decoupled weight decay.", low=0.0, high=1.0, algorithms=_POLICY_GRADIENT,
+            "AdamW's decoupled weight decay.", low=0.0, high=1.0, algorithms=_GRADIENT,
         ),
         Hyperparameter(
             "max_grad_norm", "", "float", 1.0, "minibatch",
             "The gradient is scaled down to this norm before a step.",
-            low=1e-6, high=1e6, algorithms=_POLICY_GRADIENT,
+            low=1e-6, high=1e6, algorithms=_GRADIENT,
         ),
         Hyperparameter(
             "adam_beta1", "beta1", "float", 0.9, "minibatch",
-            "Decay of AdamW's first moment.", low=0.0, high=0.9999, algorithms=_POLICY_GRADIENT,
+            "Decay of AdamW's first moment.", low=0.0, high=0.9999, algorithms=_GRADIENT,
             nudge=("add", 0.01),
         ),
         Hyperparameter(
             "adam_beta2", "beta2", "float", 0.999, "minibatch",
-            "Decay of AdamW's second moment.", low=0.0, high=0.99999, algorithms=_POLICY_GRADIENT,
+            "Decay of AdamW's second moment.", low=0.0, high=0.99999, algorithms=_GRADIENT,
             nudge=("add", 0.001),
         ),
         Hyperparameter(
@@ -194,42 +97,50 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         ),
         Hyperparameter(
             "epochs", "mu", "int", 1, "update",
-            "Passes over the rollout in one update.", low=1, high=64, algorithms=_POLICY_GRADIENT,
-            nudge=("add", 1),
+            "Passes over the rollout in one update. With trpo and baseline value: passes of the value model.",
+            low=1, high=64, algorithms=(*_GRADIENT, "trpo"), unless=_WITH_VALUE, nudge=("add", 1),
+            healthy="1 for grpo, 1 to 4 for ppo: while clip/low + clip/high stay under 0.2 and kl/old_new under 0.02.",
         ),
         Hyperparameter(
             "minibatches", "", "int", 1, "update",
             "Sets of whole groups the rollout is cut into; one optimizer step for each.",
-            low=1, high=256, algorithms=_POLICY_GRADIENT, nudge=("add", 1),
+            low=1, high=256, algorithms=(*_GRADIENT, "trpo"), unless=_WITH_VALUE, nudge=("add", 1),
         ),
         Hyperparameter(
             "clip_low", "eps low", "float", 0.2, "minibatch",
             "The importance ratio is clipped below 1 - clip_low. Without effect while the ratio is 1, which it "
             "is when each rollout takes one optimizer step.",
-            low=0.0, high=1.0, algorithms=_POLICY_GRADIENT, nudge=("add", 0.01),
+            low=0.0, high=1.0, algorithms=_GRADIENT, nudge=("add", 0.01),
+            healthy="0.2 for token ratios; about 3e-4 for ratio_level sequence. clip/low is the share it cuts.",
         ),
         Hyperparameter(
             "clip_high", "eps high", "float", 0.2, "minibatch",
             "The importance ratio is clipped above 1 + clip_high; larger than clip_low leaves rare tokens room "
             "to grow (clip-higher).",
-            low=0.0, high=100.0, algorithms=_POLICY_GRADIENT, nudge=("add", 0.01),
+            low=0.0, high=100.0, algorithms=_GRADIENT, nudge=("add", 0.01),
+            healthy="0.2; 0.28 (DAPO) where entropy falls fast; about 4e-4 for ratio_level sequence.",
         ),
         Hyperparameter(
             "kl_coefficient", "beta", "float", 0.04, "minibatch",
             "Weight of the divergence from the reference. With 0 the reference is only measured, every "
-            "reference_every steps.",
-            low=0.0, high=100.0,
+            "reference_every steps. With kl_placement reward it takes effect at the next update.",
+            low=0.0, high=100.0, depends=("algorithm", {"ppo": 0.05, "trpo": 0.05}),
+            later=("kl_placement", "reward", "update"),
+            healthy="0 to 0.1, while kl/k3 stays under about 0.1 nats; raise it when kl/k3 jumps, lower it when the "
+            "reward is stuck close to the reference.",
         ),
         Hyperparameter(
             "kl_estimator", "", "choice", "k3", "update",
-            "How the divergence from the reference is estimated on sampled tokens. In the loss: k3 (DeepSeekMath), "
-            "k3_ratio or k2 (both with the exact reverse-KL gradient). In the reward: k1.",
-            choices=("k1", "k2", "k3", "k3_ratio"),
+            "How the divergence from the reference is measured. In the loss: k3 (DeepSeekMath), k3_ratio or k2 "
+            "(both with the exact reverse-KL gradient), or full (the exact sum over the vocabulary, which costs a "
+            "forward pass of the reference in every epoch). In the reward, always with ppo and trpo: k1.",
+            choices=("k1", "k2", "k3", "k3_ratio", "full"), depends=("algorithm", {"ppo": "k1", "trpo": "k1"}),
         ),
         Hyperparameter(
             "kl_placement", "", "choice", "loss", "update",
-            "Where the divergence enters: a term of the loss, or subtracted from the reward.",
-            choices=("loss", "reward"),
+            "Where the divergence enters: a term of the loss, or subtracted from the reward (token by token where "
+            "there is a value model; ppo and trpo have it there).",
+            choices=("loss", "reward"), depends=("algorithm", _IN_REWARD),
         ),
         Hyperparameter(
             "reference_refresh_steps", "", "int", 0, "update",
@@ -245,13 +156,150 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "advantage_scale", "", "choice", "group", "update",
             "What the centred reward is divided by: the group's standard deviation, the batch's, or nothing "
             "(Dr. GRPO).",
-            choices=("group", "batch", "none"), algorithms=("grpo",),
+            choices=("group", "batch", "none"), algorithms=("grpo", "trpo"), unless=("trpo", "baseline", "group"),
+            healthy="group; none where hard prompts should weigh more; batch where groups are small.",
         ),
         Hyperparameter(
             "loss_aggregation", "", "choice", "response", "update",
             "How token losses become one number: mean of each response's mean (DeepSeekMath), one mean over "
             "all tokens (DAPO), or the sum over a constant (Dr. GRPO).",
             choices=("response", "token", "constant"), algorithms=("grpo",),
+            healthy="response as published; token or constant where responses grow longer without getting better.",
+        ),
+        Hyperparameter(
+            "ratio_level", "", "choice", "token", "update",
+            "What the importance ratio is of: each token, or the whole sequence (GSPO: exp of the mean log-ratio, "
+            "with loss_aggregation response and clip_low, clip_high of about 3e-4).",
+            choices=("token", "sequence"), algorithms=("grpo",),
+        ),
+        Hyperparameter(
+            "entropy_bonus", "", "float", 0.0, "update",
+            "Weight of the policy's mean entropy, added to the objective: it keeps the policy exploring.",
+            low=0.0, high=10.0, algorithms=("grpo",),
+            healthy="0; 1e-3 to 1e-2 where entropy falls to half of its first value. Too high: entropy rises and "
+            "the responses become noise.",
+        ),
+        Hyperparameter(
+            "dynamic_sampling", "", "int", 0, "rollout",
+            "A dead group is replaced by the next prompt's, at most so many times in a row for each place in the "
+            "rollout (DAPO); the replaced prompts count as asked. 0: never.",
+            unit="tries", low=0, high=64, algorithms=("grpo",), nudge=("add", 1),
+            healthy="0 to 8; useful while groups/dead_fraction is over 0.5. Each try samples again.",
+        ),
+        Hyperparameter(
+            "overlong_penalty", "c", "int", 0, "update",
+            "The reward falls linearly to -1 over the last c tokens before max_new_tokens (DAPO), as the reward "
+            "component overlong; 0: no penalty.",
+            unit="tokens", low=0, high=131_072, algorithms=("grpo",), nudge=("add", 8),
+        ),
+        Hyperparameter(
+            "gamma", "gamma", "float", 1.0, "update",
+            "Discount: a token is credited with gamma^n of a reward n tokens later.",
+            low=0.0, high=1.0, algorithms=_VALUE, unless=_WITH_VALUE, nudge=("add", 0.01),
+            healthy="1 for responses that are scored once at their end.",
+        ),
+        Hyperparameter(
+            "gae_lambda", "lambda", "float", 0.95, "update",
+            "Generalised advantage estimation: 1 trusts the rewards that came (more variance), 0 the value model "
+            "(more bias).",
+            low=0.0, high=1.0, algorithms=_VALUE, unless=_WITH_VALUE, nudge=("add", 0.01),
+            healthy="0.95; 1 while value/explained_variance is low or where answers can be checked.",
+        ),
+        Hyperparameter(
+            "value_model", "", "choice", "head", "update",
+            "What predicts the value of every prefix: a scalar head on the policy's trunk whose gradient stops there, "
+            "the same with the gradient flowing on (shared), or a separate model. A change starts a new one.",
+            choices=("head", "shared", "separate"), algorithms=_VALUE, unless=_WITH_VALUE,
+            healthy="head costs next to nothing; shared and separate learn more where explained variance stays low.",
+        ),
+        Hyperparameter(
+            "value_learning_rate", "", "float", 1e-3, "minibatch",
+            "Step size of the value model's own AdamW (1e-5 for a separate model, unless it was set).",
+            low=0.0, high=1.0, algorithms=_VALUE, unless=_WITH_VALUE, depends=("value_model", {"separate": 1e-5}),
+        ),
+        Hyperparameter(
+            "value_clip", "", "float", 0.2, "update",
+            "A value moves at most this far from its old estimate before its loss stops counting; 0: no clipping.",
+            low=0.0, high=1e6, algorithms=_VALUE, unless=_WITH_VALUE, nudge=("add", 0.05),
+        ),
+        Hyperparameter(
+            "value_coefficient", "", "float", 0.1, "update",
+            "Weight of the value loss in the trunk's gradient, with value_model shared.",
+            low=0.0, high=100.0, algorithms=("ppo",),
+        ),
+        Hyperparameter(
+            "value_warmup_steps", "", "int", 5, "update",
+            "Steps in which a new value model is trained alone before the policy is.",
+            unit="steps", low=0, high=100_000, algorithms=_VALUE, unless=_WITH_VALUE, nudge=("add", 1),
+            healthy="enough for value/explained_variance to pass 0.",
+        ),
+        Hyperparameter(
+            "stop_kl", "", "float", 0.02, "update",
+            "An update stops before the minibatch in which the policy is found to have moved this far from the one "
+            "that sampled (mean of (rho - 1) - log rho); 0: never.",
+            unit="nats/token", low=0.0, high=100.0, algorithms=("ppo",),
+        ),
+        Hyperparameter(
+            "kl_target", "", "float", NONE, "update",
+            "After each update kl_coefficient moves, by at most a fifth of its error, so that the divergence from "
+            "the reference approaches this; none: it stays.",
+            unit="nats/token", low=1e-6, high=100.0, algorithms=("ppo",), optional=True,
+        ),
+        Hyperparameter(
+            "truncation_penalty", "", "float", 0.0, "update",
+            "Subtracted from the score of a response that did not end, as the reward component truncation.",
+            low=0.0, high=1000.0, algorithms=_VALUE, unless=_WITH_VALUE, nudge=("add", 0.1),
+            healthy="0, or 1 where responses learn not to end.",
+        ),
+        Hyperparameter(
+            "trust_region", "delta", "float", 0.01, "update",
+            "Mean KL(old, new) over the whole vocabulary that an update may move the policy by.",
+            unit="nats/token", low=1e-9, high=100.0, algorithms=("trpo",),
+            healthy="1e-3 to 1e-2. trpo/kl_realised should come close to it; lower it when ratio/max passes 10.",
+        ),
+        Hyperparameter(
+            "cg_iterations", "", "int", 10, "update",
+            "Most conjugate-gradient iterations; each costs one Fisher product.",
+            low=1, high=1000, algorithms=("trpo",), nudge=("add", 1),
+            healthy="10; fewer cost less, while trpo/cg_residual stays under about 0.5.",
+        ),
+        Hyperparameter(
+            "cg_tolerance", "", "float", 0.1, "update",
+            "Conjugate gradient stops when its residual has fallen to this share of the gradient.",
+            low=0.0, high=1.0, algorithms=("trpo",),
+        ),
+        Hyperparameter(
+            "damping", "", "float", 1e-3, "update",
+            "Added to the Fisher matrix's diagonal, as a multiple of the curvature along the gradient.",
+            low=0.0, high=1e3, algorithms=("trpo",),
+            healthy="1e-3; raise it when conjugate gradient does not converge or trpo/gain_ratio is far from 1.",
+        ),
+        Hyperparameter(
+            "damping_scale", "", "choice", "curvature", "update",
+            "What damping multiplies: the curvature along the gradient, or one (absolute, as other systems have it).",
+            choices=("curvature", "absolute"), algorithms=("trpo",),
+        ),
+        Hyperparameter(
+            "backtracks", "", "int", 10, "update",
+            "Tries of the line search, each 0.8 of the step before it; after them the step is rejected.",
+            low=1, high=100, algorithms=("trpo",), nudge=("add", 1),
+        ),
+        Hyperparameter(
+            "fisher_product", "", "choice", "auto", "update",
+            "How the Fisher matrix is multiplied with a vector: exact (by differentiating twice), difference (a "
+            "central difference of the KL's gradient), or auto: exact where the attention kernel can.",
+            choices=("exact", "difference", "auto"), algorithms=("trpo",),
+        ),
+        Hyperparameter(
+            "fisher_fraction", "", "float", 1.0, "update",
+            "Share of the rollout's groups that the Fisher products see; the gradient and the line search see all.",
+            low=0.01, high=1.0, algorithms=("trpo",), nudge=("scale", 2.0),
+            healthy="1; 0.25 makes a step cheaper by about as much as the products cost.",
+        ),
+        Hyperparameter(
+            "baseline", "", "choice", "group", "update",
+            "What a response is compared with: the mean of its group, or the value model's estimates.",
+            choices=("group", "value"), algorithms=("trpo",),
         ),
         Hyperparameter(
             "rating_gate", "", "gate", "async", "rollout",
@@ -295,12 +343,32 @@ def hyperparameter(name: str) -> Hyperparameter:
     return HYPERPARAMETERS[known]
 
 
-def defaults(task_defaults: Mapping[str, Value] | None = None) -> dict[str, Value]:
-    """Every knob at its default, with a task's own defaults laid over."""
+def defaults(*laid_over: Mapping[str, Value]) -> dict[str, Value]:
+    """Every knob at its default, with others laid over: a task's own defaults, then what a person set.
+
+    Defaults that depend on another knob (the divergence's, on the algorithm) follow what is laid over.
+    """
+    given = {hyperparameter(name).name: hyperparameter(name).parse(v) for over in laid_over for name, v in over.items()}
     values: dict[str, Value] = {name: knob.default for name, knob in HYPERPARAMETERS.items()}
-    for name, value in (task_defaults or {}).items():
-        values[name] = hyperparameter(name).parse(value)
-    return values
+    return values | switched(values, given)
+
+
+def switched(values: Mapping[str, Value], wanted: Mapping[str, Value]) -> dict[str, Value]:
+    """What is wanted, and what follows from it: a knob that has the default of the old algorithm (or value model)
+    takes the default of the new one, and one that a person set to something else stays.
+
+    :param values: before the change.
+    :returns: ``wanted`` and the knobs that follow.
+    """
+    together = {**values, **wanted}
+    following: dict[str, Value] = {}
+    for name, knob in HYPERPARAMETERS.items():
+        if knob.depends is None or name in wanted or knob.depends[0] not in wanted:
+            continue
+        new = knob.default_under(together)
+        if values.get(name) == knob.default_under(values) and new != values.get(name):
+            following[name] = new
+    return {**wanted, **following}
 
 
 def check_together(values: Mapping[str, Value]) -> None:
@@ -308,12 +376,25 @@ def check_together(values: Mapping[str, Value]) -> None:
 
     :raises InvalidValue: naming both knobs and the remedy.
     """
-    placement, estimator = values["kl_placement"], values["kl_estimator"]
+    placement, estimator, algorithm = values["kl_placement"], values["kl_estimator"], values["algorithm"]
+    if placement == "loss" and algorithm in _IN_REWARD:
+        raise InvalidValue(
+            f"algorithm {algorithm} has the divergence in the reward; set kl_placement=reward and kl_estimator=k1 too"
+        )
     if placement == "reward" and estimator != "k1":
         raise InvalidValue(f"kl_placement reward goes with kl_estimator k1, not {estimator}; set both together")
     if placement == "loss" and estimator == "k1":
         raise InvalidValue(
-            "kl_estimator k1 has no gradient as a loss; use k3, k3_ratio or k2, or set kl_placement reward too"
+            "kl_estimator k1 has no gradient as a loss; use k3, k3_ratio, k2 or full, or set kl_placement reward too"
+        )
+    if values["ratio_level"] == "sequence" and values["loss_aggregation"] != "response":
+        raise InvalidValue(
+            f"ratio_level sequence goes with loss_aggregation response, not {values['loss_aggregation']}; set both"
+        )
+    overlong, longest = values["overlong_penalty"], values["max_new_tokens"]
+    if isinstance(overlong, int) and isinstance(longest, int) and overlong >= longest:
+        raise InvalidValue(
+            f"overlong_penalty {overlong} is not less than max_new_tokens {longest}: every response would be too long"
         )
 
 

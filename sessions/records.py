@@ -70,10 +70,14 @@ class Response(Record):
     :ivar failed: the component that failed on this response, with the reason; such a response teaches nothing.
     :ivar reward: the automatic reward: weighted sum of the components that apply; None when none does.
     :ivar rated_reward: the reward after ratings, as the newest update used it; None if no rating reached one.
-    :ivar advantage: as the newest update that held this response used it.
+    :ivar advantage: as the newest update that held this response used it; with a value model the mean over its
+        tokens.
     :ivar automatic_advantage: what it is without ratings.
     :ivar kl: mean k3 to the reference over its tokens, where measured.
     :ivar ends: for each token, where its text ends in ``text`` (characters).
+    :ivar values: the value model's estimate before each token, where there was one.
+    :ivar returns: what each of them was trained on.
+    :ivar advantages: of each token, where a value model made them differ.
     """
 
     letter: str
@@ -92,6 +96,9 @@ class Response(Record):
     logprobs: list[float] = []
     reference_logprobs: list[float] = []
     entropies: list[float] = []
+    values: list[float] = []
+    returns: list[float] = []
+    advantages: list[float] = []
 
 
 class GroupHead(Record):
@@ -186,6 +193,43 @@ def head_of(group: Group, ratings: dict[str, str] | None = None) -> GroupHead:
     )
 
 
+class Try(Record):
+    """One try of a line search.
+
+    :ivar fraction: of the full step.
+    :ivar kl: the realised KL(old, new), nats a token.
+    :ivar gain: the surrogate's improvement.
+    """
+
+    fraction: float
+    kl: float | None
+    gain: float | None
+    accepted: bool = False
+
+
+class TrustRegionStep(Record):
+    """How a TRPO update found its step.
+
+    :ivar product: ``exact`` or ``difference``.
+    :ivar residuals: of conjugate gradient after each iteration, relative to the gradient.
+    :ivar curvature: x'Fx of the direction that it found, undamped.
+    :ivar damping: what was added to the Fisher matrix's diagonal.
+    :ivar predicted_gain: g's of the full step.
+    :ivar tries: the line search, full step first.
+    :ivar product_error: the largest relative difference that the self-check saw, where it ran.
+    :ivar note: what a person should know: why no step was taken, or another product than the one asked for.
+    """
+
+    product: str = ""
+    residuals: list[float] = []
+    curvature: float | None = None
+    damping: float | None = None
+    predicted_gain: float | None = None
+    tries: list[Try] = []
+    product_error: float | None = None
+    note: str = ""
+
+
 class StepRecord(Record):
     """What one step measured.
 
@@ -193,6 +237,7 @@ class StepRecord(Record):
     :ivar nonfinite: names whose value was NaN or infinite; their value here is None.
     :ivar advantages: the advantages of the step's responses, for the histogram.
     :ivar values: the hyperparameters the step ended with.
+    :ivar trust_region: how TRPO found its step.
     """
 
     branch: str
@@ -202,6 +247,7 @@ class StepRecord(Record):
     nonfinite: list[str] = []
     advantages: list[float] = []
     values: dict[str, Value] = {}
+    trust_region: TrustRegionStep | None = None
 
 
 # ------------------------------------------------------------------------------------------------- ratings
@@ -294,6 +340,7 @@ class Change(Record):
     :ivar applied_step: the first step that it touched; 0 while pending.
     :ivar passed_step: the newest step that had passed the boundary when it was accepted: where an engine goes back
         and runs that step again, the change still waits for the next one.
+    :ivar command: id of the command it came with; those of one command belong together.
     """
 
     id: str
@@ -307,6 +354,7 @@ class Change(Record):
     accepted_step: int = 0
     applied_step: int = 0
     passed_step: int = 0
+    command: str = ""
 
 
 class Alarm(Record):

@@ -37,7 +37,9 @@ from sessions.records import (
 )
 from sessions.series import Series
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_ADDED = {2: ("value_estimates", "value_returns", "token_advantages")}
+"""Version -> columns of ``responses`` that it added."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -49,6 +51,7 @@ CREATE TABLE responses (
   branch TEXT, step INTEGER, number INTEGER, place INTEGER, letter TEXT, text TEXT, length INTEGER, ended INTEGER,
   components TEXT, failed TEXT, reward REAL, rated_reward REAL, advantage REAL, automatic_advantage REAL, kl REAL,
   tokens BLOB, ends BLOB, logprobs BLOB, reference_logprobs BLOB, entropies BLOB,
+  value_estimates BLOB, value_returns BLOB, token_advantages BLOB,
   PRIMARY KEY (branch, step, number, place));
 CREATE TABLE ratings (
   id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
@@ -109,9 +112,13 @@ class Store:
                 self._journal(self._db, "NORMAL")
                 self._journal(self._strict, "FULL")
             self.database_id = self.meta("database_id") or ""
-            version = int(self.meta("schema") or 0)
-            if version > SCHEMA_VERSION:
-                raise SessionError(f"{path}: written by a newer workbench (schema {version}); upgrade rl-workbench")
+            self._version = int(self.meta("schema") or 0)
+            if self._version > SCHEMA_VERSION:
+                raise SessionError(
+                    f"{path}: written by a newer workbench (schema {self._version}); upgrade rl-workbench"
+                )
+            if not read_only:
+                self._upgrade()
         except sqlite3.Error as error:
             self.close()
             raise SessionError(f"{path}: not a session's database ({error})") from None
@@ -143,6 +150,15 @@ class Store:
             self.set_meta("schema", str(SCHEMA_VERSION))
             self.set_meta("database_id", str(uuid.uuid4()))
             self.set_meta("created", repr(time.time()))
+
+    def _upgrade(self) -> None:
+        """Bring a database of an earlier version to this one."""
+        with _transaction(self._db):
+            for version in range(self._version + 1, SCHEMA_VERSION + 1):
+                for column in _ADDED[version]:
+                    self._db.execute(f"ALTER TABLE responses ADD COLUMN {column} BLOB")
+                self.set_meta("schema", str(version))
+        self._version = SCHEMA_VERSION
 
     def close(self) -> None:
         """Close the file; the log is folded into it."""
@@ -213,7 +229,8 @@ class Store:
         if step < 1:
             return
         self._db.execute(
-            "UPDATE responses SET tokens=NULL, ends=NULL, logprobs=NULL, reference_logprobs=NULL, entropies=NULL "
+            "UPDATE responses SET tokens=NULL, ends=NULL, logprobs=NULL, reference_logprobs=NULL, entropies=NULL, "
+            "value_estimates=NULL, value_returns=NULL, token_advantages=NULL "
             "WHERE branch=? AND step=? AND NOT EXISTS (SELECT 1 FROM ratings r WHERE r.branch=responses.branch "
             "AND r.step=responses.step AND r.number=responses.number)",
             (branch, step),
@@ -285,13 +302,14 @@ class Store:
                     "DELETE FROM responses WHERE branch=? AND step=? AND number=?", (g.branch, g.step, g.number)
                 )
                 self._db.executemany(
-                    "INSERT INTO responses VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    f"INSERT INTO responses VALUES ({', '.join('?' * 23)})",
                     [
                         (
                             g.branch, g.step, g.number, place, r.letter, r.text, r.length, r.ended,
                             _json.encode(r.components).decode(), r.failed, r.reward, r.rated_reward, r.advantage,
                             r.automatic_advantage, r.kl, _pack("I", r.tokens), _pack("I", r.ends),
                             _pack("f", r.logprobs), _pack("f", r.reference_logprobs), _pack("f", r.entropies),
+                            _pack("f", r.values), _pack("f", r.returns), _pack("f", r.advantages),
                         )
                         for place, r in enumerate(g.responses)
                     ],
@@ -301,17 +319,24 @@ class Store:
         at = (group.branch, group.step, group.number)
         self._db.execute("UPDATE groups SET status=? WHERE branch=? AND step=? AND number=?", (group.status, *at))
         self._db.executemany(
-            "UPDATE responses SET rated_reward=?, advantage=?, automatic_advantage=?, kl=?, "
-            "reference_logprobs=coalesce(?, reference_logprobs), entropies=coalesce(?, entropies) "
+            "UPDATE responses SET components=?, reward=?, rated_reward=?, advantage=?, automatic_advantage=?, kl=?, "
+            "reference_logprobs=coalesce(?, reference_logprobs), entropies=coalesce(?, entropies), "
+            "value_estimates=?, value_returns=?, token_advantages=? "
             "WHERE branch=? AND step=? AND number=? AND place=?",
             [
                 (
-                    r.rated_reward, r.advantage, r.automatic_advantage, r.kl,
-                    _pack("f", r.reference_logprobs), _pack("f", r.entropies), *at, place,
+                    _json.encode(r.components).decode(), r.reward, r.rated_reward, r.advantage,
+                    r.automatic_advantage, r.kl, _pack("f", r.reference_logprobs), _pack("f", r.entropies),
+                    _pack("f", r.values), _pack("f", r.returns), _pack("f", r.advantages), *at, place,
                 )
                 for place, r in enumerate(group.responses)
             ],
         )  # fmt: skip
+
+    def _arrays(self) -> list[str]:
+        """The columns with one value a token; NULL for those that an older database lacks."""
+        added = [column if self._version >= version else "NULL" for version in _ADDED for column in _ADDED[version]]
+        return ["tokens", "ends", "logprobs", "reference_logprobs", "entropies", *added]
 
     def set_group_status(self, branch: str, step: int, status: str) -> None:
         """Mark the groups of a step that are still waiting for their update."""
@@ -337,7 +362,7 @@ class Store:
         ).fetchone()
         if row is None:
             raise InvalidValue(f"no group {name.step}.{name.group} on branch {branch}")
-        arrays = "tokens, ends, logprobs, reference_logprobs, entropies" if tokens else "NULL, NULL, NULL, NULL, NULL"
+        arrays = ", ".join(self._arrays() if tokens else ["NULL"] * 8)
         rows = self._db.execute(
             "SELECT letter, text, length, ended, components, failed, reward, rated_reward, advantage, "
             f"automatic_advantage, kl, {arrays} FROM responses "
@@ -362,6 +387,9 @@ class Store:
                 logprobs=_unpack("f", r[13]),
                 reference_logprobs=_unpack("f", r[14]),
                 entropies=_unpack("f", r[15]),
+                values=_unpack("f", r[16]),
+                returns=_unpack("f", r[17]),
+                advantages=_unpack("f", r[18]),
             )
             for r in rows
         ]

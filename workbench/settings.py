@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tomllib
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ import msgspec
 
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.folders import cache_home, check_session_name, home
-from sessions.hyperparameters import check_together, defaults, parse_assignment
+from sessions.hyperparameters import check_together, defaults, parse_assignment, switched
 from sessions.records import Record, SessionSettings
 
 TASKS = ("arithmetic",)
@@ -122,9 +121,8 @@ def check_sets(sets: Iterable[str]) -> None:
     :raises UsageError: naming the hyperparameter.
     """
     assignments = [parse_assignment(text) for text in sets]
-    values = defaults()
-    for step in sorted({a.step or -math.inf for a in assignments}):
-        for assignment in assignments:
-            if (assignment.step or -math.inf) == step:
-                values[assignment.name] = assignment.value
+    values = defaults({a.name: a.value for a in assignments if a.step is None})
+    check_together(values)
+    for step in sorted({a.step for a in assignments if a.step is not None}):
+        values |= switched(values, {a.name: a.value for a in assignments if a.step == step})
         check_together(values)

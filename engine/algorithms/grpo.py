@@ -5,14 +5,14 @@ For a prompt q and its group of responses :math:`o_1 .. o_G` sampled from the ol
 .. math::
     \frac1G \sum_i \frac1{|o_i|} \sum_t \Big\{
         \min\big(\rho_{i,t} A_{i,t},\ \mathrm{clip}(\rho_{i,t}, 1-\epsilon_l, 1+\epsilon_h) A_{i,t}\big)
-        - \beta\, D_{i,t} \Big\},
+        - \beta\, D_{i,t} + c\, H_{i,t} \Big\},
     \qquad \rho_{i,t} = \exp(l_{i,t} - l^\mathrm{old}_{i,t})
 
-with A from :func:`engine.advantages.group_relative_advantages` and D an estimate of the divergence from the
-reference. There is no value model: the group's mean is the baseline.
+with A from :func:`engine.advantages.group_relative_advantages`, D the divergence from the reference
+(:mod:`engine.divergences`) and H the entropy. There is no value model: the group's mean is the baseline.
 
 Source: DeepSeekMath (arXiv 2402.03300) equation 3; clip-higher and token aggregation: DAPO (arXiv 2503.14476);
-constant aggregation: Dr. GRPO (arXiv 2503.20783).
+constant aggregation: Dr. GRPO (arXiv 2503.20783); sequence ratios: GSPO (arXiv 2507.18071).
 """
 
 from __future__ import annotations
@@ -22,48 +22,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.divergences import LOG_RATIO_LIMIT, divergence
-
-
-@dataclass(frozen=True, slots=True)
-class Denominators:
-    """What token losses are divided by: counts over the whole minibatch, on all ranks, dead groups included.
-
-    :ivar responses: responses in the minibatch.
-    :ivar tokens: their response tokens.
-    :ivar max_new_tokens: the configured limit, for ``constant``.
-    """
-
-    responses: int
-    tokens: int
-    max_new_tokens: int
-
-
-def aggregate(values: Tensor, mask: Tensor, aggregation: str, over: Denominators) -> Tensor:
-    """One number from token values [rows, T]; a micro-batch gives its share of the minibatch's number.
-
-    :param aggregation: ``response``: mean over tokens, then over responses, a fully masked response counting 0;
-        ``token``: sum over all tokens of the minibatch; ``constant``: sum over responses x max_new_tokens.
-    """
-    values = torch.where(mask, values, 0.0)
-    if aggregation == "response":
-        per_response = values.sum(1) / mask.sum(1).clamp(min=1)
-        return per_response.sum() / max(over.responses, 1)
-    if aggregation == "token":
-        return values.sum() / max(over.tokens, 1)
-    if aggregation == "constant":
-        return values.sum() / max(over.responses * over.max_new_tokens, 1)
-    raise ValueError(f"aggregation {aggregation!r} is not response, token or constant")
+from engine.algorithms.surrogate import Denominators, aggregate, clipped, clipped_surrogate, importance_ratio
+from engine.divergences import divergence
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The loss of a micro-batch and its parts; sums are over its response tokens, to be divided at the end.
+    """The loss of a micro-batch and its parts: its shares of the minibatch's.
 
     :ivar total: scalar with gradient, to minimise.
     :ivar policy: the surrogate's part of it.
     :ivar kl: the divergence's part of it.
     :ivar ratio: rho [rows, T], 1 where masked.
+    :ivar clipped_low: [rows, T], where the low bound took the gradient away.
     """
 
     total: Tensor
@@ -72,12 +43,6 @@ class Loss:
     ratio: Tensor
     clipped_low: Tensor
     clipped_high: Tensor
-
-
-def importance_ratio(logprobs: Tensor, old: Tensor, mask: Tensor) -> Tensor:
-    """rho = exp(l - l_old) [rows, T]; masked before exp, so that padding can make no NaN gradient."""
-    log_ratio = torch.where(mask, logprobs - old, 0.0)
-    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
 def loss(
@@ -90,9 +55,13 @@ def loss(
     clip_low: float,
     clip_high: float,
     aggregation: str = "response",
+    ratio_level: str = "token",
     reference: Tensor | None = None,
+    full: Tensor | None = None,
     kl_coefficient: float = 0.0,
     kl_estimator: str = "k3",
+    entropy: Tensor | None = None,
+    entropy_bonus: float = 0.0,
 ) -> Loss:
     """The negated objective on a micro-batch.
 
@@ -101,15 +70,28 @@ def loss(
     :param advantages: A [rows, T].
     :param mask: m [rows, T], true on response tokens up to and including the first end token.
     :param reference: l_ref [rows, T]; None leaves the divergence out.
+    :param full: KL(policy, reference) [rows, T] with gradient, which ``kl_estimator`` full takes for D.
+    :param entropy: H [rows, T], with gradient where the bonus is not 0.
     """
-    ratio = importance_ratio(logprobs, old, mask)
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+    ratio = importance_ratio(logprobs, old, mask, ratio_level)
+    surrogate = clipped_surrogate(ratio, advantages, clip_low, clip_high)
     policy = -aggregate(surrogate, mask, aggregation, over)
     kl = torch.zeros_like(policy)
-    if reference is not None and kl_coefficient > 0:
-        estimate = divergence(kl_estimator, torch.where(mask, logprobs, 0.0), torch.where(mask, reference, 0.0), ratio)
+    if kl_coefficient > 0 and (full is not None or reference is not None):
+        if kl_estimator == "full":
+            if full is None:
+                raise ValueError("kl_estimator full needs the divergence over the whole vocabulary")
+            estimate = full
+        else:
+            if reference is None:
+                raise ValueError(f"kl_estimator {kl_estimator} needs the reference's log-probabilities")
+            token_ratio = importance_ratio(logprobs, old, mask)  # the estimators are of tokens, at any ratio level
+            estimate = divergence(
+                kl_estimator, torch.where(mask, logprobs, 0.0), torch.where(mask, reference, 0.0), token_ratio
+            )
         kl = kl_coefficient * aggregate(estimate, mask, aggregation, over)
-    low = mask & (ratio < 1 - clip_low) & (advantages < 0)
-    high = mask & (ratio > 1 + clip_high) & (advantages > 0)
-    return Loss(policy + kl, policy, kl, ratio, low, high)
+    total = policy + kl
+    if entropy is not None and entropy_bonus > 0:
+        total = total - entropy_bonus * aggregate(entropy, mask, aggregation, over)
+    low, high = clipped(ratio, advantages, mask, clip_low, clip_high)
+    return Loss(total, policy, kl, ratio, low, high)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.algorithms.grpo import Denominators, Loss, importance_ratio, loss
+from engine.algorithms.grpo import Loss, loss
+from engine.algorithms.surrogate import Denominators, importance_ratio
 
 
 def call(
