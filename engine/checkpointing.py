@@ -1,8 +1,8 @@
 """Checkpoints: a folder of safetensors and JSON, written aside, synced and renamed, with a manifest of hashes.
 
 ``checkpoints/STEP/``: ``policy/`` (a folder that transformers loads), ``optimizer.safetensors``,
-``reference.safetensors`` where the reference was refreshed, ``state.json``, ``manifest.json``. Nothing is ever
-unpickled.
+``reference.safetensors`` where the reference was refreshed, ``value.safetensors`` and ``value_optimizer.safetensors``
+where there is a value model, ``state.json``, ``manifest.json``. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class TrainingState(Record):
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
     :ivar optimizer_steps: optimizer steps taken so far.
+    :ivar last_algorithm: of the newest update.
+    :ivar value_model: its kind; empty where there is none.
+    :ivar value_steps: optimizer steps that it has taken.
+    :ivar value_updates: updates that it has been trained in.
     """
 
     step: int
@@ -42,6 +46,10 @@ class TrainingState(Record):
     optimizer_steps: int
     values: dict[str, Value]
     reference_refreshed: int = 0
+    last_algorithm: str = ""
+    value_model: str = ""
+    value_steps: int = 0
+    value_updates: int = 0
 
 
 class Manifest(Record):
@@ -54,19 +62,18 @@ def save_checkpoint(
     folder: Path,
     state: TrainingState,
     policy: Policy,
-    optimizer: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor] | None,
+    files: Mapping[str, Mapping[str, Tensor]],
     reason: str,
 ) -> Checkpoint:
     """Write ``folder/STEP``; a reader sees all of it or nothing.
 
     :param folder: the session's ``checkpoints``.
-    :param optimizer: empty for checkpoint 0.
+    :param files: name -> the tensors of ``NAME.safetensors``; one without tensors is not written.
     :raises OSError: if the disk will not have it; what was written of it is removed.
     """
     temporary = folder / f".{state.step}.partial"
     try:
-        return _save(folder, temporary, state, policy, optimizer, reference, reason)
+        return _save(folder, temporary, state, policy, files, reason)
     except SafetensorError as error:
         if "No space left" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
@@ -80,8 +87,7 @@ def _save(
     temporary: Path,
     state: TrainingState,
     policy: Policy,
-    optimizer: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor] | None,
+    files: Mapping[str, Mapping[str, Tensor]],
     reason: str,
 ) -> Checkpoint:
     final = folder / str(state.step)
@@ -89,16 +95,15 @@ def _save(
     (temporary / "policy").mkdir(parents=True)
     policy.model.save_pretrained(temporary / "policy")
     policy.tokenizer.save_pretrained(temporary / "policy")
-    if optimizer:
-        save_file(dict(optimizer), temporary / "optimizer.safetensors")
-    if reference:
-        save_file(_untied(reference), temporary / "reference.safetensors")
+    for name, named in files.items():
+        if named:
+            save_file(_untied(named), temporary / f"{name}.safetensors")
     (temporary / "state.json").write_bytes(msgspec.json.format(msgspec.json.encode(state)))
-    files = sorted(p for p in temporary.rglob("*") if p.is_file())
-    manifest = Manifest(files={str(p.relative_to(temporary)): _sha256(p) for p in files})
+    written = sorted(p for p in temporary.rglob("*") if p.is_file())
+    manifest = Manifest(files={str(p.relative_to(temporary)): _sha256(p) for p in written})
     (temporary / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     size = 0
-    for path in [*files, temporary / "manifest.json"]:
+    for path in [*written, temporary / "manifest.json"]:
         size += path.stat().st_size
         _sync(path)
     replaced = folder / f".{state.step}.replaced"

@@ -325,9 +325,11 @@ class Engine(Threads):
         groups = await self.compute(learner.sample, step, first, self._grow)
         self.growth = None
         times.mark("sampling", within=learner.sampler.scoring_seconds, name="scoring")
-        records = [g.record for g in groups]
+        for group in learner.replaced:
+            group.record.status = "replaced"
+        records = [g.record for g in (*learner.replaced, *groups)]
         await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
-        heads = [head_of(g.record) for g in groups]
+        heads = [head_of(record) for record in records]
         self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
         await self._wait_for_ratings(step, groups)
         times.mark("waiting")
@@ -430,6 +432,7 @@ class Engine(Threads):
             nonfinite=[name for name, value in metrics.items() if not _finite(value)],
             advantages=[a for g in groups for a in g.advantages],
             values=self.knobs.values,
+            trust_region=self.learner.training.trust_region,
         )
         self.timings = [*self.timings[-19:], metrics["time/step"]]
         records = [g.record for g in learned]

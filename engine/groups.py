@@ -18,6 +18,7 @@ from engine.randomness import response_noise
 from engine.rollout import RolloutGroup
 from engine.sampling import Growth, Samples, sample
 from engine.scoring import score_group
+from engine.shaping import shape_rewards
 from engine.tasks import Prompt, Task
 from sessions.records import Group, Response, letters
 
@@ -44,7 +45,7 @@ OnStart = Callable[[Sequence[Prompt], Growth], None]
 class GroupSampler:
     """Asks the policy a task's questions.
 
-    :ivar scoring_seconds: that the reward functions of the newest step took.
+    :ivar scoring_seconds: that reward functions have taken since it was last set to 0.
     """
 
     def __init__(self, policy: Policy, task: Task, knobs: Knobs, control: Control, seed: int, branch: str) -> None:
@@ -82,7 +83,7 @@ class GroupSampler:
             )
         began = self._control.clock()
         self._score(groups, [prompts[i] for i in mine])
-        self.scoring_seconds = self._control.clock() - began
+        self.scoring_seconds += self._control.clock() - began
         return self._all_ranks(groups)
 
     def _sample(self, step: int, prompts: Sequence[Prompt], mine: Sequence[int], on_start: OnStart) -> Samples:
@@ -132,6 +133,7 @@ class GroupSampler:
                 response.components, response.reward = result.components, result.reward
                 response.failed = result.failed
             self._control.advance(done + 1, len(groups))
+        shape_rewards([RolloutGroup(group) for group in groups], self._knobs)
 
     def _all_ranks(self, groups: list[Group]) -> list[RolloutGroup]:
         """Every rank's groups, in the order of their numbers; each rank trains its own."""

@@ -18,18 +18,18 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from engine import checkpointing
 from engine.control import Control
-from engine.credit import apply_ratings, reward_penalties, write_advantages
 from engine.divergences import k3
 from engine.groups import Evaluation, GroupSampler, OnStart
 from engine.knobs import Knobs
-from engine.optimizer import PolicyOptimizer
+from engine.optimizer import Optimizer
+from engine.passes import LOGITS_LIMIT, score
 from engine.policy import Policy, load_weights
-from engine.reference import Reference, tally_divergence
+from engine.reference import Reference
 from engine.rollout import RolloutGroup, micro_batches
-from engine.statistics import reward_statistics
-from engine.tally import Tally
+from engine.statistics import is_dead, reward_statistics
 from engine.tasks import Task
-from engine.update import LOGITS_LIMIT, Update, score
+from engine.training import Training
+from engine.value_model import ValueModel
 from sessions.records import Checkpoint, Group, Rating, SessionSettings
 
 
@@ -40,6 +40,8 @@ class Learner:
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
     :ivar sampler: asks the policy the task's questions.
+    :ivar training: the policy's optimizer, value model and algorithms.
+    :ivar replaced: dead groups of the newest step whose places others took.
     """
 
     def __init__(
@@ -54,14 +56,20 @@ class Learner:
     ) -> None:
         self.settings, self.task, self.policy = settings, task, policy
         self.knobs, self.control, self.folder, self.branch = knobs, control, folder, branch
-        self.optimizer = PolicyOptimizer(policy, knobs)
         self.reference = Reference(policy, lambda: checkpointing.policy_weights(folder / "0"))
+        self.training = Training(policy, self.reference, knobs, control, settings.micro_tokens, task.reward_range)
         self.step = 0
         self.cursor = 0
         self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch)
         self._taken = 0
+        self.replaced: list[RolloutGroup] = []
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The policy's optimizer."""
+        return self.training.optimizer
 
     # ---------------------------------------------------------------------------------------- sampling
 
@@ -69,13 +77,30 @@ class Learner:
         """Sample and score the groups of a step.
 
         :param first_number: of the step's groups; above 1 when a try at the step was discarded.
-        :returns: the groups of all ranks, in the order of their prompts.
+        :returns: the groups of all ranks. With ``dynamic_sampling`` a dead group's place is taken by the next prompt's,
+            at most so many times; the dead ones are in :attr:`replaced`.
 
         The data cursor moves on when the step is learned from or dropped, so a checkpoint taken meanwhile samples
         the same prompts again.
         """
-        self._taken = self.knobs.whole("prompts_per_step")
-        prompts = self.task.take(self.settings.seed, self.cursor, self._taken)
+        count = self.knobs.whole("prompts_per_step")
+        self._taken, self.replaced = 0, []
+        self.sampler.scoring_seconds = 0.0
+        groups = self._ask(step, count, first_number, on_start)
+        for _ in range(self.knobs.whole("dynamic_sampling") if self.knobs.text("algorithm") == "grpo" else 0):
+            dead = [i for i, group in enumerate(groups) if is_dead(group)]
+            if not dead:
+                break
+            fresh = self._ask(step, len(dead), first_number + self._taken, on_start)
+            for i, group in zip(dead, fresh, strict=True):
+                self.replaced.append(groups[i])
+                groups[i] = group
+        return groups
+
+    def _ask(self, step: int, count: int, first_number: int, on_start: OnStart) -> list[RolloutGroup]:
+        """Groups for the next prompts."""
+        prompts = self.task.take(self.settings.seed, self.cursor + self._taken, count)
+        self._taken += count
         return self.sampler.sample(step, prompts, first_number, on_start)
 
     # ---------------------------------------------------------------------------------------- learning
@@ -110,9 +135,7 @@ class Learner:
 
     def measure_reference(self, step: int, groups: Sequence[RolloutGroup]) -> None:
         """Write l_ref into the groups, if this step compares the policy with its reference."""
-        every = self.knobs.whole("reference_every")
-        if self.knobs.number("kl_coefficient") > 0 or (every > 0 and step % every == 0):
-            self.reference.score(groups, self.settings.micro_tokens, self.control.safe_point)
+        self.training.measure_reference(step, groups)
 
     def advantages(self, groups: Sequence[RolloutGroup], ratings: Mapping[str, Sequence[Rating]]) -> None:
         """Write rated rewards and advantages into every group, with and without the ratings.
@@ -123,15 +146,7 @@ class Learner:
             shared = [dict(ratings)]
             broadcast_object_list(shared)
             ratings = shared[0]
-        knobs = self.knobs
-        apply_ratings(groups, ratings, knobs.number("human_weight"), self.task.reward_range)
-        penalties: dict[str, float] = {}
-        beta = knobs.number("kl_coefficient")
-        if knobs.text("kl_placement") == "reward" and beta > 0:
-            penalties = reward_penalties(groups, beta)
-            if self.ranks > 1:
-                penalties = {name: lost for part in gather_object([penalties]) for name, lost in part.items()}
-        write_advantages(groups, penalties, knobs.text("advantage_scale"))
+        self.training.advantages(groups, ratings)
 
     def update(self, step: int, groups: Sequence[RolloutGroup], at_minibatch: Callable[[], None]) -> dict[str, float]:
         """Change the policy, and measure the step.
@@ -139,22 +154,11 @@ class Learner:
         :param at_minibatch: called where changes with boundary minibatch take effect.
         :returns: every metric of the step but its times.
         """
-
-        def boundary() -> None:
-            at_minibatch()
-            if self.knobs.number("kl_coefficient") > 0:  # which may have been 0 until this boundary
-                self.reference.score(groups, self.settings.micro_tokens, self.control.safe_point)
-
-        update = Update(self.policy, self.optimizer, self.knobs, self.control, self.settings.micro_tokens, boundary)
-        try:
-            metrics = update.run(groups, self.settings.seed, step)
-        finally:
-            self.optimizer.clear()
+        metrics = self.training.update(step, self.settings.seed, groups, at_minibatch)
         self.control.commit()  # also where every group was dead: the step is learned and cannot be dropped any more
-        tally = Tally()
-        tally_divergence(groups, tally)
-        metrics |= tally.results(self.policy.accelerator)
         metrics |= reward_statistics(groups, self.task.reward_range)
+        if self.knobs.whole("dynamic_sampling"):
+            metrics["groups/replaced"] = float(len(self.replaced))
         self.step = step
         self.take_on()
         refresh = self.knobs.whole("reference_refresh_steps")
@@ -203,25 +207,38 @@ class Learner:
 
     def save(self, reason: str) -> Checkpoint:
         """Write a checkpoint of the finished step."""
+        training, value = self.training, self.training.value_model
         state = checkpointing.TrainingState(
             step=self.step,
             cursor=self.cursor,
             optimizer_steps=self.optimizer.steps,
             values=self.knobs.values,
             reference_refreshed=self.reference.refreshed,
+            last_algorithm=training.last_algorithm,
+            value_model=value.kind if value else "",
+            value_steps=value.optimizer.steps if value else 0,
+            value_updates=value.updates if value else 0,
         )
-        reference = self.reference.weights() if self.reference.refreshed else None
-        optimizer = self.optimizer.tensors()
-        return checkpointing.save_checkpoint(self.folder, state, self.policy, optimizer, reference, reason)
+        files = {"optimizer": self.optimizer.tensors()}
+        if self.reference.refreshed:
+            files["reference"] = self.reference.weights()
+        if value:
+            files |= {"value": value.tensors(), "value_optimizer": value.optimizer.tensors()}
+        return checkpointing.save_checkpoint(self.folder, state, self.policy, files, reason)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint: weights, optimizer, data cursor and reference."""
+        """Go on from a checkpoint: weights, optimizers, value model, data cursor and reference."""
         state = checkpointing.read_state(path)
         load_weights(self.policy.model, checkpointing.policy_weights(path))
         if optimizer := checkpointing.tensors(path, "optimizer"):
             self.optimizer.load(optimizer, state.optimizer_steps)
         if reference := checkpointing.tensors(path, "reference"):
             self.reference.load(reference, state.reference_refreshed)
+        if value := checkpointing.tensors(path, "value"):
+            self.training.value_model = ValueModel(state.value_model, self.policy, self.knobs)
+            optimizer = checkpointing.tensors(path, "value_optimizer") or {}
+            self.training.value_model.load(value, optimizer, state.value_steps, state.value_updates)
+        self.training.last_algorithm = state.last_algorithm
         self.step, self.cursor = state.step, state.cursor
 
 

@@ -1,63 +1,82 @@
-"""The policy's optimizer: AdamW, stepped only on finite gradients, its knobs read before each step."""
+"""AdamW for the policy and for the value model: stepped only on finite gradients, its knobs read before each step."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.knobs import Knobs
-from engine.policy import Policy
 from engine.randomness import stream
 
 SAMPLE = 100_000
 """Parameters watched for the size of an update."""
 
 
-class PolicyOptimizer:
-    """AdamW on the policy's trainable parameters.
+class Optimizer:
+    """AdamW on some parameters.
 
+    :param rate: the hyperparameter that is its learning rate.
+    :param reduce: whether gradients are still this process's own when it steps: their mean over all is taken then,
+        as losses are multiplied by the number of processes.
     :ivar steps: optimizer steps taken in this session.
     :ivar learning_rate: of the last step, warm-up applied.
     """
 
-    def __init__(self, policy: Policy, knobs: Knobs) -> None:
-        self._policy = policy
-        self._knobs = knobs
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        accelerator: Accelerator,
+        knobs: Knobs,
+        *,
+        rate: str = "learning_rate",
+        reduce: bool = False,
+    ) -> None:
+        self.parameters = list(parameters)
+        self._accelerator, self._knobs, self._rate, self._reduce = accelerator, knobs, rate, reduce
         self.steps = 0
         self.learning_rate = 0.0
-        fused = policy.device.type in {"cpu", "cuda"}
-        plain = torch.optim.AdamW(policy.parameters, lr=0.0, fused=fused)
-        self.optimizer: Any = policy.accelerator.prepare_optimizer(plain)
-        self._watched = _watched(policy.parameters)
+        fused = accelerator.device.type in {"cpu", "cuda"}
+        plain = torch.optim.AdamW(self.parameters, lr=0.0, fused=fused)
+        self.optimizer: Any = accelerator.prepare_optimizer(plain)
+        self._watched = _watched(self.parameters)
 
-    def step(self) -> float | None:
-        """Clip, step and clear the gradient.
+    def clip(self) -> float:
+        """Bring the gradient's norm to at most ``max_grad_norm``.
 
-        :returns: the gradient's norm before clipping; None if it was not finite, and then no weight has changed.
+        :returns: the norm before; step only if it is finite.
         """
-        accelerator: Accelerator = self._policy.accelerator
+        if self._reduce and self._accelerator.num_processes > 1:
+            for parameter in self.parameters:
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self._accelerator.reduce(grad, "mean")
+        return float(self._accelerator.clip_grad_norm_(self.parameters, self._knobs.number("max_grad_norm")))
+
+    def step(self) -> None:
+        """Step, and clear the gradient."""
         knobs = self._knobs
-        norm = float(accelerator.clip_grad_norm_(self._policy.parameters, knobs.number("max_grad_norm")))
-        if math.isfinite(norm):
-            warmup = knobs.whole("lr_warmup_steps")
-            rise = min(1.0, (self.steps + 1) / warmup) if warmup else 1.0
-            self.learning_rate = knobs.number("learning_rate") * rise
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate
-                group["betas"] = (knobs.number("adam_beta1"), knobs.number("adam_beta2"))
-                group["weight_decay"] = knobs.number("weight_decay")
-            self.optimizer.step()
-            self.steps += 1
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm if math.isfinite(norm) else None
+        warmup = knobs.whole("lr_warmup_steps")
+        rise = min(1.0, (self.steps + 1) / warmup) if warmup else 1.0
+        self.learning_rate = knobs.number(self._rate) * rise
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+            group["betas"] = (knobs.number("adam_beta1"), knobs.number("adam_beta2"))
+            group["weight_decay"] = knobs.number("weight_decay")
+        self.optimizer.step()
+        self.steps += 1
+        self.clear()
 
     def clear(self) -> None:
-        """Forget gradients of an update that was dropped."""
+        """Forget the gradient."""
         self.optimizer.zero_grad(set_to_none=True)
+
+    def forget_direction(self) -> None:
+        """Zero the first moment: it points where the policy was before another algorithm moved it."""
+        for entry in self.optimizer.state_dict()["state"].values():
+            entry["exp_avg"].zero_()
 
     def watch(self) -> Tensor:
         """A copy of the watched parameters [at most 100,000]."""
@@ -73,15 +92,33 @@ class PolicyOptimizer:
             for name, value in entry.items()
         }
 
-    def load(self, tensors: dict[str, Tensor], steps: int) -> None:
-        """Take the state of a checkpoint."""
+    def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Take the state of a checkpoint, or of another optimizer of such parameters."""
         whole = self.optimizer.state_dict()
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = value.clone()
         self.optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
         self.steps = steps
+
+
+class Saved:
+    """Parameters and the state of their optimizer as they are now, to go back to; kept in main memory."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._parameters = [p.detach().to("cpu", copy=True) for p in optimizer.parameters]
+        self._state = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
+        self._steps = optimizer.steps
+
+    def restore(self) -> None:
+        """Put everything back, bit for bit."""
+        with torch.no_grad():
+            for parameter, before in zip(self._optimizer.parameters, self._parameters, strict=True):
+                parameter.copy_(before)
+        self._optimizer.load(self._state, self._steps)
+        self._optimizer.clear()
 
 
 def relative_size(before: Tensor, after: Tensor) -> float:
@@ -89,7 +126,7 @@ def relative_size(before: Tensor, after: Tensor) -> float:
     return float((after - before).norm() / before.norm().clamp(min=1e-12))
 
 
-def _watched(parameters: list[torch.nn.Parameter]) -> list[tuple[torch.nn.Parameter, Tensor]]:
+def _watched(parameters: list[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
     total = sum(p.numel() for p in parameters)
     if total <= SAMPLE:
         return [(p, torch.arange(p.numel(), device=p.device)) for p in parameters]

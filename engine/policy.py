@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,21 @@ def make_batch(
     )
 
 
+class Scores(NamedTuple):
+    """What a forward pass says of a batch's response tokens; values where the mask is false mean nothing.
+
+    :ivar logprobs: [rows, T] of the tempered distribution, in fp32.
+    :ivar entropy: [rows, T] of that distribution, nats; without gradient unless that was asked for.
+    :ivar hidden: [rows, T, D], the state before each token that the output layer reads.
+    :ivar logits: [rows, T, V], tempered, in fp32; None unless they were asked for.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor
+    hidden: Tensor
+    logits: Tensor | None
+
+
 class TokenScorer(nn.Module):
     """Log-probabilities of response tokens: the forward pass of training, as one module that can be distributed."""
 
@@ -88,29 +103,39 @@ class TokenScorer(nn.Module):
         super().__init__()
         self.model = model
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._listens = False
+        self._hidden: Tensor | None = None
+        head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+        head.register_forward_pre_hook(self._seen)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Score a batch.
+    def _seen(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._listens:
+            self._hidden = inputs[0]
 
-        :returns: log-probabilities [rows, T] of the tempered distribution, in fp32, and its entropy [rows, T]
-            (nats, without gradient). Values where the mask is false mean nothing.
-        """
+    def forward(self, batch: Batch, *, keep_logits: bool = False, entropy_gradient: bool = False) -> Scores:
+        """Score a batch."""
         length = batch.targets.shape[1]
         keep = {"logits_to_keep": length + 1} if self._keeps else {}
-        output = self.model(
-            input_ids=batch.ids,
-            attention_mask=batch.attention,
-            position_ids=batch.positions,
-            use_cache=False,
-            **keep,
-        )
+        self._listens = True
+        try:
+            output = self.model(
+                input_ids=batch.ids,
+                attention_mask=batch.attention,
+                position_ids=batch.positions,
+                use_cache=False,
+                **keep,
+            )
+        finally:
+            self._listens = False
+            hidden, self._hidden = self._hidden, None
+        assert hidden is not None, "the model did not run its output layer"
         logits = output.logits[:, -(length + 1) : -1].float() / batch.temperature[:, None, None]
         normaliser = logits.logsumexp(-1)
         logprobs = logits.gather(-1, batch.targets[..., None]).squeeze(-1) - normaliser
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             expected = torch.einsum("rtv,rtv->rt", (logits - normaliser[..., None]).exp(), logits)
             entropy = normaliser - expected
-        return logprobs, entropy
+        return Scores(logprobs, entropy, hidden[:, -(length + 1) : -1], logits if keep_logits else None)
 
 
 class Policy:
@@ -119,6 +144,7 @@ class Policy:
     :ivar model: the plain model, for sampling and saving.
     :ivar scorer: the forward pass of training; its backward pass reduces gradients over all processes.
     :ivar plain_scorer: the same without that, for passes without gradient, which ranks make in different numbers.
+    :ivar full_precision_scorer: the same in fp32 throughout, for what bf16 would round away.
     :ivar end_tokens: any of them ends a response.
     """
 
@@ -131,6 +157,7 @@ class Policy:
         self.bf16 = accelerator.mixed_precision == "bf16"
         if self.bf16:
             _full_precision_head(self.model)
+        self.full_precision_scorer = TokenScorer(self.model)
         self.plain_scorer = TokenScorer(self.model)
         self.scorer: nn.Module = accelerator.prepare_model(self.plain_scorer)
         self.scorer.train()
@@ -178,17 +205,35 @@ class Policy:
         with torch.no_grad(), self.accelerator.autocast():
             yield
 
-    def make_reference(self, state: dict[str, Tensor] | None = None) -> nn.Module:
+    def make_reference(self, state: dict[str, Tensor] | None = None) -> TokenScorer:
         """A frozen copy of the model, with the given weights or the present ones, as a scorer of its own."""
-        frozen = copy.deepcopy(self.model)
+        frozen = self._copied_model()
         if state is not None:
             load_weights(frozen, state)
         for parameter in frozen.parameters():
             parameter.requires_grad_(False)
         frozen.eval()
-        if self.bf16:
-            _full_precision_head(frozen)
         return TokenScorer(frozen)
+
+    def shadow(self) -> Policy:
+        """A copy that can be trained without touching this one; weights that do not train are shared."""
+        frozen = [*(p for p in self.model.parameters() if not p.requires_grad), *self.model.buffers()]
+        copied = copy.copy(self)
+        copied.model = self._copied_model({id(tensor): tensor for tensor in frozen})
+        copied.full_precision_scorer = TokenScorer(copied.model)
+        copied.scorer = copied.plain_scorer = copied.full_precision_scorer
+        copied.parameters = [p for p in copied.model.parameters() if p.requires_grad]
+        return copied
+
+    def _copied_model(self, shared: dict[int, Any] | None = None) -> Any:
+        copied = copy.deepcopy(self.model, shared)
+        head = copied.get_output_embeddings()
+        head._forward_pre_hooks.clear()  # it was the original's scorer that listened
+        for parameter in copied.parameters():
+            parameter.grad = None
+        if self.bf16:
+            _full_precision_head(copied)
+        return copied
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.divergences import k1, k2, k3
-from engine.policy import Policy
+from engine.divergences import full_kl, k1, k2, k3
+from engine.passes import LOGITS_LIMIT, batch_of, score
+from engine.policy import Batch, Policy, TokenScorer
 from engine.rollout import RolloutGroup, micro_batches
 from engine.tally import Tally
-from engine.update import LOGITS_LIMIT, score
 
 
 class Reference:
@@ -28,10 +28,10 @@ class Reference:
     def __init__(self, policy: Policy, first_weights: Callable[[], dict[str, Tensor]]) -> None:
         self._policy = policy
         self._first_weights = first_weights
-        self._scorer: nn.Module | None = None
+        self._scorer: TokenScorer | None = None
         self.refreshed = 0
 
-    def _loaded(self) -> nn.Module:
+    def _loaded(self) -> TokenScorer:
         if self._scorer is None:
             self._scorer = self._policy.make_reference(self._first_weights())
         return self._scorer
@@ -43,7 +43,7 @@ class Reference:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of a refreshed reference, for a checkpoint."""
-        return dict(self._loaded().model.state_dict())  # type: ignore[union-attr]
+        return dict(self._loaded().model.state_dict())
 
     def load(self, weights: dict[str, Tensor], refreshed: int) -> None:
         """Take the weights of a checkpoint."""
@@ -60,6 +60,26 @@ class Reference:
             safe_point()
             for row, values in zip(batch, score(self._policy, scorer, batch), strict=True):
                 row.response.reference_logprobs = values
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The reference's tempered logits [rows, T, V] on a batch, without gradient."""
+        with self._policy.inference():
+            logits = self._loaded()(batch, keep_logits=True).logits
+        assert logits is not None
+        return logits
+
+    def measure_full(
+        self, groups: Sequence[RolloutGroup], micro_tokens: int, safe_point: Callable[[], None], tally: Tally
+    ) -> None:
+        """Add the exact KL(policy, reference) over all tokens of the fresh groups; a forward pass of both."""
+        rows = [r for g in groups if g.own and not g.late for r in g.rows()]
+        for part in micro_batches(rows, micro_tokens, LOGITS_LIMIT // 4, self._policy.vocabulary):
+            safe_point()
+            batch = batch_of(self._policy, part)
+            with self._policy.inference():
+                logits = self._policy.plain_scorer(batch, keep_logits=True).logits
+            assert logits is not None
+            tally.mean("kl/full", full_kl(logits, self.logits(batch)), batch.mask)
 
 
 def tally_divergence(groups: Sequence[RolloutGroup], tally: Tally) -> None:

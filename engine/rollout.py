@@ -17,10 +17,11 @@ class RolloutGroup:
 
     :ivar own: whether this process samples and trains it; other ranks hold the others.
     :ivar late: whether it joins because a person rated it after its own update.
-    :ivar advantages: one a response, ratings included.
+    :ivar advantages: one a response, ratings included; with a value model the mean over its tokens.
     :ivar automatic: the same without ratings.
     :ivar dead: whether every advantage is 0 because the rewards are alike.
     :ivar old_logprobs: l_old of each response, where another pass than sampling made it.
+    :ivar values: the value model's estimates for each response, before the update.
     """
 
     record: Group
@@ -30,6 +31,7 @@ class RolloutGroup:
     automatic: list[float] = field(default_factory=list)
     dead: bool = False
     old_logprobs: list[list[float]] = field(default_factory=list)
+    values: list[list[float]] = field(default_factory=list)
 
     def rows(self) -> list[Row]:
         """The responses that may teach: those that no reward function failed on."""
@@ -55,6 +57,21 @@ class Row:
     @property
     def advantage(self) -> float:
         return self.group.advantages[self.place]
+
+    @property
+    def name(self) -> str:
+        """``812.3C``."""
+        return f"{self.group.record.name}{self.response.letter}"
+
+    @property
+    def token_advantages(self) -> list[float]:
+        """A of each token; one value for all of them where no value model tells them apart."""
+        return self.response.advantages or [self.advantage] * len(self.response.tokens)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any of its tokens has an advantage other than 0."""
+        return self.advantage != 0 or any(self.response.advantages)
 
     @property
     def old(self) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from engine.advantages import DEAD_STD
 from engine.rollout import RolloutGroup
 from sessions.records import Response
 
@@ -24,6 +25,13 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     if len(values) < 2:
         return mean, None
     return mean, math.sqrt(math.fsum((v - mean) * (v - mean) for v in values) / (len(values) - 1))
+
+
+def is_dead(group: RolloutGroup) -> bool:
+    """Whether the group's automatic rewards are alike, so that it teaches nothing by comparison."""
+    rewards = [r.reward for r in group.record.responses if r.reward is not None and not r.failed]
+    spread = mean_std(rewards)[1]
+    return spread is None or spread < DEAD_STD
 
 
 def ranks(values: Sequence[float]) -> list[float]:

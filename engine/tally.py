@@ -9,12 +9,13 @@ from torch import Tensor
 
 
 class Tally:
-    """Sums, counts and maxima by name."""
+    """Sums, counts and extremes by name."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
         self._maxima: dict[str, float] = {}
+        self._minima: dict[str, float] = {}
 
     def mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Add the values where the mask is true to the mean of that name."""
@@ -31,24 +32,32 @@ class Tally:
             largest = float(values.detach().float()[mask].max())
             self._maxima[name] = max(self._maxima.get(name, largest), largest)
 
+    def minimum(self, name: str, values: Tensor, mask: Tensor) -> None:
+        """The smallest value where the mask is true."""
+        if bool(mask.any()):
+            smallest = float(values.detach().float()[mask].min())
+            self._minima[name] = min(self._minima.get(name, smallest), smallest)
+
     def total(self, name: str, value: float) -> None:
         """Add to a plain sum."""
         self._sums[name] = self._sums.get(name, 0.0) + value
 
     def results(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means, sums and maxima over all processes; collective."""
-        parts = [(self._sums, self._counts, self._maxima)]
+        """Means, sums and extremes over all processes; collective."""
+        parts = [(self._sums, self._counts, self._maxima, self._minima)]
         if accelerator.num_processes > 1:
             parts = gather_object(parts)
         merged = Tally()
-        for sums, counts, maxima in parts:
+        for sums, counts, maxima, minima in parts:
             for name, value in sums.items():
                 merged._sums[name] = merged._sums.get(name, 0.0) + value
             for name, value in counts.items():
                 merged._counts[name] = merged._counts.get(name, 0.0) + value
             for name, value in maxima.items():
                 merged._maxima[name] = max(merged._maxima.get(name, value), value)
-        results = dict(merged._maxima)
+            for name, value in minima.items():
+                merged._minima[name] = min(merged._minima.get(name, value), value)
+        results = {**merged._maxima, **merged._minima}
         for name, value in merged._sums.items():
             count = merged._counts.get(name)
             if count is None:

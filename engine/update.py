@@ -1,50 +1,63 @@
-"""The update: passes over a rollout, cut into minibatches and micro-batches, one optimizer step a minibatch.
+"""The update of GRPO and PPO: passes over a rollout, cut into minibatches and micro-batches, one optimizer step a
+minibatch.
 
-The loss is :func:`engine.algorithms.grpo.loss`. Every denominator is over the whole minibatch and all processes, so
-neither the cut into micro-batches nor the number of processes changes a gradient.
+The objective (:mod:`engine.objectives`) says what is minimised. Every denominator is over the whole minibatch and all
+processes, so neither the cut into micro-batches nor the number of processes changes a gradient. An update that fails
+half-way leaves the weights as they were.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from accelerate.utils import gather_object
 
-from engine.algorithms.grpo import Loss, loss
-from engine.algorithms.surrogate import Denominators
 from engine.control import Control
-from engine.divergences import kl_old_new
 from engine.knobs import Knobs
-from engine.optimizer import PolicyOptimizer, relative_size
-from engine.policy import Policy, make_batch
+from engine.objectives import Objective, Part
+from engine.optimizer import Optimizer, Saved, relative_size
+from engine.passes import batch_of
+from engine.policy import Policy
 from engine.rollout import RolloutGroup, Row, micro_batches, minibatches
 from engine.tally import Tally
 
-LOGITS_LIMIT = 2**27
-"""Most response tokens x vocabulary in one forward: half a gigabyte of fp32 logits."""
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient was not finite; every weight is as it was before the update.
+
+    :ivar responses: names of those it came from.
+    """
+
+    def __init__(self, what: str, responses: Sequence[str]) -> None:
+        shown = ", ".join(responses[:3]) + (f" and {len(responses) - 3} more" if len(responses) > 3 else "")
+        super().__init__(f"{what} is not finite, from {shown or 'the whole minibatch'}; no weight has changed")
+        self.responses = list(responses)
 
 
-class NonFiniteGradient(ArithmeticError):
-    """A gradient was not finite; the optimizer was not stepped with it."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Update:
     """Everything an update needs.
 
+    :ivar objective: what a micro-batch minimises.
+    :ivar optimizers: the policy's, unless it is not to be trained now, and the value model's, where there is one.
     :ivar micro_tokens: prompt and response tokens that one forward and backward may hold.
     :ivar at_minibatch: called before each optimizer step's forward passes, where changes take effect.
+    :ivar stop_kl: an update stops before the minibatch that finds KL(old, new) over this; 0: never.
     """
 
     policy: Policy
-    optimizer: PolicyOptimizer
+    objective: Objective
+    optimizers: dict[str, Optimizer]
     knobs: Knobs
     control: Control
     micro_tokens: int
     at_minibatch: Callable[[], None]
+    stop_kl: float = 0.0
+    tally: Tally = field(default_factory=Tally)
 
     def run(self, groups: Sequence[RolloutGroup], *key: str | int) -> dict[str, float]:
         """``epochs`` passes over the rollout in ``minibatches`` sets of whole groups; one optimizer step for each.
@@ -52,162 +65,105 @@ class Update:
         :param groups: of all processes; each trains its own, and every denominator is over all.
         :param key: names the shuffling of groups.
         :returns: the update's metrics.
-        :raises NonFiniteGradient: before a step with a gradient that is not finite; no weight has changed by it.
+        :raises NonFinite: naming responses; every weight is as it was before.
         """
-        epochs, parts = self.knobs.whole("epochs"), self.knobs.whole("minibatches")
-        plan = [m for epoch in range(epochs) for m in minibatches(groups, parts, *key, epoch)]
-        if len(plan) > 1:
-            self._old_pass(groups)
-        tally = Tally()
-        before = self.optimizer.watch()
+        plan = self.plan(groups, *key)
+        before = {name: optimizer.watch() for name, optimizer in self.optimizers.items()}
+        saved = [Saved(optimizer) for optimizer in self.optimizers.values()] if len(plan) > 1 else []
+        try:
+            stepped = self._passes(plan)
+        except Exception:
+            for kept in saved:
+                kept.restore()
+            raise
+        metrics = self.tally.results(self.policy.accelerator)
+        metrics["update/optimizer_steps"] = float(stepped)
+        policy = self.optimizers.get("policy")
+        if stepped and policy:
+            metrics["update/relative_size"] = relative_size(before["policy"], policy.watch())
+            metrics["learning_rate"] = policy.learning_rate
+        return metrics
+
+    def plan(self, groups: Sequence[RolloutGroup], *key: str | int) -> list[list[RolloutGroup]]:
+        """The minibatches of all epochs, in order."""
+        parts = self.knobs.whole("minibatches")
+        return [m for epoch in range(self.knobs.whole("epochs")) for m in minibatches(groups, parts, *key, epoch)]
+
+    def _passes(self, plan: Sequence[Sequence[RolloutGroup]]) -> int:
+        """Step for each minibatch; how many there were."""
         stepped = 0
         for index, minibatch in enumerate(plan):
             self.at_minibatch()
-            if all(not any(g.advantages) for g in minibatch):
+            rows = [row for group in minibatch for row in group.rows()]
+            if not any(self.objective.teaches(row) for row in rows):
                 continue  # all dead: stepping would only follow the optimizer's momentum
-            self._backward(minibatch, tally, first=stepped == 0, alone=len(plan) == 1, progress=(index, len(plan)))
+            kl = self._backward(rows, first=stepped == 0, progress=(index, len(plan)))
+            if stepped and self.stop_kl > 0 and kl > self.stop_kl:
+                self._clear()
+                break
+            norms = {name: optimizer.clip() for name, optimizer in self.optimizers.items()}
+            if not all(map(math.isfinite, norms.values())):
+                culprits = self._culprits(rows)
+                self._clear()
+                raise NonFinite(f"the gradient of minibatch {index + 1} of {len(plan)}", culprits)
             self.control.commit()
-            norm = self.optimizer.step()
-            if norm is None:
-                raise NonFiniteGradient(f"the gradient of minibatch {index + 1} of {len(plan)} is not finite")
-            tally.add("grad/norm", norm)
+            for name, optimizer in self.optimizers.items():
+                optimizer.step()
+                self.tally.add("grad/norm" if name == "policy" else f"{name}/grad_norm", norms[name])
             stepped += 1
-        metrics = tally.results(self.policy.accelerator)
-        if stepped:
-            metrics["update/relative_size"] = relative_size(before, self.optimizer.watch())
-            metrics["learning_rate"] = self.optimizer.learning_rate
-        else:
-            metrics.pop("grad/norm", None)
-        return metrics
+        return stepped
 
-    def _backward(
-        self,
-        minibatch: Sequence[RolloutGroup],
-        tally: Tally,
-        *,
-        first: bool,
-        alone: bool,
-        progress: tuple[int, int],
-    ) -> None:
-        """The gradient of one minibatch, in micro-batches."""
-        rows = [row for group in minibatch for row in group.rows()]
-        over = Denominators(
-            len(rows), sum(len(row.response.tokens) for row in rows), self.knobs.whole("max_new_tokens")
-        )
-        beta = self.knobs.number("kl_coefficient") if self.knobs.text("kl_placement") == "loss" else 0.0
-        mine = [row for row in rows if row.group.own and (row.advantage != 0 or beta > 0)]
-        batches = list(micro_batches(mine, self.micro_tokens, LOGITS_LIMIT, self.policy.vocabulary))
+    def _clear(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.clear()
+
+    def _backward(self, rows: Sequence[Row], *, first: bool, progress: tuple[int, int]) -> float:
+        """The gradient of one minibatch, in micro-batches; its mean KL(old, new) over all processes."""
+        over = self.objective.denominators(rows)
+        mine = [row for row in rows if row.group.own and self.objective.reaches(row)]
+        batches = list(micro_batches(mine, self.micro_tokens, self.objective.logits_limit, self.policy.vocabulary))
         accelerator = self.policy.accelerator
+        moved = Tally()
         if not batches and accelerator.num_processes > 1:
             self._join_reduction(rows[0])
-        for i, batch in enumerate(batches):
+        for i, part in enumerate(batches):
             self.control.advance(progress[0] * len(batches) + i, progress[1] * len(batches))
             last = i + 1 == len(batches)
             with nullcontext() if last else accelerator.no_sync(self.policy.scorer):
-                part = self._loss(batch, over, beta, tally, first=first, alone=alone)
+                loss: Part = self.objective.part(part, over, self.tally, first=first)
+                if accelerator.num_processes == 1 and not math.isfinite(float(loss.total.detach())):
+                    self._clear()  # several processes find out together, from the gradient
+                    raise NonFinite("the loss", self._culprits(part))
                 # the reduction over processes is a mean, and the denominators are already those of all
-                accelerator.backward(part.total * accelerator.num_processes)
-            tally.total("loss/policy", float(part.policy.detach()))
-            tally.total("loss/kl", float(part.kl.detach()))
+                accelerator.backward(loss.total * accelerator.num_processes)
+            moved.add("kl", loss.kl_old_new, loss.tokens)
+        return moved.results(accelerator).get("kl", 0.0)
 
     def _join_reduction(self, row: Row) -> None:
         """A process without a share still takes part in the reduction of gradients, with zeros."""
-        batch = make_batch([row.prompt], [row.response.tokens], [1.0], self.policy.pad, self.policy.device)
-        logprobs, _ = self.policy.scorer(batch)
-        self.policy.accelerator.backward(logprobs.sum() * 0.0)
+        scores = self.policy.scorer(batch_of(self.policy, [row]))
+        self.policy.accelerator.backward(scores.logprobs.sum() * 0.0)
 
-    def _loss(
-        self, rows: list[Row], over: Denominators, beta: float, tally: Tally, *, first: bool, alone: bool
-    ) -> Loss:
-        knobs, device = self.knobs, self.policy.device
-        batch = make_batch(
-            [row.prompt for row in rows],
-            [row.response.tokens for row in rows],
-            [row.group.record.temperature for row in rows],
-            self.policy.pad,
-            device,
-        )
-        logprobs, entropy = self.policy.scorer(batch)
-        old = padded([row.old for row in rows], batch.mask)
-        if alone:  # one optimizer step a rollout: l_old is this forward's own, except for late groups
-            fresh = torch.tensor([not row.group.late for row in rows], device=device)
-            old = torch.where(fresh[:, None], logprobs.detach(), old)
-        reference = None
-        if beta > 0:
-            reference = padded([row.response.reference_logprobs for row in rows], batch.mask)
-        advantages = torch.tensor([row.advantage for row in rows], device=device)[:, None].expand_as(logprobs)
-        part = loss(
-            logprobs,
-            old,
-            advantages,
-            batch.mask,
-            over,
-            clip_low=knobs.number("clip_low"),
-            clip_high=knobs.number("clip_high"),
-            aggregation=knobs.text("loss_aggregation"),
-            reference=reference,
-            kl_coefficient=beta,
-            kl_estimator=knobs.text("kl_estimator"),
-        )
-        mask = batch.mask
-        tally.mean("entropy", entropy, mask)
-        tally.mean("kl/old_new", kl_old_new(torch.where(mask, logprobs, 0.0), torch.where(mask, old, 0.0)), mask)
-        tally.mean("clip/low", part.clipped_low, mask)
-        tally.mean("clip/high", part.clipped_high, mask)
-        tally.maximum("ratio/max", part.ratio, mask)
-        for i, row in enumerate(rows):
-            if not row.response.entropies:
-                row.response.entropies = entropy[i, : len(row.response.tokens)].tolist()
-        if first:
-            self._first_forward(rows, logprobs.detach(), part.ratio, mask, tally, alone=alone)
-        return part
+    def _culprits(self, rows: Sequence[Row]) -> list[str]:
+        """Which of this process's rows have a loss or gradient that is not finite, tried one by one."""
+        found = []
+        over = self.objective.denominators(rows)
+        with self.policy.accelerator.no_sync(self.policy.scorer):
+            for row in rows:
+                if not row.group.own or not self.objective.reaches(row):
+                    continue
+                self._clear()
+                loss = self.objective.part([row], over, Tally(), first=False)
+                if math.isfinite(float(loss.total.detach())):
+                    self.policy.accelerator.backward(loss.total)
+                    if self._finite_gradients():
+                        continue
+                found.append(row.name)
+        self._clear()
+        if self.policy.accelerator.num_processes > 1:
+            found = [name for part in gather_object([found]) for name in part]
+        return found
 
-    def _first_forward(
-        self,
-        rows: list[Row],
-        logprobs: Tensor,
-        ratio: Tensor,
-        mask: Tensor,
-        tally: Tally,
-        *,
-        alone: bool,
-    ) -> None:
-        """Record what the unchanged policy says: it should be what the sampler said."""
-        fresh = mask & torch.tensor([not row.group.late for row in rows], device=mask.device)[:, None]
-        gap = (logprobs - padded([row.response.logprobs for row in rows], mask)).abs()
-        tally.mean("sampler_gap/mean", gap, fresh)
-        tally.maximum("sampler_gap/max", gap, fresh)
-        if not alone:
-            tally.maximum("ratio/first_error", (ratio - 1).abs(), fresh)
-
-    def _old_pass(self, groups: Sequence[RolloutGroup]) -> None:
-        """l_old of the fresh groups, by a pass without gradient with the kernels of training."""
-        fresh = [row for group in groups if group.own and not group.late for row in group.rows()]
-        for row in fresh:
-            row.group.old_logprobs = row.group.old_logprobs or [[] for _ in row.group.record.responses]
-        for batch in micro_batches(fresh, self.micro_tokens, LOGITS_LIMIT, self.policy.vocabulary):
-            self.control.safe_point()
-            for row, values in zip(batch, score(self.policy, self.policy.plain_scorer, batch), strict=True):
-                row.group.old_logprobs[row.place] = values
-
-
-def padded(values: Sequence[Sequence[float]], mask: Tensor) -> Tensor:
-    """Rows of numbers as a tensor of the mask's shape, 0 beyond their ends."""
-    result = torch.zeros(mask.shape, dtype=torch.float32)
-    for i, row in enumerate(values):
-        result[i, : len(row)] = torch.tensor(row)
-    return result.to(mask.device)
-
-
-def score(policy: Policy, scorer: torch.nn.Module, rows: Sequence[Row]) -> list[list[float]]:
-    """Log-probabilities of each row's response tokens under a scorer, without gradient."""
-    batch = make_batch(
-        [row.prompt for row in rows],
-        [row.response.tokens for row in rows],
-        [row.group.record.temperature for row in rows],
-        policy.pad,
-        policy.device,
-    )
-    with policy.inference():
-        logprobs, _ = scorer(batch)
-    return [logprobs[i, : len(row.response.tokens)].tolist() for i, row in enumerate(rows)]
+    def _finite_gradients(self) -> bool:
+        gradients = [p.grad for o in self.optimizers.values() for p in o.parameters if p.grad is not None]
+        return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

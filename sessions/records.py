@@ -106,7 +106,8 @@ class GroupHead(Record):
 
     :ivar rewards: one per response, after ratings where an update used them; None for the unscored.
     :ivar ratings: letter -> the newest rating, as its mode shows it.
-    :ivar status: ``scored`` (its update is still to come), ``updated`` or ``discarded``.
+    :ivar status: ``scored`` (its update is still to come), ``updated``, ``discarded`` or ``replaced`` (dead, and
+        another prompt's group took its place: dynamic sampling).
     :ivar flags: any of dead, truncated, rated, failed, high_kl.
     """
 

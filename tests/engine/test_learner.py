@@ -12,13 +12,15 @@ import torch
 from engine import checkpointing
 from engine.control import Control
 from engine.learner import Learner
+from engine.objectives import GroupRelative
+from engine.optimizer import Optimizer
 from engine.policy import TINY, load_policy, make_accelerator, make_batch
 from engine.reference import tally_divergence
 from engine.rewards import Component
 from engine.rollout import RolloutGroup
 from engine.tally import Tally
 from engine.tasks import load_task
-from engine.update import NonFiniteGradient, Update
+from engine.update import NonFinite, Update
 from sessions.commands import Set
 from tests.engine.small import (
     make_learner,
@@ -46,20 +48,21 @@ def sampled(learner: Learner, ratings=None) -> list[RolloutGroup]:
 def gradient(learner: Learner, groups: list[RolloutGroup], micro_tokens: int = 16_384) -> list[torch.Tensor]:
     """Of the whole rollout as one minibatch, with the optimizer untouched."""
     kept: list[torch.Tensor] = []
+    policy = learner.policy
     optimizer = learner.optimizer
 
-    class Keeping:
-        steps, learning_rate = 0, 0.0
-        watch = staticmethod(optimizer.watch)
-
-        def step(self) -> float:
-            kept.extend(
-                p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in learner.policy.parameters
-            )
-            optimizer.clear()
+    class Keeping(Optimizer):
+        def clip(self) -> float:
+            kept.extend(p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in policy.parameters)
             return 1.0
 
-    Update(learner.policy, Keeping(), learner.knobs, Control(), micro_tokens, lambda: None).run(groups, 0, 1)
+        def step(self) -> None:
+            optimizer.clear()
+
+    alone = learner.knobs.whole("epochs") * learner.knobs.whole("minibatches") == 1
+    objective = GroupRelative(policy, learner.knobs, learner.reference, alone)
+    keeping = {"policy": Keeping(policy.parameters, policy.accelerator, learner.knobs)}
+    Update(policy, objective, keeping, learner.knobs, Control(), micro_tokens, lambda: None).run(groups, 0, 1)
     return kept
 
 
@@ -437,7 +440,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     learner.run_step()
     before, steps = weights_of(learner.policy), learner.optimizer.steps
     handle = learner.policy.parameters[0].register_hook(lambda grad: grad * math.nan)
-    with pytest.raises(NonFiniteGradient, match="minibatch 1 of 1"):
+    with pytest.raises(NonFinite, match="minibatch 1 of 1"):
         learner.run_step()
     handle.remove()
     assert same_weights(before, weights_of(learner.policy))

@@ -52,7 +52,7 @@ def scored(policy: Policy, rows: list[int], extra_pad: int = 0) -> dict[int, lis
     responses = [RESPONSES[i] for i in rows] + [[4] * (3 + extra_pad)] * bool(extra_pad)
     batch = make_batch(prompts, responses, [1.0] * len(prompts), policy.pad, CPU)
     with torch.no_grad():
-        logprobs, _ = policy.scorer(batch)
+        logprobs = policy.scorer(batch).logprobs
     return {i: logprobs[at, : len(RESPONSES[i])].tolist() for at, i in enumerate(rows)}
 
 
@@ -68,7 +68,7 @@ def test_log_probabilities_do_not_depend_on_batch_padding_or_order(which: str, r
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_temperature_and_entropy(small: Policy, temperature: float) -> None:
     batch = make_batch(PROMPTS, RESPONSES, [temperature, 1.0, 1.0], small.pad, CPU)
-    logprobs, entropy = small.scorer(batch)
+    logprobs, entropy = small.scorer(batch)[:2]
     assert logprobs[0, :1].tolist() == pytest.approx(alone(small, PROMPTS[0], RESPONSES[0], temperature), abs=1e-5)
     with torch.no_grad():
         logits = small.model(torch.tensor([PROMPTS[0]])).logits[0, -1].double() / temperature
@@ -79,8 +79,8 @@ def test_temperature_and_entropy(small: Policy, temperature: float) -> None:
 
 
 def test_later_tokens_do_not_reach_earlier_ones(small: Policy) -> None:
-    logprobs, _ = small.scorer(make_batch([[5, 6]], [[20, 21, 22]], [1.0], small.pad, CPU))
-    changed, _ = small.scorer(make_batch([[5, 6]], [[20, 21, 40]], [1.0], small.pad, CPU))
+    logprobs = small.scorer(make_batch([[5, 6]], [[20, 21, 22]], [1.0], small.pad, CPU)).logprobs
+    changed = small.scorer(make_batch([[5, 6]], [[20, 21, 40]], [1.0], small.pad, CPU)).logprobs
     torch.testing.assert_close(logprobs[0, :2], changed[0, :2])
 
 

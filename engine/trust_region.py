@@ -1,0 +1,333 @@
+"""The TRPO update of a policy: gradient, direction, line search, and the old weights bit for bit where none is better.
+
+The formulas are those of :mod:`engine.algorithms.trpo`. Everything is computed in fp32, whatever precision the
+sampler has: steps this small are below the resolution of bf16. Products and gradients are of the plain model; several
+processes add theirs up. Whenever a safe point is passed, the policy's parameters are the old ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.algorithms.surrogate import importance_ratio
+from engine.algorithms.trpo import (
+    Direction,
+    Product,
+    conjugate_gradient,
+    line_search,
+    rayleigh_quotient,
+    step_length,
+)
+from engine.control import Control
+from engine.fisher import DifferenceProduct, ExactProduct, NoSecondDerivative, flatten, relative_difference
+from engine.knobs import Knobs
+from engine.objectives import fresh, note_forward, old_logprobs
+from engine.old_policy import OldPolicy
+from engine.passes import LOGITS_LIMIT, batch_of, padded
+from engine.policy import Batch, Policy
+from engine.randomness import permutation, stream
+from engine.rollout import RolloutGroup, Row, micro_batches
+from engine.tally import Tally
+from engine.update import NonFinite
+from sessions.records import TrustRegionStep, Try
+
+CHECK_TOLERANCE = 1e-2
+"""Largest relative difference of two Fisher products along one vector that the self-check takes for rounding."""
+
+
+@dataclass
+class SelfCheck:
+    """What is known of a policy's Fisher products, from one update to the next.
+
+    :ivar done: products asked for that have been checked.
+    :ivar exists: whether the kernels have a second derivative.
+    :ivar agrees: whether it agrees with the difference.
+    :ivar why: it is not used.
+    """
+
+    done: set[str] = field(default_factory=set)
+    exists: bool = True
+    agrees: bool = True
+    why: str = ""
+
+
+@dataclass
+class _Part:
+    """A micro-batch of the rollout."""
+
+    rows: list[Row]
+    batch: Batch
+    advantages: Tensor
+    old: Tensor | None = None
+
+
+@dataclass
+class TrustRegion:
+    """Everything a TRPO update needs.
+
+    :ivar check: kept over updates.
+    :ivar found: how the step was found, for the record.
+    """
+
+    policy: Policy
+    knobs: Knobs
+    control: Control
+    micro_tokens: int
+    check: SelfCheck
+    found: TrustRegionStep = field(default_factory=TrustRegionStep)
+    tally: Tally = field(default_factory=Tally)
+
+    # ------------------------------------------------------------------------------------------- the update
+
+    def run(self, groups: Sequence[RolloutGroup], *key: str | int) -> dict[str, float]:
+        """Take a step on a rollout, or none.
+
+        :param groups: of all processes; each computes on its own.
+        :param key: names the random choices: which groups the Fisher products see, and the self-check's vector.
+        :returns: the update's metrics.
+        :raises NonFinite: if the gradient is not finite.
+        """
+        rows = [row for group in groups for row in group.rows()]
+        parts = self._parts([row for row in rows if row.group.own])
+        tokens = sum(len(row.response.tokens) for row in rows)
+        gradient, surrogate = self._gradient(parts, tokens)
+        norm = float(gradient.norm())
+        if not math.isfinite(norm):
+            raise NonFinite("the gradient of the surrogate", [row.name for row in rows if row.teaches])
+        self.tally.total("loss/policy", -surrogate)
+        if norm == 0:
+            self.found.note = "no gradient"
+            return self.tally.results(self.policy.accelerator)
+        old = OldPolicy(self.policy, [part.batch for part in parts])
+        direction = self._direction(groups, gradient, old, key)
+        metrics: dict[str, float] = {"grad/norm": norm}
+        if direction.curvature > 0 and math.isfinite(direction.curvature):
+            metrics |= self._search(direction, gradient, old, parts, tokens, surrogate)
+        else:
+            self.found.note = "no curvature along the direction that conjugate gradient found; no step"
+            metrics["trpo/step_fraction"] = 0.0
+        return self.tally.results(self.policy.accelerator) | metrics | self._measured()
+
+    def _measured(self) -> dict[str, float]:
+        found = self.found
+        metrics = {
+            "trpo/cg_iterations": float(len(found.residuals)),
+            "trpo/cg_residual": found.residuals[-1] if found.residuals else None,
+            "trpo/curvature": found.curvature,
+            "trpo/damping": found.damping,
+            "trpo/product_error": found.product_error,
+        }
+        return {name: value for name, value in metrics.items() if value is not None}
+
+    # ------------------------------------------------------------------------------------ gradient, direction
+
+    def _parts(self, rows: Sequence[Row]) -> list[_Part]:
+        parts = []
+        for part in micro_batches(rows, self.micro_tokens, LOGITS_LIMIT // 4, self.policy.vocabulary):
+            batch = batch_of(self.policy, part)
+            parts.append(_Part(part, batch, padded([row.token_advantages for row in part], batch.mask)))
+        return parts
+
+    def _gradient(self, parts: Sequence[_Part], tokens: int) -> tuple[Tensor, float]:
+        """g [n] of the mean of rho A at the old policy, and that mean; l_old of the fresh rows is this forward's."""
+        parameters = self.policy.parameters
+        gradient = flatten([None] * len(parameters), parameters)
+        total = torch.zeros((), dtype=torch.float64, device=self.policy.device)
+        for done, part in enumerate(parts):
+            self.control.advance(done, len(parts))
+            with torch.enable_grad():
+                scores = self.policy.full_precision_scorer(part.batch)
+                part.old = old_logprobs(part.rows, scores, part.batch, alone=True)
+                ratio = importance_ratio(scores.logprobs, part.old, part.batch.mask)
+                gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).sum() / tokens
+                if gained.requires_grad:
+                    gradient += flatten(torch.autograd.grad(gained, parameters, allow_unused=True), parameters)
+            total += gained.detach().double()
+            note_forward(part.rows, part.batch, scores, part.old, ratio, self.tally, first=True, alone=True)
+        return self._reduced(gradient), float(self._reduced(total))
+
+    def _direction(
+        self, groups: Sequence[RolloutGroup], gradient: Tensor, old: OldPolicy, key: Sequence[str | int]
+    ) -> Direction:
+        """Conjugate gradient on the Fisher products of some or all of the groups."""
+        knobs = self.knobs
+        seen = self._subsample(groups, key)
+        rows = [row for group in seen for row in group.rows()]
+        tokens = sum(len(row.response.tokens) for row in rows)
+        batches = [part.batch for part in self._parts([row for row in rows if row.group.own])]
+        part = old if len(seen) == len(groups) else OldPolicy(self.policy, batches)
+        product, first = self._product(part, batches, tokens, gradient, key)
+        damping = knobs.number("damping")
+        if knobs.text("damping_scale") == "curvature":
+            damping *= max(rayleigh_quotient(gradient, first), 0.0)
+        direction = conjugate_gradient(
+            product,
+            gradient,
+            iterations=knobs.whole("cg_iterations"),
+            tolerance=knobs.number("cg_tolerance"),
+            damping=damping,
+            first=first,
+        )
+        self.found.residuals, self.found.damping = direction.residuals, damping
+        self.found.curvature = direction.curvature
+        return direction
+
+    def _subsample(self, groups: Sequence[RolloutGroup], key: Sequence[str | int]) -> list[RolloutGroup]:
+        """Whole groups, the same ones for every product of an update."""
+        kept = max(1, math.ceil(self.knobs.number("fisher_fraction") * len(groups)))
+        chosen = sorted(permutation("fisher groups", *key, n=len(groups))[:kept])
+        return [groups[int(i)] for i in chosen]
+
+    # ------------------------------------------------------------------------------------------ the products
+
+    def _product(
+        self, old: OldPolicy, batches: Sequence[Batch], tokens: int, gradient: Tensor, key: Sequence[str | int]
+    ) -> tuple[Product, Tensor]:
+        """The Fisher product to use, checked once against the other kind, and F g."""
+        wanted = self.knobs.text("fisher_product")
+        unchecked = wanted not in self.check.done
+        difference = DifferenceProduct(old, tokens, self._safe_point, self._reduced)
+        exact: ExactProduct | None = None
+        if unchecked or wanted == "exact" or (wanted == "auto" and self.check.agrees):
+            exact = self._exact(batches, tokens, gradient if unchecked else None)
+        if unchecked:
+            self._compare(exact, difference, [gradient, self._random_vector(gradient, key)])
+            self.check.done.add(wanted)
+        use: ExactProduct | DifferenceProduct = difference
+        if exact is not None and (wanted == "exact" or (wanted == "auto" and self.check.agrees)):
+            use = exact
+        self.found.product = "exact" if use is exact else "difference"
+        if wanted != "difference" and use is difference:
+            self.found.note = f"Fisher products by difference: {self.check.why}"
+
+        def product(v: Tensor) -> Tensor:
+            return self._reduced(use(v))
+
+        return product, product(gradient)
+
+    def _exact(self, batches: Sequence[Batch], tokens: int, probe: Tensor | None) -> ExactProduct | None:
+        """The exact product, if the model's kernels have it.
+
+        :param probe: a vector to try it on.
+        """
+        if not self.check.exists:
+            return None
+        try:
+            product = ExactProduct(self.policy, batches, tokens, self._safe_point)
+            if probe is not None:
+                product(probe)
+        except NoSecondDerivative as error:
+            self.check.exists = self.check.agrees = False
+            self.check.why = f"no second derivative ({str(error).splitlines()[0][:80]})"
+            return None
+        return product
+
+    def _compare(self, exact: ExactProduct | None, difference: DifferenceProduct, vectors: Sequence[Tensor]) -> None:
+        """Along the gradient and a random vector: the difference against the exact product, or else half the step."""
+        half = DifferenceProduct(difference.old, difference.tokens, self._safe_point, self._reduced, scale=0.5)
+        errors = []
+        for v in vectors:
+            coarse = self._reduced(difference(v))
+            fine = self._reduced(exact(v)) if exact is not None else self._reduced(half(v))
+            errors.append(relative_difference(coarse, fine))
+        self.found.product_error = max(errors)
+        if exact is not None and self.found.product_error > CHECK_TOLERANCE:
+            steady = max(
+                relative_difference(self._reduced(difference(v)), self._reduced(half(v))) for v in vectors
+            )  # fmt: skip
+            if steady <= CHECK_TOLERANCE:
+                self.check.agrees = False
+                self.check.why = f"the second derivative is off by {self.found.product_error:.1e}"
+
+    def _random_vector(self, like: Tensor, key: Sequence[str | int]) -> Tensor:
+        noise = stream("fisher check", *key).standard_normal(len(like), dtype="float32")
+        return torch.from_numpy(noise).to(like.device)
+
+    # ------------------------------------------------------------------------------------------- line search
+
+    def _search(
+        self,
+        direction: Direction,
+        gradient: Tensor,
+        old: OldPolicy,
+        parts: Sequence[_Part],
+        tokens: int,
+        surrogate: float,
+    ) -> dict[str, float]:
+        """Shrink the step until it is inside the trust region and better; the old weights if it never is."""
+        trust_region, backtracks = self.knobs.number("trust_region"), self.knobs.whole("backtracks")
+        length = step_length(trust_region, direction.curvature)
+        predicted = length * float(gradient @ direction.x)
+        extremes: tuple[float, float] = (1.0, 1.0)
+        committed = False
+
+        def attempt(fraction: float) -> tuple[float, float]:
+            nonlocal extremes
+            old.restore()
+            self.control.advance(len(self.found.tries), backtracks)
+            old.place(direction.x, fraction * length)
+            kl = float(self._reduced(old.kl(tokens)))
+            there, extremes = self._surrogate(parts, tokens)
+            self.found.tries.append(Try(fraction=fraction, kl=_finite(kl), gain=_finite(there - surrogate)))
+            return kl, there - surrogate
+
+        try:
+            tries = line_search(attempt, trust_region, backtracks)
+            committed = tries[-1].accepted
+        finally:
+            if not committed:
+                old.restore()
+        self.found.predicted_gain = predicted
+        metrics = {"trpo/gain_predicted": predicted, "trpo/step_fraction": 0.0}
+        if not committed:
+            self.found.note = self.found.note or f"rejected: none of {len(tries)} tries was inside and better"
+            return metrics
+        self.control.commit()
+        last = tries[-1]
+        self.found.tries[-1].accepted = True
+        metrics |= {
+            "trpo/step_fraction": last.fraction,
+            "trpo/kl_realised": last.kl,
+            "trpo/gain_actual": last.gain,
+            "kl/old_new": last.kl,
+            "ratio/max": extremes[1],
+            "ratio/min": extremes[0],
+        }
+        if predicted > 0:
+            metrics["trpo/gain_ratio"] = last.gain / (predicted * last.fraction)
+        return metrics
+
+    @torch.no_grad()
+    def _surrogate(self, parts: Sequence[_Part], tokens: int) -> tuple[float, tuple[float, float]]:
+        """The mean of rho A at the policy's present parameters, and the smallest and largest rho."""
+        total = torch.zeros((), dtype=torch.float64, device=self.policy.device)
+        extremes = Tally()
+        for part in parts:
+            assert part.old is not None
+            scores = self.policy.full_precision_scorer(part.batch)
+            ratio = importance_ratio(scores.logprobs, part.old, part.batch.mask)
+            total += torch.where(part.batch.mask, ratio * part.advantages, 0.0).double().sum()
+            new = part.batch.mask & fresh(part.rows, part.batch)
+            extremes.minimum("min", ratio, new)
+            extremes.maximum("max", ratio, new)
+        found = extremes.results(self.policy.accelerator)
+        return float(self._reduced(total)) / tokens, (found.get("min", 1.0), found.get("max", 1.0))
+
+    # ----------------------------------------------------------------------------------------------- helpers
+
+    def _safe_point(self) -> None:
+        self.control.safe_point()
+
+    def _reduced(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        accelerator = self.policy.accelerator
+        return value if accelerator.num_processes == 1 else accelerator.reduce(value, "sum")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

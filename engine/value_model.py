@@ -1,0 +1,101 @@
+r"""The value model: what a response will be worth, estimated before each of its tokens.
+
+A scalar head reads the state from which the policy predicts token t; :math:`V_t` is its guess of the return from
+there on. Three kinds, by where the head's gradient goes:
+
+========  ==========================================================================================
+head      it stops at the policy's trunk
+shared    it flows into the policy's trunk, weighed by ``value_coefficient``
+separate  the head sits on a trunk of its own, a copy of the policy's when the value model was made
+========  ==========================================================================================
+
+It is not the reward model: that one reads a finished response, and is not trained beside the policy.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.knobs import Knobs
+from engine.optimizer import Optimizer
+from engine.policy import Batch, Policy, Scores
+
+SEPARATE = "separate"
+
+
+class ValueModel:
+    """A head, its trunk and its optimizer.
+
+    :ivar updates: updates that it has been trained in; the first ``value_warmup_steps`` train it alone.
+    """
+
+    def __init__(self, kind: str, policy: Policy, knobs: Knobs) -> None:
+        self.kind, self._knobs, self._accelerator = kind, knobs, policy.accelerator
+        width = policy.model.get_output_embeddings().weight.shape[1]
+        self.head = nn.Linear(width, 1).to(policy.device)
+        nn.init.zeros_(self.head.weight)  # the first estimate is 0 everywhere, which no seed has to choose
+        nn.init.zeros_(self.head.bias)
+        self.trunk: Any = copy.deepcopy(policy.model.base_model).requires_grad_(True) if kind == SEPARATE else None
+        self.optimizer = self._make_optimizer()
+        self.updates = 0
+
+    def _make_optimizer(self) -> Optimizer:
+        parameters = [*self.head.parameters(), *(self.trunk.parameters() if self.trunk is not None else ())]
+        return Optimizer(parameters, self._accelerator, self._knobs, rate="value_learning_rate", reduce=True)
+
+    def estimate(self, batch: Batch, scores: Scores, *, alone: bool = True) -> Tensor:
+        """V [rows, T] in fp32, with gradient where gradients are on.
+
+        :param scores: of the policy on the batch.
+        :param alone: whether the policy's trunk is to be left alone, of whatever kind the value model is.
+        """
+        hidden = scores.hidden
+        if self.trunk is not None:
+            states = self.trunk(
+                input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False
+            )
+            length = batch.targets.shape[1]
+            hidden = states.last_hidden_state[:, -(length + 1) : -1]
+        elif self.kind == "shared" and not alone:
+            weight = self._knobs.number("value_coefficient")
+            hidden = hidden.detach() + weight * (hidden - hidden.detach())  # the value; its gradient, weighed
+        else:
+            hidden = hidden.detach()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float()).squeeze(-1)
+
+    @property
+    def warmup_left(self) -> int:
+        """Updates in which it is still trained alone."""
+        return max(0, self._knobs.whole("value_warmup_steps") - self.updates)
+
+    def shadow(self, knobs: Knobs) -> ValueModel:
+        """A copy that can be trained without touching this one."""
+        copied = copy.copy(self)
+        copied._knobs = knobs
+        copied.head, copied.trunk = copy.deepcopy(self.head), copy.deepcopy(self.trunk)
+        copied.optimizer = copied._make_optimizer()
+        copied.optimizer.load(self.optimizer.tensors(), self.optimizer.steps)
+        return copied
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its weights by name, for a checkpoint."""
+        named = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        if self.trunk is not None:
+            named |= {f"trunk.{name}": tensor for name, tensor in self.trunk.state_dict().items()}
+        return {name: tensor.detach().clone().contiguous() for name, tensor in named.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], steps: int, updates: int) -> None:
+        """Take the weights and the optimizer of a checkpoint."""
+        for prefix, module in (("head.", self.head), ("trunk.", self.trunk)):
+            if module is not None:
+                own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+                module.load_state_dict(own)
+        if optimizer:
+            self.optimizer.load(optimizer, steps)
+        self.updates = updates
