@@ -33,6 +33,7 @@ class Control:
         self._changed = threading.Condition()
         self._pause = False
         self._pause_before = 0
+        self._pause_phase = ""
         self._stop = False
         self._stop_now = False
         self._discard = False
@@ -55,7 +56,13 @@ class Control:
     def resume(self) -> None:
         """Go on."""
         with self._changed:
-            self._pause, self._pause_before = False, 0
+            self._pause, self._pause_before, self._pause_phase = False, 0, ""
+            self._changed.notify_all()
+
+    def pause_at(self, phase: Phase, who: str) -> None:
+        """Pause when the next phase of that name is about to begin; going on now if paused."""
+        with self._changed:
+            self._pause, self._pause_phase, self.paused_by = False, "" if self._stop else phase, who
             self._changed.notify_all()
 
     def pause_before(self, step: int, who: str) -> None:
@@ -117,6 +124,9 @@ class Control:
 
     def begin(self, phase: Phase, total: int = 0) -> None:
         """Enter a phase of ``total`` parts; a safe point."""
+        with self._changed:
+            if phase == self._pause_phase:
+                self._pause, self._pause_phase = True, ""
         self.phase, self.done, self.total = phase, 0, total
         self.safe_point()
 
@@ -195,6 +205,15 @@ class Control:
 
     def _wishes(self) -> bool:
         return self._stop_now or ((self._stop or self._discard) and not self._committed)
+
+    def raise_wishes(self) -> None:
+        """Stop or drop here if somebody asked for it, but do not pause.
+
+        :raises Stopping: if the session should end.
+        :raises Discarded: if the step should be dropped.
+        """
+        with self._changed:
+            self._raise_wishes()
 
     def _raise_wishes(self) -> None:
         if not self._wishes():

@@ -28,13 +28,14 @@ from engine.watchdog import HISTORY, Watchdog, default_rules
 from engine.words import one_line
 from sessions import wire
 from sessions.commands import new_id
-from sessions.errors import SessionError, WorkbenchError
+from sessions.errors import Refused, SessionError, WorkbenchError
 from sessions.folders import SessionFolder
 from sessions.records import (
     Alarm,
     Change,
     Group,
     GroupHead,
+    Preview,
     RatingUse,
     ResponseName,
     SessionSettings,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from engine.rollout import RolloutGroup
     from engine.sampling import Growth
     from engine.tasks import Prompt
+    from engine.training import Training
 
 _T = TypeVar("_T")
 MOST_FAILURES = 3
@@ -64,6 +66,7 @@ class Engine(Threads):
 
     :param build: makes the learner, on the compute thread.
     :ivar rated_step: the newest step whose update has looked at its ratings: what comes after is late.
+    :ivar rollout: the scored groups of the step in progress, until its update has been made.
     :ivar exit_code: of the process, once :meth:`serve` has returned.
     """
 
@@ -80,6 +83,7 @@ class Engine(Threads):
         self.exit_code = 0
         self.failure = ""
         self.growth: tuple[Sequence[Prompt], Growth] | None = None
+        self.rollout: Sequence[RolloutGroup] | None = None
         self.step = 0
         self.rated_step = 0
         self.ended = False
@@ -310,7 +314,7 @@ class Engine(Threads):
 
     async def _drop(self, kind: str, text: str) -> None:
         self.learner.take_on()
-        self.growth = None
+        self.growth = self.rollout = None
         await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
         heads = [h for h in self.board.heads.values() if h.step == self.step and h.status == "scored"]
         changed = [msgspec.structs.replace(h, status="discarded") for h in heads]
@@ -331,9 +335,11 @@ class Engine(Threads):
         await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
         heads = [head_of(record) for record in records]
         self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
+        self.rollout = groups
         await self._wait_for_ratings(step, groups)
         times.mark("waiting")
         metrics, learned, uses = await self.compute(self._learn, step, groups)
+        self.rollout = None
         self.service.ratings_used(
             await self._persist("what became of ratings", lambda: self.write(self.store.add_rating_uses, uses, step))
         )
@@ -380,7 +386,7 @@ class Engine(Threads):
         learner.measure_reference(step, groups)
         candidates = self.write_now(collect, store, self.branch, step, learner.drift_limit())
         late = learner.late_groups([c.group for c in candidates if c.group is not None])
-        drifts = {g.record.name: learner.drift(g.record) for g in late}
+        drifts = {g.record.name: learner.drift(g.record, self.control.safe_point) for g in late}
         joining = [g for g in late if drifts[g.record.name] <= learner.drift_limit()]
         rollout = [*groups, *joining]
         learner.measure_reference(step, joining)
@@ -391,6 +397,39 @@ class Engine(Threads):
         uses = fates(step, candidates, drifts, learner.drift_limit(), rollout, standing)
         metrics["ratings/used"] = float(sum(u.step == step for u in uses))
         return metrics, rollout, uses
+
+    def try_update(self, algorithm: str) -> Preview:
+        """On the compute thread: the update that the step in progress would make, with the present ratings and the
+        changes that wait for it.
+
+        :raises WorkbenchError: if it cannot be tried.
+        """
+        from engine.preview import own_copies, preview
+
+        learner, store, step = self.learner, self.store, self.step
+        if self.rollout is None:
+            raise SessionError(f"step {step} has no scored responses to try")
+        if learner.ranks > 1:
+            raise Refused("a preview needs a session of one process")
+        groups = own_copies(self.rollout)
+        candidates = self.write_now(collect, store, self.branch, step, learner.drift_limit())
+        late = learner.late_groups([c.group for c in candidates if c.group is not None])
+
+        def rollout(trial: Training) -> list[RolloutGroup]:
+            limit, safe_point = learner.drift_limit(), trial.control.safe_point
+            return [*groups, *(g for g in late if learner.drift(g.record, safe_point) <= limit)]
+
+        standing = self.write_now(standing_for, store, self.branch, [g.record for g in (*groups, *late)])
+        coming = {c.name: c.new for c in self.knobs.pending if c.boundary != "rollout"}
+        return preview(
+            learner.training,
+            step,
+            self.settings.seed,
+            rollout,
+            standing.ratings,
+            algorithm,
+            {**self.knobs.values, **coming},
+        )
 
     async def _evaluation(self, step: int) -> dict[str, float]:
         every = self.knobs.whole("evaluate_every")

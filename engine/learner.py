@@ -21,6 +21,7 @@ from engine.control import Control
 from engine.divergences import k3
 from engine.groups import Evaluation, GroupSampler, OnStart
 from engine.knobs import Knobs
+from engine.memory import check_memory
 from engine.optimizer import Optimizer
 from engine.passes import LOGITS_LIMIT, score
 from engine.policy import Policy, load_weights
@@ -103,6 +104,13 @@ class Learner:
         self._taken += count
         return self.sampler.sample(step, prompts, first_number, on_start)
 
+    def check_algorithm(self, name: str) -> None:
+        """Refuse to switch to an algorithm that cannot run here.
+
+        :raises Refused: with the reason.
+        """
+        check_memory(name, self.policy)
+
     # ---------------------------------------------------------------------------------------- learning
 
     def late_groups(self, groups: Sequence[Group]) -> list[RolloutGroup]:
@@ -120,13 +128,13 @@ class Learner:
         """Largest drift of a group that may still join an update."""
         return self.knobs.number("rating_max_kl")
 
-    def drift(self, group: Group) -> float:
+    def drift(self, group: Group, safe_point: Callable[[], None] = lambda: None) -> float:
         """How far the policy has moved on a group's tokens since it was sampled: mean k3(old, now), nats a token."""
         rows = RolloutGroup(group).rows()
         now: list[float] = []
         old: list[float] = []
         for batch in micro_batches(rows, self.settings.micro_tokens, LOGITS_LIMIT, self.policy.vocabulary):
-            self.control.safe_point()
+            safe_point()
             for row, values in zip(batch, score(self.policy, self.policy.plain_scorer, batch), strict=True):
                 now += values
                 old += row.response.logprobs

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from engine.control import Discarded, Stopping
 from engine.queries import answer_query
 from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
 from sessions.errors import InvalidValue, Refused, WorkbenchError
 from sessions.modes import rating_mode
+from sessions.presets import preset
 from sessions.records import Change, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
 from sessions.server import is_query
 
@@ -132,12 +134,16 @@ class Orders:
         engine, control = self._engine, self._engine.control
         match command:
             case c.Pause():
-                if control.paused:
+                if control.paused and not command.before_update:
                     self._applied(command.id, engine.step, "it is paused already")
                     return
                 self._pausing.append(command.id)
-                self._accepted(command, "pauses at the next safe point")
-                control.pause(command.who)
+                if command.before_update:
+                    self._accepted(command, "pauses before the next update")
+                    control.pause_at("updating", command.who)
+                else:
+                    self._accepted(command, "pauses at the next safe point")
+                    control.pause(command.who)
                 self._service.beat_now()
             case c.Resume():
                 control.resume()
@@ -172,6 +178,8 @@ class Orders:
             case c.TakeCheckpoint():
                 self._accepted(command, "writes a checkpoint at the next safe point between updates")
                 control.ask(lambda: self._take_checkpoint(command))
+            case c.Preview():
+                self._preview(command)
             case c.Acknowledge():
                 await self._acknowledge(command)
             case _:
@@ -200,8 +208,41 @@ class Orders:
         engine.soon(self._applied, command.id, saved.step, f"checkpoint of step {saved.step} is on disk")
         engine.soon(self._service.beat_now)
 
+    def _preview(self, command: c.Preview) -> None:
+        engine = self._engine
+        if not (engine.control.paused or self._service.waiting):
+            raise Refused("the run is not paused; `pause update` pauses before the next update, where it can be tried")
+        if engine.rollout is None:
+            raise Refused(f"step {engine.step} has no scored responses to try; `pause update` pauses where it has")
+        self._accepted(command, "computes on a copy")
+        engine.control.ask(lambda: self._try(command))
+
+    def _try(self, command: c.Preview) -> None:
+        """On the compute thread."""
+        engine = self._engine
+        try:
+            found = engine.try_update(command.algorithm)
+        except (Stopping, Discarded):
+            answer = wire.Answer(id=command.id, status="rejected", text="the step has ended")
+            engine.soon(self._answer, answer)
+            raise
+        except Exception as error:  # noqa: BLE001 - it was only a try: whoever asked should read why it failed
+            if not isinstance(error, WorkbenchError):
+                traceback.print_exc()
+            text = str(error) if isinstance(error, WorkbenchError) else f"it failed: {one_line(error)}"
+            engine.soon(self._answer, wire.Answer(id=command.id, status="rejected", text=text))
+            return
+        data = wire.encode_json(found)
+        answer = wire.Answer(id=command.id, status="applied", step=found.step, text=found.describe(), data=data)
+        engine.soon(self._answer, answer)
+
     async def _set(self, command: c.Set) -> None:
         engine = self._engine
+        if command.preset:
+            published = preset(command.preset).settings(engine.knobs.whole("max_new_tokens"))
+            command = msgspec.structs.replace(command, values={**published, **command.values})
+        if "algorithm" in command.values:
+            engine.learner.check_algorithm(str(command.values["algorithm"]))
         new, superseded = engine.knobs.request(command, engine.step)
         if not new:
             await self._keep_changes(superseded)

@@ -11,11 +11,13 @@ from engine import checkpointing
 from engine.control import Control
 from engine.knobs import Knobs
 from engine.learner import Learner
+from engine.memory import check_memory
 from engine.policy import TINY, load_policy, make_accelerator
 from engine.tasks import load_task
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
 from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment
+from sessions.presets import preset
 from sessions.records import SessionSettings
 
 
@@ -28,10 +30,16 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
     task = load_task(settings.task, settings.seed, settings.evaluation_rows)
     assignments = [parse_assignment(text) for text in settings.sets]
-    values = defaults(task.defaults, {a.name: a.value for a in assignments if a.step is None})
+    given = {a.name: a.value for a in assignments if a.step is None}
+    if settings.preset:
+        limit = defaults(task.defaults, given)["max_new_tokens"]
+        given = {**preset(settings.preset).settings(int(limit)), **given}
+    values = defaults(task.defaults, given)
     check_together(values)
     accelerator = make_accelerator(settings.device, settings.precision)
     policy = load_policy(model_folder(settings.model), accelerator, chat_template=settings.chat_template)
+    for algorithm in {str(values["algorithm"]), *(str(a.value) for a in assignments if a.name == "algorithm")}:
+        check_memory(algorithm, policy)
     newest = checkpointing.newest_checkpoint(folder.checkpoints)
     finished = 0
     if newest is not None:

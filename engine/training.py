@@ -25,6 +25,7 @@ from engine.policy import Policy
 from engine.reference import Reference, tally_divergence
 from engine.rollout import RolloutGroup
 from engine.shaping import shape_rewards
+from engine.statistics import effective_reward
 from engine.tally import Tally
 from engine.trust_region import SelfCheck, TrustRegion
 from engine.update import Update
@@ -99,7 +100,11 @@ class Training:
         in_reward = knobs.text("kl_placement") == "reward"
         beta = knobs.number("kl_coefficient") if in_reward else 0.0
         if self.needs_values:
-            old_pass(self.policy, groups, self.micro_tokens, self.control.safe_point, self._value_model())
+            value_model = self._value_model()
+            scores = [score for g in groups for r in g.record.responses if (score := effective_reward(r)) is not None]
+            if scores:
+                value_model.begin_at(sum(scores) / len(scores))
+            old_pass(self.policy, groups, self.micro_tokens, self.control.safe_point, value_model)
             self._measured = write_value_advantages(
                 groups,
                 self.policy.accelerator,

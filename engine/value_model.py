@@ -1,7 +1,9 @@
 r"""The value model: what a response will be worth, estimated before each of its tokens.
 
-A scalar head reads the state from which the policy predicts token t; :math:`V_t` is its guess of the return from
-there on. Three kinds, by where the head's gradient goes:
+A scalar head reads the direction of the state from which the policy predicts token t; :math:`V_t` is its guess of the
+return from there on. (Only the direction, because models differ a hundredfold in the size of their states, and
+``value_learning_rate`` should mean the same for all.) It begins at the mean score of its first rollout. Three kinds,
+by where the head's gradient goes:
 
 ========  ==========================================================================================
 head      it stops at the policy's trunk
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engine.knobs import Knobs
 from engine.optimizer import Optimizer
@@ -38,7 +41,7 @@ class ValueModel:
         self.kind, self._knobs, self._accelerator = kind, knobs, policy.accelerator
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1).to(policy.device)
-        nn.init.zeros_(self.head.weight)  # the first estimate is 0 everywhere, which no seed has to choose
+        nn.init.zeros_(self.head.weight)  # alike for every state at first, which no seed has to choose
         nn.init.zeros_(self.head.bias)
         self.trunk: Any = copy.deepcopy(policy.model.base_model).requires_grad_(True) if kind == SEPARATE else None
         self.optimizer = self._make_optimizer()
@@ -67,7 +70,12 @@ class ValueModel:
         else:
             hidden = hidden.detach()
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden.float()).squeeze(-1)
+            return self.head(F.normalize(hidden.float(), dim=-1)).squeeze(-1)
+
+    def begin_at(self, value: float) -> None:
+        """Before it has learned anything: estimate ``value`` everywhere."""
+        if self.updates == 0:
+            nn.init.constant_(self.head.bias, value)
 
     @property
     def warmup_left(self) -> int:

@@ -17,6 +17,7 @@ import msgspec
 from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import Value, hyperparameter, parse_assignment
 from sessions.modes import MODES, rating_mode
+from sessions.presets import PRESETS, preset
 from sessions.records import parse_response_name
 
 
@@ -45,7 +46,9 @@ class Command(msgspec.Struct, kw_only=True, tag_field="command", omit_defaults=T
 
 
 class Pause(Command, tag="pause"):
-    """Pause at the next safe point."""
+    """Pause at the next safe point, or with ``before_update`` once a step's responses are sampled and scored."""
+
+    before_update: bool = False
 
 
 class Resume(Command, tag="resume"):
@@ -70,10 +73,12 @@ class Set(Command, tag="set"):
     """Change hyperparameters, each at its boundary.
 
     :ivar expect: name -> the value it should have now; the change is rejected if another has come between.
+    :ivar preset: name of published settings, over which ``values`` are laid.
     """
 
-    values: dict[str, Value]
+    values: dict[str, Value] = {}
     expect: dict[str, Value] = {}
+    preset: str = ""
 
 
 class Rate(Command, tag="rate"):
@@ -103,6 +108,16 @@ class Skip(Command, tag="skip"):
 
 class TakeCheckpoint(Command, tag="checkpoint"):
     """Write a checkpoint at the next safe point between steps."""
+
+
+class Preview(Command, tag="preview"):
+    """Compute the update that the paused step would make, on a copy: the answer's data is a
+    :class:`~sessions.records.Preview`.
+
+    :ivar algorithm: whose update; empty: the running one's.
+    """
+
+    algorithm: str = ""
 
 
 class Acknowledge(Command, tag="acknowledge"):
@@ -178,6 +193,7 @@ COMMANDS: dict[str, type[Command]] = {
         Retract,
         Skip,
         TakeCheckpoint,
+        Preview,
         Acknowledge,
         Subscribe,
         QuerySeries,
@@ -257,6 +273,25 @@ def _read_set(arguments: Sequence[str]) -> Command:
     return Set(values=values)
 
 
+def _read_pause(arguments: Sequence[str]) -> Command:
+    if list(arguments) not in ([], ["update"]):
+        raise UsageError("pause takes no arguments, or update to pause before the next update")
+    return Pause(before_update=bool(arguments))
+
+
+def _read_preset(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError(f"preset needs one name: {', '.join(PRESETS)}")
+    return Set(preset=preset(arguments[0]).name)
+
+
+def _read_preview(arguments: Sequence[str]) -> Command:
+    if len(arguments) > 1:
+        raise UsageError("preview takes at most one algorithm")
+    knob = hyperparameter("algorithm")
+    return Preview(algorithm=str(knob.parse(arguments[0])) if arguments else "")
+
+
 def _read_rate(arguments: Sequence[str]) -> Command:
     words = list(arguments)
     mode = "likert"
@@ -326,12 +361,14 @@ def _read_series(arguments: Sequence[str]) -> Command:
 WORDS: dict[str, Words] = {
     words.name: words
     for words in (
-        Words("pause", "", "pause at the next safe point", _plain(Pause)),
+        Words("pause", "[update]", "pause at the next safe point, or before the next update", _read_pause),
         Words("resume", "", "go on", _plain(Resume)),
         Words("step", "", "finish the step in progress, or run one, then pause", _plain(Step)),
         Words("discard", "", "drop the samples of the paused step", _plain(Discard)),
         Words("checkpoint", "", "write a checkpoint", _plain(TakeCheckpoint)),
         Words("set", "NAME=VALUE ...", "change hyperparameters, each at its boundary", _read_set),
+        Words("preset", "NAME", f"published settings: {', '.join(PRESETS)}", _read_preset),
+        Words("preview", "[ALGORITHM]", "what the paused step's update would do, tried on a copy", _read_preview),
         Words("rate", "RESPONSE VALUE [--mode M] [comment]", "rate a response, such as 812.3C", _read_rate),
         Words("retract", "RATING", "take a rating back", _read_retract),
         Words("skip", "RESPONSE [reason]", "say that a response will not be rated", _read_skip),

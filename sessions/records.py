@@ -231,6 +231,73 @@ class TrustRegionStep(Record):
     note: str = ""
 
 
+class PreviewedResponse(Record):
+    """What an update would do to one response.
+
+    :ivar logprob: of the whole response under the policy, nats.
+    :ivar change: of that by the update.
+    """
+
+    name: str
+    reward: float | None
+    advantage: float
+    logprob: float
+    change: float
+
+
+class Preview(Record):
+    """The update that a step would make, computed on a copy.
+
+    :ivar kl_old_new: mean of (rho - 1) - log rho over tokens after it, nats.
+    :ivar note: why the policy would not move, or what else a person should know.
+    """
+
+    step: int
+    algorithm: str
+    loss: float | None = None
+    kl_old_new: float | None = None
+    ratio_min: float | None = None
+    ratio_max: float | None = None
+    grad_norm: float | None = None
+    trust_region: TrustRegionStep | None = None
+    note: str = ""
+    metrics: dict[str, float | None] = {}
+    responses: list[PreviewedResponse] = []
+    seconds: float = 0.0
+
+    def describe(self, most: int = 10) -> str:
+        """Lines for people.
+
+        :param most: responses to list: those that would move furthest.
+        """
+
+        def shown(value: float | None) -> str:
+            return "-" if value is None else f"{value:.4g}"
+
+        lines = [
+            f"what {self.algorithm} would do with step {self.step} (nothing has changed; {self.seconds:.1f} s):",
+            f"loss {shown(self.loss)}   grad norm {shown(self.grad_norm)}   KL old-new {shown(self.kl_old_new)}   "
+            f"ratio {shown(self.ratio_min)} to {shown(self.ratio_max)}",
+        ]
+        if self.note:
+            lines.append(self.note)
+        if self.trust_region is not None:
+            lines += [
+                f"line search: {shown(t.fraction)} of the step: KL {shown(t.kl)}, gain {shown(t.gain)}"
+                + ("  accepted" if t.accepted else "")
+                for t in self.trust_region.tries
+            ]
+        furthest = sorted(self.responses, key=lambda r: -abs(r.change))[:most]
+        lines += [
+            f"{r.name}  reward {shown(r.reward)}  advantage {r.advantage:+.3f}  "
+            f"log p {r.logprob:.3f} {'+' if r.change >= 0 else '-'} {abs(r.change):.4f}"
+            for r in furthest
+        ]
+        if len(self.responses) > len(furthest):
+            lines.append(f"and {len(self.responses) - len(furthest)} more responses (send ... preview --json has all)")
+        return "\n".join(lines)
+
+
 class StepRecord(Record):
     """What one step measured.
 
@@ -390,6 +457,7 @@ class SessionSettings(Record):
     """What a session was started with: ``session.toml``.
 
     :ivar sets: ``name=value[@STEP]`` as given.
+    :ivar preset: name of published settings, over which ``sets`` are laid.
     :ivar steps: stop after so many; 0: never.
     :ivar threads: of torch; 0: physical cores less one, at least 1.
     :ivar evaluation_rows: held-out prompts; 0: as many as the task proposes.
@@ -402,6 +470,7 @@ class SessionSettings(Record):
     seed: int = 0
     steps: int = 0
     sets: list[str] = []
+    preset: str = ""
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0

@@ -90,6 +90,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE[@STEP]",
         help="a hyperparameter, at once or before a step; `workbench hyperparameters` lists them",
     )
+    run.add_argument("--algorithm", metavar="A", help="grpo (the default), ppo or trpo")
+    run.add_argument("--preset", metavar="P", help="published settings: deepseekmath, dapo, dr-grpo, gspo, ppo or trpo")
     run.add_argument("--steps", type=_whole, metavar="N", help="stop after this step (default, and 0: never)")
     run.add_argument("--seed", type=int, metavar="N")
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))

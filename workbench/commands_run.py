@@ -19,7 +19,7 @@ from workbench.daemon import discard, last_seq, last_step, restart_session, star
 from workbench.output import ProgressLine, duration, need_terminal, say
 from workbench.settings import check_settings, preferences
 
-GIVEN = ("model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets")
+GIVEN = ("model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets", "preset")
 """What ``run`` takes of the settings of a session; None where it was not given."""
 
 
@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--json prints the steps of a run without screens; add --headless")
     if not arguments.headless:
         need_terminal("add --headless to train without screens")
+    if arguments.algorithm is not None:
+        arguments.sets = [f"algorithm={arguments.algorithm}", *(arguments.sets or ())]
     folder, fresh = _session(arguments)
     since, before = last_seq(folder), last_step(folder)
     supervisor = start_engine(folder)

@@ -152,7 +152,7 @@ def _print(command: Command, answer: Answer, *, as_json: bool) -> None:
     if answer.status == "data":
         emit(answer.data if as_json else show(readable(command, json.loads(answer.data or "null"))))
     elif as_json:
-        emit(encode_json(answer))
+        emit(answer.data or encode_json(answer))
     if answer.status == "rejected":
         raise Refused(f"rejected: {answer.text}")
     if answer.status != "data" and not as_json:

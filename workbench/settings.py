@@ -12,7 +12,8 @@ import msgspec
 
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.folders import cache_home, check_session_name, home
-from sessions.hyperparameters import check_together, defaults, parse_assignment, switched
+from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment, switched
+from sessions.presets import preset
 from sessions.records import Record, SessionSettings
 
 TASKS = ("arithmetic",)
@@ -64,7 +65,7 @@ def check_settings(settings: SessionSettings) -> SessionSettings:
     ):
         if given not in allowed:
             raise InvalidValue(f"{what}: {given!r} is not one of {', '.join(allowed)}")
-    check_sets(settings.sets)
+    check_sets(settings.sets, settings.preset)
     return msgspec.structs.replace(settings, model=check_model(settings.model), task=check_task(settings.task))
 
 
@@ -115,13 +116,14 @@ def check_task(name: str) -> str:
     return str(path.resolve())
 
 
-def check_sets(sets: Iterable[str]) -> None:
+def check_sets(sets: Iterable[str], published: str = "") -> None:
     """Check ``name=value[@STEP]`` one by one, and that the values go together at every step they change at.
 
     :raises UsageError: naming the hyperparameter.
     """
     assignments = [parse_assignment(text) for text in sets]
-    values = defaults({a.name: a.value for a in assignments if a.step is None})
+    begun = preset(published).settings(int(hyperparameter("max_new_tokens").default)) if published else {}
+    values = defaults(begun, {a.name: a.value for a in assignments if a.step is None})
     check_together(values)
     for step in sorted({a.step for a in assignments if a.step is not None}):
         values |= switched(values, {a.name: a.value for a in assignments if a.step == step})
