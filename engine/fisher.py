@@ -16,6 +16,7 @@ Source: Schulman et al. (arXiv 1502.05477) appendix C; Martens (2010) for the Ga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,11 +28,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from engine.old_policy import OldPolicy
 from engine.policy import Batch, Policy
 
-PROBE_KL = 1e-4
+PROBE_KL = 1e-5
 """KL, nats a token, at the ends of a central difference: large enough for fp32, small enough to be quadratic."""
 RADIUS_ERROR = 4.0
 """A difference is taken again when its own curvature says that the KL at its ends was off by more than this."""
-TRIES = 4
+PROBE_ERROR = 10.0
+"""A probe is taken again, nearer to where it should be, when its KL was off by more than this."""
+TRIES = 5
 
 
 class NoSecondDerivative(RuntimeError):
@@ -124,7 +127,7 @@ def _second(error: RuntimeError) -> RuntimeError:
 class DifferenceProduct:
     r"""The central difference of the KL's gradient, :math:`[\nabla(\theta + e v) - \nabla(\theta - e v)] / 2e`.
 
-    e is chosen so that the KL at the ends is about 1e-4 nats a token: a fixed length is right along random vectors and
+    e is chosen so that the KL at the ends is about 1e-5 nats a token: a fixed length is right along random vectors and
     far off along the gradient, where the curvature is large. The parameters are back at the old policy, bit for bit,
     whenever this returns or a safe point is passed.
 
@@ -142,6 +145,7 @@ class DifferenceProduct:
     ) -> None:
         self.old, self.tokens, self._safe_point, self._reduce = old, tokens, safe_point, reduce
         self.scale = scale
+        self._distance = 1e-3 * max(old.size, 1e-6)  # from the old parameters, where the next probe is taken
 
     def __call__(self, v: Tensor) -> Tensor:
         e = self._radius(v)
@@ -156,21 +160,23 @@ class DifferenceProduct:
         return product
 
     def _radius(self, v: Tensor) -> float:
-        """e at which the KL is about 1e-4, from the KL at a probe: it grows with the square of the distance."""
+        """e at which the KL is about :data:`PROBE_KL`, from the KL at a probe: it grows with the distance's square."""
         size = float(v.norm())
         if size == 0:
             return 1.0
-        e = 1e-3 * max(float(self.old.size), 1e-6) / size
+        e = self._distance / size
         for _ in range(TRIES):
             self._safe_point()
             with self.old.moved(v, e):
                 kl = float(self._reduce(self.old.kl(self.tokens)))
-            if kl != kl or kl > 100 * PROBE_KL:
+            if not math.isfinite(kl):
                 e /= 10
-            elif kl < 1e-3 * PROBE_KL:
-                e *= 10
-            else:
-                return float(self.scale * e * (PROBE_KL / kl) ** 0.5)
+                continue
+            off = max(kl, 1e-4 * PROBE_KL) / PROBE_KL  # less is rounding
+            e /= off**0.5
+            if 1 / PROBE_ERROR <= off <= PROBE_ERROR:
+                break
+        self._distance = e * size
         return self.scale * e
 
     def _gradient(self, v: Tensor, e: float) -> Tensor:

@@ -36,7 +36,8 @@ class OldPolicy:
         self._states: list[Tensor] = []
         self._exact = True
         for batch in self._batches:
-            self._states.append(self._state(batch))
+            state = self._state(batch)  # which may change the form of the earlier ones
+            self._states.append(state)
 
     def _state(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -101,13 +102,16 @@ class OldPolicy:
         return gradient
 
     def _kl(self, index: int) -> Tensor:
-        """The sum of KL(old, new) over the tokens of a micro-batch."""
-        batch = self._batches[index]
-        logits = self._policy.full_precision_scorer(batch, keep_logits=True).logits
+        """The sum of KL(old, new) over the tokens of a micro-batch, with gradient where gradients are on."""
+        logits = self._policy.full_precision_scorer(self._batches[index], keep_logits=True).logits
         assert logits is not None
+        return self.kl_of(index, logits)
+
+    def kl_of(self, index: int, logits: Tensor) -> Tensor:
+        """The same from the new policy's tempered logits [rows, T, V]."""
         old = self.log_probabilities(index)
         each = (old.exp() * (old - logits.log_softmax(-1))).sum(-1)
-        return torch.where(batch.mask, each, 0.0).sum()
+        return torch.where(self._batches[index].mask, each, 0.0).sum()
 
 
 class _OldHead:

@@ -241,6 +241,8 @@ class Orders:
         if command.preset:
             published = preset(command.preset).settings(engine.knobs.whole("max_new_tokens"))
             command = msgspec.structs.replace(command, values={**published, **command.values})
+        if not command.values:
+            raise InvalidValue("set needs at least one hyperparameter and its value, or a preset")
         if "algorithm" in command.values:
             engine.learner.check_algorithm(str(command.values["algorithm"]))
         new, superseded = engine.knobs.request(command, engine.step)

@@ -154,6 +154,7 @@ class Policy:
         self.device: torch.device = accelerator.device
         self.model: Any = model.to(self.device)
         _no_dropout(self.model)
+        _no_padding_row(self.model)
         self.bf16 = accelerator.mixed_precision == "bf16"
         if self.bf16:
             _full_precision_head(self.model)
@@ -305,6 +306,17 @@ def _no_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "hidden_dropout", "dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def _no_padding_row(model: nn.Module) -> None:
+    """Let the padding token's embedding have a gradient like any other's.
+
+    Padding is masked by length, so it needs no row without one; and where padding and end are the same token, the
+    row is that of a token that prompts hold, whose gradient would be left out of every derivative of the model.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
 
 
 def _full_precision_head(model: Any) -> None:

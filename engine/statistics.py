@@ -82,7 +82,7 @@ def reward_statistics(groups: Sequence[RolloutGroup], reward_range: tuple[float,
     metrics["reward/mean"], metrics["reward/std"] = mean_std(rewards)
     metrics["reward/automatic"] = mean_std(automatic)[0]
     for component in responses[0].components if responses else ():
-        values = [v for r in responses if (v := r.components[component]) is not None]
+        values = [v for r in responses if (v := r.components.get(component)) is not None]
         metrics[f"reward/{component}"] = mean_std(values)[0]
     metrics["advantage/mean"], metrics["advantage/std"] = mean_std(advantages)
     metrics["advantage/abs_max"] = max(map(abs, advantages), default=None)

@@ -267,8 +267,7 @@ class TrustRegion:
             old.restore()
             self.control.advance(len(self.found.tries), backtracks)
             old.place(direction.x, fraction * length)
-            kl = float(self._reduced(old.kl(tokens)))
-            there, extremes = self._surrogate(parts, tokens)
+            kl, there, extremes = self._look(old, parts, tokens)
             self.found.tries.append(Try(fraction=fraction, kl=_finite(kl), gain=_finite(there - surrogate)))
             return kl, there - surrogate
 
@@ -299,20 +298,23 @@ class TrustRegion:
         return metrics
 
     @torch.no_grad()
-    def _surrogate(self, parts: Sequence[_Part], tokens: int) -> tuple[float, tuple[float, float]]:
-        """The mean of rho A at the policy's present parameters, and the smallest and largest rho."""
-        total = torch.zeros((), dtype=torch.float64, device=self.policy.device)
+    def _look(self, old: OldPolicy, parts: Sequence[_Part], tokens: int) -> tuple[float, float, tuple[float, float]]:
+        """At the policy's present parameters: KL(old, new), the mean of rho A, and the smallest and largest rho."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.policy.device)
         extremes = Tally()
-        for part in parts:
+        for index, part in enumerate(parts):
             assert part.old is not None
-            scores = self.policy.full_precision_scorer(part.batch)
+            scores = self.policy.full_precision_scorer(part.batch, keep_logits=True)
+            assert scores.logits is not None
             ratio = importance_ratio(scores.logprobs, part.old, part.batch.mask)
-            total += torch.where(part.batch.mask, ratio * part.advantages, 0.0).double().sum()
+            gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).double().sum()
+            total += torch.stack([old.kl_of(index, scores.logits).double(), gained])
             new = part.batch.mask & fresh(part.rows, part.batch)
             extremes.minimum("min", ratio, new)
             extremes.maximum("max", ratio, new)
         found = extremes.results(self.policy.accelerator)
-        return float(self._reduced(total)) / tokens, (found.get("min", 1.0), found.get("max", 1.0))
+        kl, surrogate = (self._reduced(total) / tokens).tolist()
+        return kl, surrogate, (found.get("min", 1.0), found.get("max", 1.0))
 
     # ----------------------------------------------------------------------------------------------- helpers
 

@@ -31,15 +31,20 @@ SMALL = {
 }
 
 
-def random_policy(seed: int = 0, hidden: int = 16, layers: int = 1) -> Policy:
-    """A Llama with random weights and the character tokenizer."""
+def random_policy(seed: int = 0, hidden: int = 16, layers: int = 1, spread: float = 20.0) -> Policy:
+    """A Llama with random weights and the character tokenizer.
+
+    :param spread: multiplies its weights: far enough from uniform for a wrong mask or position to show.
+    """
     tokenizer = character_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = LlamaForCausalLM(tiny_config(tokenizer, hidden, layers))
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.data.mul_(20.0)  # far enough from uniform for a wrong mask or position to show
+                parameter.data.mul_(spread)
+        embedding = model.get_input_embeddings().weight.data
+        embedding[tokenizer.pad_token_id] = embedding[1].flip(0)  # not 0, around which a normalised state is not smooth
     model.generation_config.eos_token_id = [2, 10, 20, 30, 40, 50, 60]  # responses of different lengths
     return Policy(model, tokenizer, make_accelerator("cpu", "fp32"))
 

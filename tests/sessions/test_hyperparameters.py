@@ -18,6 +18,7 @@ from sessions.hyperparameters import (
     gate_parts,
     hyperparameter,
     parse_assignment,
+    switched,
 )
 
 NUMBERS = [knob for knob in HYPERPARAMETERS.values() if knob.kind in ("float", "int")]
@@ -168,3 +169,69 @@ def test_assignments(text: str, assignment: Assignment) -> None:
 def test_bad_assignments(text: str, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         parse_assignment(text)
+
+
+# --------------------------------------------------------------------------------------- switching the algorithm
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
+def test_defaults_follow_the_algorithm(algorithm: str) -> None:
+    values = defaults({"algorithm": algorithm})
+    assert (values["kl_coefficient"], values["kl_estimator"], values["kl_placement"]) == (0.05, "k1", "reward")
+    check_together(values)
+    back = {**values, **switched(values, {"algorithm": "grpo"})}
+    assert back == defaults()
+
+
+def test_what_a_person_set_stays_through_a_switch() -> None:
+    values = defaults({"kl_coefficient": 0.2})
+    after = {**values, **switched(values, {"algorithm": "ppo"})}
+    assert (after["kl_coefficient"], after["kl_placement"]) == (0.2, "reward")
+
+
+def test_what_is_wanted_is_not_overruled() -> None:
+    assert switched(defaults(), {"algorithm": "ppo", "kl_coefficient": 0.04})["kl_coefficient"] == 0.04
+
+
+def test_a_separate_value_model_has_a_rate_of_its_own() -> None:
+    assert defaults({"value_model": "separate"})["value_learning_rate"] == 1e-5
+    assert switched(defaults({"value_learning_rate": 0.5}), {"value_model": "separate"}) == {"value_model": "separate"}
+
+
+@pytest.mark.parametrize(
+    ("given_values", "message"),
+    [
+        ({"algorithm": "ppo", "kl_placement": "loss", "kl_estimator": "k3"}, "has the divergence in the reward"),
+        ({"ratio_level": "sequence", "loss_aggregation": "token"}, "goes with loss_aggregation response"),
+        ({"overlong_penalty": 12, "max_new_tokens": 12}, "not less than max_new_tokens"),
+    ],
+)
+def test_what_does_not_go_together(given_values: dict[str, Value], message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        check_together(defaults(given_values))
+
+
+def test_a_knob_may_be_none() -> None:
+    knob = hyperparameter("kl_target")
+    assert knob.parse("none") == knob.parse(" none ") == "none"
+    assert knob.parse("0.1") == 0.1
+    assert knob.range_text.startswith("none | ")
+    assert isinstance(knob.nudged("none", 1), float)
+    with pytest.raises(InvalidValue):
+        hyperparameter("gamma").parse("none")
+
+
+def test_who_uses_what() -> None:
+    values = defaults({"algorithm": "trpo"})
+    assert not hyperparameter("learning_rate").used_by("trpo")
+    assert not hyperparameter("gae_lambda").used_by("trpo", values)
+    assert hyperparameter("gae_lambda").used_by("trpo", {**values, "baseline": "value"})
+    assert hyperparameter("gae_lambda").used_by("ppo", values)
+    assert hyperparameter("advantage_scale").used_by("trpo", values)
+    assert not hyperparameter("trust_region").used_by("grpo")
+
+
+def test_the_coefficient_waits_for_the_update_where_it_is_in_the_reward() -> None:
+    knob = hyperparameter("kl_coefficient")
+    assert knob.boundary_under(defaults()) == "minibatch"
+    assert knob.boundary_under(defaults({"algorithm": "ppo"})) == "update"
