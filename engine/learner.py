@@ -20,11 +20,12 @@ from engine import checkpointing
 from engine.control import Control
 from engine.divergences import k3
 from engine.groups import Evaluation, GroupSampler, OnStart
+from engine.invariants import Broken, audit_mask, audit_parameters, audit_responses, widest
 from engine.knobs import Knobs
 from engine.memory import check_memory
 from engine.optimizer import Optimizer
 from engine.passes import LOGITS_LIMIT, score
-from engine.policy import Policy, load_weights
+from engine.policy import Policy, load_weights, make_batch
 from engine.reference import Reference
 from engine.rollout import RolloutGroup, micro_batches
 from engine.statistics import is_dead, reward_statistics
@@ -110,6 +111,18 @@ class Learner:
         :raises Refused: with the reason.
         """
         check_memory(name, self.policy)
+
+    def audit(self, groups: Sequence[RolloutGroup]) -> list[Broken]:
+        """Check the invariants of a rollout before it is learned from."""
+        fresh = [g.record for g in groups if not g.late]
+        late = [g.record for g in groups if g.late]
+        ends, pad = self.policy.end_tokens, self.policy.pad
+        broken = audit_responses(fresh, ends, self.knobs.whole("max_new_tokens")) + audit_responses(late, ends, None)
+        if rows := widest([*fresh, *late]):
+            prompts, tokens = [g.prompt_tokens for g, _ in rows], [r.tokens for _, r in rows]
+            batch = make_batch(prompts, tokens, [g.temperature for g, _ in rows], pad, torch.device("cpu"))
+            broken += audit_mask(batch, rows)
+        return broken + audit_parameters(self.policy.parameters)
 
     # ---------------------------------------------------------------------------------------- learning
 

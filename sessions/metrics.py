@@ -61,6 +61,7 @@ METRICS: dict[str, Metric] = {
         Metric("response/truncated_fraction", "truncated", "", "share of responses cut at max_new_tokens", "down"),
         Metric("response/failed", "failed", "", "responses left out because a reward function failed on them", "down"),
         Metric("reward/length_correlation", "length corr", "", "Spearman correlation of reward and length inside groups, averaged over groups that have one"),
+        Metric("invariants/broken", "broken", "", "invariants that the step's rollout broke: an end token closes a response exactly if it ended, cut responses are max_new_tokens long, lengths agree, masks cover exactly the response tokens, parameters are trainable", "down"),
         Metric("eval/accuracy", "held-out", "", "share of held-out prompts answered rightly, greedy; never trained on", "up", "evaluate_every is 0, or none has run"),
         Metric("eval/length", "held-out length", "tokens", "mean length of the greedy held-out responses"),
         Metric("speed/tokens_per_second", "tok/s", "tokens/s", "response tokens over the time of the step, waiting left out", "up"),
