@@ -24,7 +24,8 @@ from engine.late import collect, fates, standing_for
 from engine.service import Service
 from engine.threads import Threads
 from engine.times import Times
-from engine.watchdog import HISTORY, Watchdog, default_rules
+from engine.watchdog import Evidence
+from engine.watching import KEY, Watching
 from engine.words import one_line
 from sessions import wire
 from sessions.commands import new_id
@@ -45,6 +46,7 @@ from sessions.records import (
 from sessions.store import Store
 
 if TYPE_CHECKING:
+    from engine.invariants import Broken
     from engine.learner import Learner
     from engine.rollout import RolloutGroup
     from engine.sampling import Growth
@@ -88,7 +90,8 @@ class Engine(Threads):
         self.rated_step = 0
         self.ended = False
         self.timings: list[float] = []
-        self._watchdog = Watchdog([])
+        self.watching = Watching()
+        self._broken: list[Broken] = []
 
     @property
     def loaded(self) -> bool:
@@ -128,7 +131,9 @@ class Engine(Threads):
         event = wire.Noted(time=time.time(), step=self.step, kind=kind, text=text, who=who)
         self.publish(await self._kept(event, self.store.add_event, event))
 
-    async def alarm(self, rule: str, message: str, *, level: str = "error", remedy: str = "") -> None:
+    async def alarm(
+        self, rule: str, message: str, *, level: str = "error", remedy: str = "", responses: Sequence[str] = ()
+    ) -> None:
         """Raise an alarm that no rule over metrics covers."""
         alarm = Alarm(
             id=new_id(),
@@ -137,6 +142,7 @@ class Engine(Threads):
             rule=rule,
             message=message,
             level="error" if level == "error" else "warn",
+            responses=list(responses),
             remedy=remedy,
         )
         await self._raise_alarm(alarm)
@@ -225,19 +231,18 @@ class Engine(Threads):
             await self.write(self.store.set_group_status, self.branch, learner.step + 1, "discarded")
         if learner.step == 0 and 0 not in self.board.checkpoints:
             await self.checkpoint("start of RL")
-        rules = default_rules(bf16=learner.policy.bf16, evaluation_prompts=len(learner.task.evaluation))
-        self._watchdog = Watchdog(rules)
-        self._watchdog.remember(await self.write(self._remembered))
+        self.watching = Watching(
+            "bf16" if learner.policy.bf16 else "fp32",
+            len(learner.task.evaluation),
+            learner.task.components,
+            await self.write(self.store.meta, KEY),
+        )
+        self.watching.dog.remember(await self.write(self.store.steps, self.branch))
         self.service.device = str(learner.policy.device)
         if self.settings.paused:
             self.control.pause("--paused")
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
         self.service.loaded()
-
-    def _remembered(self) -> list[StepRecord]:
-        """On the store's thread: the steps that rules look back at, the first of all and the newest."""
-        steps = self.store.steps(self.branch)
-        return [*steps[:2], *steps[2:][-HISTORY:]]  # the one after step 0, an evaluation, has the first entropy
 
     async def _set_aside(self, step: int) -> None:
         """Steps after the newest checkpoint have no weights: they move to a branch of their own."""
@@ -309,6 +314,7 @@ class Engine(Threads):
             "step failed",
             f"step {self.step} failed while {phase}: {one_line(error)}",
             remedy="space tries the step again with the next prompts; the log has the whole trace",
+            responses=list(getattr(error, "responses", ())),
         )
         await self._drop("error", f"step {self.step} was dropped: {one_line(error)}")
 
@@ -393,7 +399,9 @@ class Engine(Threads):
         self.rated_step = step
         standing = self.write_now(standing_for, store, self.branch, [g.record for g in rollout])
         learner.advantages(rollout, standing.ratings)
+        self._broken = learner.audit(rollout)
         metrics = learner.update(step, rollout, lambda: self._apply("minibatch", step))
+        metrics["invariants/broken"] = float(len(self._broken))
         uses = fates(step, candidates, drifts, learner.drift_limit(), rollout, standing)
         metrics["ratings/used"] = float(sum(u.step == step for u in uses))
         return metrics, rollout, uses
@@ -481,15 +489,26 @@ class Engine(Threads):
         )
         heads = await self.write(self._heads, records)
         self.publish(wire.GroupsChanged(time=time.time(), step=step, heads=heads))
-        for rule, alarm in self._watchdog.look(record):
-            await self._raise_alarm(alarm)
-            if rule.pauses:
-                self.control.pause(f"alarm: {rule.name}")
+        asked = await self._watch(record, records)
         await self.compute(self.control.finish_step)
         every = self.knobs.whole("checkpoint_steps")
-        if every and step % every == 0:
+        if asked or (every and step % every == 0):
             self.control.phase = "saving"
-            await self.checkpoint(f"every {every} steps")
+            await self.checkpoint(asked or f"every {every} steps")
+
+    async def _watch(self, record: StepRecord, groups: Sequence[Group]) -> str:
+        """Raise the alarms of a step, and do what their watches say.
+
+        :returns: why a checkpoint is wanted; empty if none is.
+        """
+        asked = ""
+        for watch, alarm in self.watching.dog.look(record, Evidence(groups, self._broken), self.board.alarms.values()):
+            await self._raise_alarm(alarm)
+            if watch.action == "pause":
+                self.control.pause(f"alarm: {watch.name}")
+            elif watch.action == "checkpoint":
+                asked = f"alarm: {watch.name}"
+        return asked
 
     def _heads(self, records: Sequence[Group]) -> list[GroupHead]:
         return [

@@ -16,6 +16,7 @@ import msgspec
 
 from engine.control import Discarded, Stopping
 from engine.queries import answer_query
+from engine.watching import KEY
 from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
@@ -24,6 +25,7 @@ from sessions.modes import rating_mode
 from sessions.presets import preset
 from sessions.records import Change, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
 from sessions.server import is_query
+from sessions.watch_book import WatchBook
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -41,6 +43,7 @@ class Orders:
         self._pausing: list[str] = []
         self._stops: list[str] = []
         self._changes_lock = asyncio.Lock()
+        self._watches_lock = asyncio.Lock()
         self._changes: dict[str, set[str]] = {}
 
     def close(self) -> None:
@@ -182,6 +185,10 @@ class Orders:
                 self._preview(command)
             case c.Acknowledge():
                 await self._acknowledge(command)
+            case c.AddWatch():
+                await self._watch(command, lambda: engine.watching.with_rule(command.rule))
+            case c.RemoveWatch():
+                await self._watch(command, lambda: engine.watching.without(command.name))
             case _:
                 raise Refused(f"{type(command).__name__}: this engine does not serve it")
 
@@ -345,3 +352,13 @@ class Orders:
             seen = msgspec.structs.replace(alarm, acknowledged=time.time())
             engine.publish(await engine.write(engine.store.put_alarm, seen))
         self._applied(command.id, engine.step, f"{len(alarms)} acknowledged")
+
+    async def _watch(self, command: c.Command, change: Callable[[], tuple[WatchBook, str]]) -> None:
+        """Change the watches: on disk first, then in the watchdog."""
+        engine = self._engine
+        async with self._watches_lock:  # a change starts from the book that the one before it has left
+            book, text = change()
+            await engine.write(engine.store.set_meta, KEY, wire.encode_json(book))
+            engine.watching.use(book)
+        await engine.note("watch", f"{command.who}: {text}", command.who)
+        self._applied(command.id, engine.step, text)

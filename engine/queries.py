@@ -46,6 +46,8 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
             return found[0]
         case c.QueryEvents():
             return await engine.write(store.events, command.before, min(max(command.limit, 1), 2000))
+        case c.QueryWatches():
+            return engine.watching.states(engine.board.alarms.values())
     raise Refused(f"{type(command).__name__}: this engine does not serve it")
 
 

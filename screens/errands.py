@@ -13,8 +13,9 @@ from textual.app import SuspendNotSupported
 
 from screens.dialogs import ConfirmDialog, TextDialog
 from screens.numbers import span
-from sessions.commands import Command, Stop
+from sessions.commands import Command, QueryWatches, Stop
 from sessions.errors import WorkbenchError
+from sessions.watch_book import WatchState, state_lines
 
 if TYPE_CHECKING:
     from screens.base import WorkbenchScreen
@@ -45,7 +46,7 @@ def show_answer(screen: WorkbenchScreen, query: Command, title: str) -> None:
                 if answer.status == "rejected":
                     screen.say(answer.text, "error")
                 else:
-                    lines = pretty(answer.data) if answer.data else [answer.text]
+                    lines = in_lines(query, answer.data) if answer.data else [answer.text]
                     screen.app.push_screen(TextDialog(title, lines))
         except WorkbenchError as error:
             screen.say(str(error), "error")
@@ -90,6 +91,16 @@ def open_in_pager(screen: WorkbenchScreen, text: str) -> None:
         except SuspendNotSupported:
             screen.say("this terminal cannot be handed to another program", "error")
     screen.app.refresh()
+
+
+def in_lines(query: Command, data: str) -> list[str]:
+    """What a query was answered, in lines: watches as a table, other records as JSON."""
+    if isinstance(query, QueryWatches):
+        try:
+            return state_lines(msgspec.json.decode(data, type=list[WatchState]))
+        except msgspec.ValidationError:
+            pass  # from an engine of another version: shown as it is
+    return pretty(data)
 
 
 def pretty(data: str) -> list[str]:

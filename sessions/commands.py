@@ -19,6 +19,8 @@ from sessions.hyperparameters import Value, hyperparameter, parse_assignment
 from sessions.modes import MODES, rating_mode
 from sessions.presets import PRESETS, preset
 from sessions.records import parse_response_name
+from sessions.watch_words import parse_watch
+from sessions.watches import DEFAULT_WATCHES
 
 
 def new_id() -> str:
@@ -126,6 +128,18 @@ class Acknowledge(Command, tag="acknowledge"):
     alarm: str = ""
 
 
+class AddWatch(Command, tag="watch"):
+    """Watch with a rule of :mod:`sessions.watch_words`, or with a default watch that is off, by its name."""
+
+    rule: str
+
+
+class RemoveWatch(Command, tag="unwatch"):
+    """Watch with that one no longer: a person's own is gone, a default is off."""
+
+    name: str
+
+
 class Subscribe(Command, tag="subscribe"):
     """Choose what this client is sent beside events.
 
@@ -180,6 +194,10 @@ class QueryStatus(Command, tag="status"):
     """The engine's status."""
 
 
+class QueryWatches(Command, tag="watches"):
+    """Every watch, and how it stands."""
+
+
 COMMANDS: dict[str, type[Command]] = {
     kind.__struct_config__.tag: kind  # type: ignore[misc]
     for kind in (
@@ -195,6 +213,8 @@ COMMANDS: dict[str, type[Command]] = {
         TakeCheckpoint,
         Preview,
         Acknowledge,
+        AddWatch,
+        RemoveWatch,
         Subscribe,
         QuerySeries,
         QueryGroups,
@@ -202,6 +222,7 @@ COMMANDS: dict[str, type[Command]] = {
         QueryResponse,
         QueryEvents,
         QueryStatus,
+        QueryWatches,
     )
 }
 
@@ -212,6 +233,7 @@ QUERIES: tuple[type[Command], ...] = (
     QueryResponse,
     QueryEvents,
     QueryStatus,
+    QueryWatches,
     Subscribe,
 )
 """Commands that change nothing: they are answered at once, and no record is kept of them."""
@@ -346,6 +368,19 @@ def _read_acknowledge(arguments: Sequence[str]) -> Command:
     return Acknowledge(alarm=arguments[0] if arguments else "")
 
 
+def _read_watch(arguments: Sequence[str]) -> Command:
+    rule = " ".join(" ".join(arguments).split())
+    if rule not in {watch.name for watch in DEFAULT_WATCHES}:
+        parse_watch(rule)  # the engine, which knows the task's reward components, reads it again
+    return AddWatch(rule=rule)
+
+
+def _read_unwatch(arguments: Sequence[str]) -> Command:
+    if not arguments:
+        raise UsageError("unwatch needs the name of a watch; `watches` lists them")
+    return RemoveWatch(name=" ".join(" ".join(arguments).split()))
+
+
 def _read_number(command: str, arguments: Sequence[str], default: int) -> int:
     if len(arguments) > 1 or (arguments and not arguments[0].isdigit()):
         raise UsageError(f"{command} takes at most one whole number")
@@ -378,8 +413,11 @@ WORDS: dict[str, Words] = {
             "acknowledge one alarm, or all",
             _read_acknowledge,
         ),
+        Words("watch", "RULE", "raise an alarm when a rule holds, such as: kl/k3 > 0.2 for 3 pause", _read_watch),
+        Words("unwatch", "NAME", "take a watch away; `watch NAME` brings a default one back", _read_unwatch),
         Words("stop", "[--now]", "stop the session, after a checkpoint unless --now", _read_stop),
         Words("status", "", "the engine's status", _plain(QueryStatus)),
+        Words("watches", "", "every watch, and how it stands", _plain(QueryWatches)),
         Words("series", "METRIC ...", "points of metrics", _read_series),
         Words(
             "groups", "[N]", "heads of the newest groups",

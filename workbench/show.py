@@ -15,8 +15,10 @@ from sessions.commands import (
     QueryGroups,
     QueryResponse,
     QuerySeries,
+    QueryWatches,
 )
 from sessions.records import GroupHead, Response, SeriesData
+from sessions.watch_book import WatchState, state_lines
 from sessions.wire import AnyEvent, GroupDetail, describe
 from workbench.output import table
 
@@ -35,6 +37,8 @@ def readable(command: Command, data: Any) -> str:
                 return _series(msgspec.convert(data, list[SeriesData]))
             case QueryEvents():
                 return _events(msgspec.convert(data, list[AnyEvent]))
+            case QueryWatches():
+                return "\n".join(state_lines(msgspec.convert(data, list[WatchState])))
     except msgspec.ValidationError:
         return json.dumps(data, indent=2, ensure_ascii=False)
     return _fields(data)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.watchdog import Rule, Watchdog
 from sessions import wire
 from sessions.client import Client, attached
 from sessions.commands import Acknowledge, QueryGroups, QuerySeries, Rate, Retract, Set, Skip, Subscribe
@@ -853,16 +852,135 @@ async def test_a_gradient_that_is_not_finite_is_skipped_and_the_run_pauses() -> 
         assert not same_weights(before, tested.weights)
 
 
-async def test_a_rule_may_pause_the_run() -> None:
-    rule = Rule("enough", lambda history: "enough is enough", "look", "error", pauses=True)
+async def test_an_error_that_names_responses_hands_them_to_its_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NotFinite(ArithmeticError):
+        responses = ("1.2A", "1.2C")
+
+    def broken(*_):
+        raise NotFinite("the loss is not finite")
+
     async with live() as tested:
-        tested.engine._watchdog = Watchdog([rule])
+        monkeypatch.setattr(tested.engine.learner, "measure_reference", broken)
+        await tested.do("resume")
+        await tested.until(lambda: tested.of(wire.AlarmRaised))
+        assert tested.of(wire.AlarmRaised)[-1].alarm.responses == ["1.2A", "1.2C"]
+        await tested.paused()
+
+
+# ------------------------------------------------------------------------------------------------ watches
+
+
+async def test_a_persons_watch_pauses_the_run_and_names_responses() -> None:
+    async with live() as tested:
+        answer = await tested.do("watch advantage/abs_max > 0.01 for 2 pause")
+        assert (answer.status, answer.text) == (
+            "applied", "watches advantage/abs_max high: advantage/abs_max > 0.01 for 2 pause"
+        )  # fmt: skip
         await tested.do("resume")
         await tested.until(lambda: tested.of(wire.AlarmRaised))
         await tested.paused()
-        assert tested.engine.learner.step == 1
-        assert tested.of(wire.AlarmRaised)[0].alarm.message == "enough is enough @1"
-        await tested.until(lambda: tested.beats[-1].note.startswith("paused by alarm: enough"))
+        assert tested.engine.learner.step == 2
+        alarm = tested.of(wire.AlarmRaised)[0].alarm
+        assert (alarm.rule, alarm.step) == ("advantage/abs_max high", 2)
+        assert alarm.message.endswith(": advantage/abs_max > 0.01 for 2 @2")
+        group = (await tested.client.query(parse("group 2.1"), GroupDetail)).group
+        everyone = {f"2.{n}{letter}" for n in (1, 2, 3, 4) for letter in "ABCD"}
+        assert len(alarm.responses) == 3
+        assert set(alarm.responses) <= everyone
+        assert group.responses[0].advantage is not None
+        await tested.until(lambda: tested.beats[-1].note.startswith("paused by alarm: advantage/abs_max high"))
+        states = {s["name"]: s for s in await tested.query("watches")}
+        assert states["advantage/abs_max high"] == {
+            "name": "advantage/abs_max high", "rule": "advantage/abs_max > 0.01 for 2 pause", "on": True,
+            "state": "holds", "own": True, "standing": True, "fired": 2,
+        }  # fmt: skip
+        assert states["entropy"]["state"] == "quiet"
+        await tested.do("acknowledge")
+        states = {s["name"]: s for s in await tested.query("watches")}
+        assert "standing" not in states["advantage/abs_max high"]
+        who = tested.of(wire.Noted)
+        assert any(n.kind == "watch" and n.text.endswith("> 0.01 for 2 pause") and n.who for n in who)
+
+
+async def test_a_watch_may_ask_for_a_checkpoint() -> None:
+    async with live() as tested:
+        await tested.do("watch tokens: response/length > 0 checkpoint")
+        await tested.step()
+        await tested.until(lambda: [e for e in tested.of(wire.CheckpointSaved) if e.checkpoint.step == 1])
+        assert tested.of(wire.CheckpointSaved)[-1].checkpoint.reason == "alarm: tokens"
+
+
+async def test_watches_are_taken_away_and_brought_back() -> None:
+    async with live() as tested:
+        assert (await tested.do("watch late: loop/lag > 9")).status == "applied"
+        assert (await tested.do("unwatch late")).text == "late is gone"
+        answer = await tested.do("unwatch late")
+        assert (answer.status, answer.text.split(";")[0]) == ("rejected", "unknown watch 'late'")
+        assert (await tested.do("unwatch all truncated")).text == (
+            "all truncated is off; `watch all truncated` switches it on again"
+        )
+        assert (await tested.do("unwatch all truncated")).status == "rejected"
+        states = {s["name"]: s["state"] for s in await tested.query("watches")}
+        assert (states["all truncated"], states["truncated"]) == ("off", "quiet")
+        assert (await tested.do("watch all truncated")).text.startswith("all truncated is on again")
+        assert (await tested.do("watch all truncated")).text.startswith("all truncated is on already")
+        instead = await tested.do("watch groups/dead_fraction > 0.5 for 9")
+        assert instead.text == (
+            "watches dead groups: groups/dead_fraction > 0.5 for 9, in place of groups/dead_fraction > 0.8 for 3"
+        )
+        assert (await tested.do("unwatch groups/dead_fraction")).text == (
+            "dead groups is gone; the default stands again: groups/dead_fraction > 0.8 for 3"
+        )
+
+
+async def test_a_watch_on_a_reward_component_that_the_task_has_not_is_refused() -> None:
+    async with live() as tested:
+        assert (await tested.do("watch reward/early > 0.1")).status == "applied"
+        answer = await tested.do("watch reward/eary > 0.1")
+        assert (answer.status, answer.text) == ("rejected", "unknown metric 'reward/eary'; did you mean reward/early?")
+
+
+async def test_watches_outlive_their_engine(home: Path) -> None:
+    folder = session()
+    async with live(folder) as tested:
+        await tested.do("watch response/length > 0.5 pause")
+        await tested.do("unwatch entropy")
+        await tested.step()
+        await tested.until(lambda: tested.of(wire.AlarmRaised))
+        await tested.do("watch response/length > 0.25 pause")
+        await tested.do("stop")
+        await tested.ended()
+    async with live(folder) as tested:
+        states = {s["name"]: s for s in await tested.query("watches")}
+        assert states["response/length high"]["rule"] == "response/length > 0.25 pause"
+        assert states["response/length high"]["state"] == "quiet"  # it was made after the step that it would hold in
+        assert states["entropy"]["state"] == "off"
+        await tested.do("resume")
+        await tested.until(lambda: tested.of(wire.AlarmRaised))
+        await tested.paused()
+        assert tested.engine.learner.step == 2
+
+
+async def test_a_rollout_that_breaks_an_invariant_is_an_alarm_and_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live() as tested:
+        await tested.step()
+        await tested.until(lambda: tested.of(wire.StepDone))
+        assert tested.of(wire.StepDone)[0].record.metrics["invariants/broken"] == 0
+        sampler = tested.engine.learner.sampler
+        good = sampler.sample
+
+        def spoiled(*arguments):
+            groups = good(*arguments)
+            groups[2].record.responses[1].ended ^= True
+            return groups
+
+        monkeypatch.setattr(sampler, "sample", spoiled)
+        await tested.step()
+        await tested.until(lambda: [e for e in tested.of(wire.AlarmRaised) if e.alarm.rule == "invariants"])
+        alarm = next(e.alarm for e in tested.of(wire.AlarmRaised) if e.alarm.rule == "invariants")
+        assert (alarm.level, alarm.responses) == ("error", ["2.3B"])
+        assert alarm.message.startswith("2.3B c")
+        assert tested.engine.learner.step == 2
 
 
 async def test_a_run_that_fails_again_and_again_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,75 @@
+"""Which responses a metric owes its value to, where one can say: an alarm names them, so that people can open them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from sessions.records import Group, Response, head_of
+from sessions.watches import Apart, Condition, Limit, NonFinite, metrics_of
+
+MOST = 8
+"""Responses that one alarm names."""
+HIGHEST = 3
+"""Responses that it names where they are the extremes of many."""
+
+Measure = Callable[[Response], float | None]
+
+
+def blamed(condition: Condition, groups: Sequence[Group]) -> list[str]:
+    """Names of responses (or of groups that are dead), at most :data:`MOST`; empty where one cannot say."""
+    if isinstance(condition, NonFinite):
+        return _where(groups, _not_finite)[:MOST]
+    low = isinstance(condition, Limit) and condition.sign in ("<", "<=")
+    if isinstance(condition, Apart):
+        low = condition.way == "falls"
+    for metric in metrics_of(condition):
+        if names := _of(metric, groups, low=low):
+            return names[:MOST]
+    return []
+
+
+def _of(metric: str, groups: Sequence[Group], *, low: bool) -> list[str]:
+    match metric.split("/"):
+        case ["response", "truncated_fraction"]:
+            return _where(groups, lambda r: not r.ended)
+        case ["response", "failed"]:
+            return _where(groups, lambda r: bool(r.failed))
+        case ["groups", "dead_fraction" | "all_right_fraction" | "all_wrong_fraction"]:
+            return [g.name for g in groups if "dead" in head_of(g).flags]
+        case ["response", "length"]:
+            return _extremes(groups, lambda r: float(r.length), low=low)
+        case ["reward", "length_correlation"]:
+            longest = _extremes(groups, lambda r: float(r.length))
+            return longest + [n for n in _extremes(groups, lambda r: float(r.length), low=True) if n not in longest]
+        case ["reward", "mean" | "std" | "automatic"]:
+            return _extremes(groups, _reward, low=low)
+        case ["reward", component]:
+            return _extremes(groups, lambda r: r.components.get(component), low=low)
+        case ["advantage", *_]:
+            return _extremes(groups, lambda r: None if r.advantage is None else abs(r.advantage))
+        case ["kl", "k1" | "k2" | "k3" | "full"]:
+            return _extremes(groups, lambda r: r.kl)
+        case ["entropy"]:
+            return _extremes(groups, lambda r: sum(r.entropies) / len(r.entropies) if r.entropies else None, low=True)
+    return []
+
+
+def _reward(response: Response) -> float | None:
+    return response.reward if response.rated_reward is None else response.rated_reward
+
+
+def _not_finite(response: Response) -> bool:
+    numbers = [response.reward, response.rated_reward, response.advantage, response.kl]
+    numbers += [*response.logprobs, *response.reference_logprobs, *response.entropies]
+    return any(n is not None and not math.isfinite(n) for n in numbers)
+
+
+def _where(groups: Sequence[Group], is_one: Callable[[Response], bool]) -> list[str]:
+    return [f"{g.name}{r.letter}" for g in groups for r in g.responses if is_one(r)]
+
+
+def _extremes(groups: Sequence[Group], measure: Measure, *, low: bool = False) -> list[str]:
+    """The responses with the largest measure, or the smallest; those that have none are left out."""
+    found = [(v, f"{g.name}{r.letter}") for g in groups for r in g.responses if (v := measure(r)) is not None]
+    return [name for _, name in sorted(found, key=lambda pair: pair[0], reverse=not low)[:HIGHEST]]
