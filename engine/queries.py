@@ -47,6 +47,8 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
         case c.QueryEvents():
             return await engine.write(store.events, command.before, min(max(command.limit, 1), 2000))
         case c.QueryWatches():
+            if not engine.service.ready:
+                raise Refused("the engine is still loading; try again")
             return engine.watching.states(engine.board.alarms.values())
     raise Refused(f"{type(command).__name__}: this engine does not serve it")
 

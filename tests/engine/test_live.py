@@ -1033,6 +1033,7 @@ async def test_commands_while_it_loads(home: Path) -> None:
             answer = await client.send_and_wait(Set(values={"clip_low": 0.1}))
             assert (answer.status, answer.text) == ("rejected", "the engine is still loading; try again")
             assert (await client.query_json(parse("status")))["state"] == "LOADING"
+            assert (await client.send_and_wait(parse("watches"))).status == "rejected"
             go.set()
             await serving
     assert engine.failure == "KeyError: 'enough'"

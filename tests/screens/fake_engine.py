@@ -90,6 +90,7 @@ class FakeEngine:
         self.ratings: dict[str, Rating] = {}
         self.changes: dict[str, Change] = {}
         self.alarms: dict[str, Alarm] = {}
+        self.watches: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
         self.last_step: StepRecord | None = None
         self.status = Status(
@@ -310,6 +311,8 @@ class FakeEngine:
                 return self._data(command, events[:limit])
             case c.QueryStatus():
                 return self._data(command, self.status)
+            case c.QueryWatches():
+                return self._data(command, self.watches)
             case _:
                 return Answer(id=command.id, status="applied", step=step, text="done")
 

@@ -11,6 +11,7 @@ from screens.app import WorkbenchApp
 from screens.dialogs import ConfirmDialog, TextDialog
 from sessions import commands as c
 from sessions.folders import SessionFolder
+from sessions.watch_book import WatchState
 from sessions.wire import Noted
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
@@ -49,6 +50,25 @@ async def test_alarms_are_shown_until_acknowledged_and_never_modal(attach: Attac
         await until(lambda: "! kl/k3" not in frame(app))
         await pilot.press("exclamation_mark")
         await until_shown(app, "no alarm to acknowledge")
+
+
+async def test_watches_are_made_and_listed_on_every_screen(attach: Attach, engine: FakeEngine) -> None:
+    engine.watches = [WatchState(name="kl/k3 high", rule="kl/k3 > 0.2 for 3 pause", on=True, state="quiet", own=True)]
+    async with attach() as (app, pilot):
+        for key in "1234":
+            await pilot.press(key, "colon", *"watch kl/k3 > 0.2 for 3 pause", "enter")
+        await until(lambda: len(received(engine, c.AddWatch)) == 4)
+        assert {w.rule for w in received(engine, c.AddWatch)} == {"kl/k3 > 0.2 for 3 pause"}
+        await pilot.press("colon", *"unwatch kl/k3 high", "enter")
+        await until(lambda: received(engine, c.RemoveWatch))
+        await pilot.press("colon", *"watch kl/k4 > 1", "enter")
+        await until_shown(app, "did you mean kl/k3?")
+        await pilot.press("colon", *"watches", "enter")
+        await until_shown(app, "kl/k3 high  quiet, own  kl/k3 > 0.2 for 3 pause")
+        await pilot.press("escape")
+        engine.watches = [{"from": "another version"}]
+        await pilot.press("colon", *"watches", "enter")
+        await until_shown(app, '"from": "another version"')
 
 
 async def test_a_rejected_command_says_why(attach: Attach, engine: FakeEngine) -> None:

@@ -132,6 +132,9 @@ def test_queries(workbench: Workbench) -> None:
         ]
         events = workbench("send", "s", "events", "3").stdout.splitlines()
         assert len(events) == 3
+        watches = workbench("send", "s", "watches").stdout.splitlines()
+        assert watches == ["watch  state  rule", "cut    holds  response/length > 9"]
+        assert json.loads(workbench("send", "s", "watches", "--json").stdout)[0]["rule"] == "response/length > 9"
         missing = workbench("send", "s", "response", "1.9A")
         assert (missing.returncode, missing.stdout) == (1, "")
         assert "no group 1.9 on branch main" in missing.stderr

@@ -26,6 +26,7 @@ from sessions.commands import (
     QueryResponse,
     QuerySeries,
     QueryStatus,
+    QueryWatches,
     Rate,
     Resume,
     Set,
@@ -37,6 +38,7 @@ from sessions.hyperparameters import parse_assignment
 from sessions.records import Alarm, Group, Response, Status, StepRecord, parse_response_name
 from sessions.server import Server
 from sessions.store import Store
+from sessions.watch_book import WatchState
 
 FATE = os.environ.get("FAKE_ENGINE", "")
 STEP_SECONDS = float(os.environ.get("FAKE_ENGINE_STEP", "0.01"))
@@ -114,6 +116,8 @@ class FakeEngine:
                 data(next(r for r in store.group(name, "main").responses if r.letter == name.letter))
             case QuerySeries(names=names):
                 data([s for s in store.series_data("main") if s.name in names])
+            case QueryWatches():
+                data([WatchState(name="cut", rule="response/length > 9", on=True, state="holds")])
             case Set():
                 reply(wire.Answer(id=command.id, status="accepted", text="due at the next rollout"))
                 self.pending.append((command, reply))
