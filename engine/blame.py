@@ -47,7 +47,7 @@ def _of(metric: str, groups: Sequence[Group], *, low: bool) -> list[str]:
         case ["reward", component]:
             return _extremes(groups, lambda r: r.components.get(component), low=low)
         case ["advantage", *_]:
-            return _extremes(groups, lambda r: None if r.advantage is None else abs(r.advantage))
+            return _extremes(groups, _largest_advantage)
         case ["kl", "k1" | "k2" | "k3" | "full"]:
             return _extremes(groups, lambda r: r.kl)
         case ["entropy"]:
@@ -59,9 +59,16 @@ def _reward(response: Response) -> float | None:
     return response.reward if response.rated_reward is None else response.rated_reward
 
 
+def _largest_advantage(response: Response) -> float | None:
+    """The largest abs advantage of its tokens, which are all the same without a value model."""
+    whole = [] if response.advantage is None else [response.advantage]
+    return max(map(abs, response.advantages or whole), default=None)
+
+
 def _not_finite(response: Response) -> bool:
     numbers = [response.reward, response.rated_reward, response.advantage, response.kl]
-    numbers += [*response.logprobs, *response.reference_logprobs, *response.entropies]
+    for many in (response.logprobs, response.reference_logprobs, response.entropies, response.values, response.returns):
+        numbers += many
     return any(n is not None and not math.isfinite(n) for n in numbers)
 
 

@@ -186,7 +186,7 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
     ),
     Watch(
         name="nothing trains", condition=Limit(metric="update/relative_size", sign="==", level=0), severity="error",
-        # a rejected TRPO step changes nothing on purpose
+        # a TRPO step that was rejected changes nothing on purpose
         unless={"learning_rate": 0.0, "trpo/step_fraction": 0.0}, says="the update changed nothing",
         remedy="check learning_rate and which parameters are trainable",
     ),
@@ -207,16 +207,16 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
     Watch(
         name="value model", condition=Limit(metric="value/explained_variance", sign="<", level=0),
         says="the value model explains less than the mean return does ({value:.2f})",
-        remedy="raise the value model's learning rate or its warm-up",
+        remedy="raise value_learning_rate or value_warmup_steps",
     ),
     Watch(
         name="trpo rejected", condition=Limit(metric="trpo/step_fraction", sign="==", level=0, steps=3),
         says="the line search rejects every step",
-        remedy="raise the damping or lower the trust region, or use more prompts a step",
+        remedy="raise damping, lower trust_region, or raise prompts_per_step",
     ),
     Watch(
         name="fisher products", condition=Limit(metric="trpo/product_error", sign=">", level=1e-2),
-        says="the Fisher products disagree by {value:.3f}", remedy="a bug or too little precision: please report it",
+        says="the Fisher products disagree by {value:.3f}", remedy="set fisher_product exact; where it is already: a bug, please report it",
     ),
     Watch(
         name="reward hacking",

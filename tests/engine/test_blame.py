@@ -61,14 +61,22 @@ def test_who_is_named(rule: str, names: list[str]) -> None:
     assert blamed(parse_watch(rule, check=False)[0].condition, groups()) == names
 
 
-@pytest.mark.parametrize("field", ["reward", "advantage", "kl", "logprobs", "entropies"])
+@pytest.mark.parametrize("field", ["reward", "advantage", "kl", "logprobs", "entropies", "values", "returns"])
 def test_what_is_not_finite_is_named(field: str) -> None:
     found = groups()
-    value = [-1.0, math.inf] if field in ("logprobs", "entropies") else math.nan
+    value = [-1.0, math.inf] if field.endswith("s") else math.nan
     setattr(found[0].responses[3], field, value)
     condition = parse_watch("anything is not finite")[0].condition
     assert blamed(condition, found) == ["7.1D"]
     assert blamed(condition, groups()) == []
+
+
+def test_with_a_value_model_the_largest_advantage_is_a_tokens() -> None:
+    found = groups()
+    found[0].responses[2].advantages = [0.1, -9.0, 8.8]
+    found[0].responses[0].advantages = [0.1]
+    condition = parse_watch("advantage/abs_max > 5")[0].condition
+    assert blamed(condition, found) == ["7.1C", "7.1D", "7.1B"]
 
 
 def test_an_alarm_names_only_so_many() -> None:
