@@ -216,7 +216,8 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
     ),
     Watch(
         name="fisher products", condition=Limit(metric="trpo/product_error", sign=">", level=1e-2),
-        says="the Fisher products disagree by {value:.3f}", remedy="set fisher_product exact; where it is already: a bug, please report it",
+        says="the Fisher products disagree by {value:.3f}",
+        remedy="set fisher_product exact; where it is already, please report it",
     ),
     Watch(
         name="reward hacking",
