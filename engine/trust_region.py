@@ -99,13 +99,13 @@ class TrustRegion:
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             raise NonFinite("the gradient of the surrogate", [row.name for row in rows if row.teaches])
-        self.tally.total("loss/policy", -surrogate)
+        metrics: dict[str, float] = {"loss/policy": -surrogate}
         if norm == 0:
             self.found.note = "no gradient"
-            return self.tally.results(self.policy.accelerator)
+            return self.tally.results(self.policy.accelerator) | metrics
         old = OldPolicy(self.policy, [part.batch for part in parts])
         direction = self._direction(groups, gradient, old, key)
-        metrics: dict[str, float] = {"grad/norm": norm}
+        metrics["grad/norm"] = norm
         if direction.curvature > 0 and math.isfinite(direction.curvature):
             metrics |= self._search(direction, gradient, old, parts, tokens, surrogate)
         else:

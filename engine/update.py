@@ -124,7 +124,7 @@ class Update:
         batches = list(micro_batches(mine, self.micro_tokens, self.objective.logits_limit, self.policy.vocabulary))
         accelerator = self.policy.accelerator
         moved = Tally()
-        if not batches and accelerator.num_processes > 1:
+        if not batches and accelerator.num_processes > 1 and "policy" in self.optimizers:
             self._join_reduction(rows[0])
         for i, part in enumerate(batches):
             self.control.advance(progress[0] * len(batches) + i, progress[1] * len(batches))

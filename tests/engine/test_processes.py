@@ -61,4 +61,6 @@ def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path: Path) -> No
         assert set(one) == set(two)
         for name, value in one.items():
             apart = float((value.double() - two[name].double()).abs().max())
-            assert apart < 1e-6 * max(1.0, float(value.abs().max())), f"{case}: {name}"
+            # weights to rounding; a largest ratio, and what conjugate gradient finds, multiply it
+            close = 1e-6 if name.startswith("weight") and case != "trpo" else 2e-4
+            assert apart < close * max(1.0, float(value.abs().max())), f"{case}: {name} is {apart} apart"

@@ -17,6 +17,33 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "minibatches": {"epochs": 2, "minibatches": 2},
     "one_prompt": {"prompts_per_step": 1},
+    "ppo": {
+        "algorithm": "ppo",
+        "kl_placement": "reward",
+        "kl_estimator": "k1",
+        "kl_coefficient": 0.1,
+        "value_warmup_steps": 1,
+        "epochs": 2,
+        "minibatches": 2,
+        "value_model": "shared",
+    },
+    "separate": {
+        "algorithm": "ppo",
+        "kl_placement": "reward",
+        "kl_estimator": "k1",
+        "value_warmup_steps": 0,
+        "value_model": "separate",
+        "value_learning_rate": 1e-3,
+    },
+    "trpo": {
+        "algorithm": "trpo",
+        "kl_placement": "reward",
+        "kl_estimator": "k1",
+        "fisher_product": "exact",
+        "cg_iterations": 4,
+        "fisher_fraction": 0.75,
+    },
+    "full": {"kl_estimator": "full", "kl_coefficient": 0.3, "entropy_bonus": 0.01, "ratio_level": "sequence"},
     "reward": {"kl_placement": "reward", "kl_estimator": "k1", "kl_coefficient": 0.3},
 }
 
