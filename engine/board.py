@@ -6,6 +6,7 @@ from collections import deque
 
 from sessions.hyperparameters import Value
 from sessions.records import (
+    WARM_UP,
     Alarm,
     Change,
     Checkpoint,
@@ -63,7 +64,8 @@ class Board:
             self.events.append(event)
         match event:
             case StepDone(record=record):
-                self.last_step = record
+                if record.branch != WARM_UP:
+                    self.last_step = record
                 for name, value in record.metrics.items():
                     if name not in self.series:
                         self.series[name] = Series(name)
@@ -95,6 +97,10 @@ class Board:
                 self.checkpoints[checkpoint.step] = checkpoint
             case _:
                 pass  # the other kinds are only lines in the list of events
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a metric."""
+        return self.series[name].last if name in self.series else None
 
     @property
     def waiting_groups(self) -> int:

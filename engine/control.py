@@ -162,6 +162,11 @@ class Control:
                 self._pause, self._pause_before = True, 0
         self.safe_point()
 
+    def count_anew(self) -> None:
+        """Steps begin again at 1: a pause before the next one is a pause before that."""
+        with self._changed:
+            self._pause_before = min(self._pause_before, 1)
+
     def safe_point(self) -> None:
         """Pause here if somebody asked for it.
 

@@ -24,6 +24,7 @@ from engine.late import collect, fates, standing_for
 from engine.service import Service
 from engine.threads import Threads
 from engine.times import Times
+from engine.warming import Warming, prepare, warm_up
 from engine.watchdog import Evidence
 from engine.watching import KEY, Watching
 from engine.words import one_line
@@ -46,6 +47,7 @@ from sessions.records import (
 from sessions.store import Store
 
 if TYPE_CHECKING:
+    from engine.groups import Evaluation
     from engine.invariants import Broken
     from engine.learner import Learner
     from engine.rollout import RolloutGroup
@@ -69,6 +71,8 @@ class Engine(Threads):
     :param build: makes the learner, on the compute thread.
     :ivar rated_step: the newest step whose update has looked at its ratings: what comes after is late.
     :ivar rollout: the scored groups of the step in progress, until its update has been made.
+    :ivar warming: the warm-up that comes before RL, until it is done.
+    :ivar evaluated: what the held-out prompts gave with the present weights, if that is known before the first step.
     :ivar exit_code: of the process, once :meth:`serve` has returned.
     """
 
@@ -92,6 +96,8 @@ class Engine(Threads):
         self.timings: list[float] = []
         self.watching = Watching()
         self._broken: list[Broken] = []
+        self.warming: Warming | None = None
+        self.evaluated: Evaluation | None = None
 
     @property
     def loaded(self) -> bool:
@@ -199,7 +205,8 @@ class Engine(Threads):
         """Load the session and train until it is done, stopped or failed."""
         try:
             await self._load()
-            await self._train()
+            if await warm_up(self):
+                await self._train()
             await self._leave()
         except WorkbenchError as error:
             self.failure, self.exit_code = str(error), error.exit_code
@@ -229,7 +236,8 @@ class Engine(Threads):
             await self._set_aside(learner.step)
         else:  # an engine that was killed left a step unfinished; it is sampled again
             await self.write(self.store.set_group_status, self.branch, learner.step + 1, "discarded")
-        if learner.step == 0 and 0 not in self.board.checkpoints:
+        self.warming = await prepare(self)
+        if learner.step == 0 and 0 not in self.board.checkpoints and self.warming is None:
             await self.checkpoint("start of RL")
         self.watching = Watching(
             "bf16" if learner.policy.bf16 else "fp32",
@@ -263,7 +271,7 @@ class Engine(Threads):
         self.service.checkpointed(saved)
 
     async def _leave(self) -> None:
-        if not self.control.stopping_now:
+        if not self.control.stopping_now and self.warming is None:
             newest = max(self.board.checkpoints, default=-1)
             if newest != self.learner.step:
                 await self.checkpoint("end of the session")
@@ -448,7 +456,8 @@ class Engine(Threads):
 
     async def _record_evaluation(self) -> None:
         """The held-out accuracy before the first step, as step 0."""
-        result = await self.compute(self.learner.evaluate)
+        known, self.evaluated = self.evaluated, None
+        result = known if known is not None else await self.compute(self.learner.evaluate)
         record = StepRecord(
             branch=self.branch,
             step=0,
@@ -456,7 +465,13 @@ class Engine(Threads):
             metrics={"eval/accuracy": result.accuracy, "eval/length": result.length},
             values=self.knobs.values,
         )
-        self.publish(await self.write(self.store.add_step, record, [], self.settings.keep_token_steps))
+        await self.keep_step(record)
+
+    async def keep_step(self, record: StepRecord) -> None:
+        """Keep and tell a step that no group belongs to."""
+        keep = self.settings.keep_token_steps
+        what = f"step {record.step} of {record.branch}"
+        self.publish(await self._persist(what, lambda: self.write(self.store.add_step, record, [], keep)))
 
     async def _finish(
         self,

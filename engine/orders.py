@@ -48,8 +48,11 @@ class Orders:
 
     def close(self) -> None:
         """The session has ended: answer what is still open."""
+        after = f"stopped after step {self._engine.step}"
+        if self._engine.warming is not None:
+            after = "stopped inside the warm-up, which starts again from its beginning"
         for command_id in self._stops:
-            self._applied(command_id, self._engine.step, f"stopped after step {self._engine.step}")
+            self._applied(command_id, self._engine.step, after)
         for command_id in list(self._open):
             self._answer(wire.Answer(id=command_id, status="rejected", text="the session has ended"))
 
@@ -158,6 +161,8 @@ class Orders:
                 self._applied(command.id, engine.step, "goes on")
             case c.Step():
                 self._step(command)
+            case c.Discard() | c.TakeCheckpoint() if engine.warming is not None:
+                raise Refused("not inside the warm-up: checkpoint 0 is written when it ends; `stop` leaves it")
             case c.Discard():
                 if not control.paused or control.phase == "idle" or engine.step == 0:
                     raise Refused("there is no paused step to discard; pause inside one first")
@@ -165,7 +170,8 @@ class Orders:
                     raise Refused(f"the update of step {engine.step} has changed weights; it can only be finished")
                 self._applied(command.id, engine.step, f"step {engine.step} is dropped and starts again")
             case c.Stop():
-                self._accepted(command, "stops at the next safe point" + ("" if command.now else ", saving first"))
+                saving = "" if command.now or engine.warming is not None else ", saving first"
+                self._accepted(command, f"stops at the next safe point{saving}")
                 self._stops.append(command.id)
                 await engine.note("stopping", f"{command.who} stops the session", command.who)
                 engine.stop(now=command.now)

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from engine.randomness import permutation
 from sessions.records import Group, Response
+
+
+class Sized(Protocol):
+    """What takes a row of a batch: tokens that are given, and tokens that are scored."""
+
+    @property
+    def prompt(self) -> list[int]: ...
+
+    @property
+    def tokens(self) -> list[int]: ...
+
+
+_S = TypeVar("_S", bound=Sized)
 
 
 @dataclass
@@ -55,6 +69,10 @@ class Row:
         return self.group.record.prompt_tokens
 
     @property
+    def tokens(self) -> list[int]:
+        return self.response.tokens
+
+    @property
     def advantage(self) -> float:
         return self.group.advantages[self.place]
 
@@ -87,20 +105,20 @@ def minibatches(groups: Sequence[RolloutGroup], count: int, *key: str | int) -> 
     return [[groups[int(i)] for i in part] for part in np.array_split(order, min(count, len(groups)))]
 
 
-def micro_batches(rows: Sequence[Row], tokens: int, logits: int, vocabulary: int) -> Iterator[list[Row]]:
+def micro_batches(rows: Sequence[_S], tokens: int, logits: int, vocabulary: int) -> Iterator[list[_S]]:
     """Cut rows into sets that fit in memory; it never changes a result, because denominators are the minibatch's.
 
     :param tokens: most prompt and response tokens, padding included.
     :param logits: most response tokens x vocabulary, padding included.
     """
-    batch: list[Row] = []
+    batch: list[_S] = []
     width = length = 0
-    for row in sorted(rows, key=lambda r: (len(r.prompt), len(r.response.tokens))):
-        wider, longer = max(width, len(row.prompt)), max(length, len(row.response.tokens))
+    for row in sorted(rows, key=lambda r: (len(r.prompt), len(r.tokens))):
+        wider, longer = max(width, len(row.prompt)), max(length, len(row.tokens))
         size = len(batch) + 1
         if batch and (size * (wider + longer) > tokens or size * (longer + 1) * vocabulary > logits):
             yield batch
-            batch, wider, longer = [], len(row.prompt), len(row.response.tokens)
+            batch, wider, longer = [], len(row.prompt), len(row.tokens)
         batch.append(row)
         width, length = wider, longer
     if batch:

@@ -14,10 +14,7 @@ from engine.orders import Orders, Reply
 from sessions import commands as c
 from sessions import wire
 from sessions.folders import EngineInfo
-from sessions.records import (
-    Checkpoint,
-    Status,
-)
+from sessions.records import WARM_UP, Checkpoint, Status
 from sessions.server import Server
 
 if TYPE_CHECKING:
@@ -111,10 +108,14 @@ class Service:
         newest = max(engine.board.checkpoints.values(), key=lambda x: x.step, default=None)
         recent = sum(engine.timings) / len(engine.timings) if engine.timings else None
         left = (engine.settings.steps - finished) * recent if engine.settings.steps and recent else None
+        speed = latest.metrics.get("speed/tokens_per_second") if latest else None
+        warming = engine.warming
+        if warming is not None:
+            left, speed = warming.left, engine.board.last("warmup/tokens_per_second")
         return Status(
             time=time.time(),
             session=engine.folder.name,
-            branch=engine.branch,
+            branch=WARM_UP if warming else engine.branch,
             state=state,
             phase=control.phase,
             algorithm=engine.knobs.text("algorithm") if engine.loaded else "",
@@ -126,7 +127,7 @@ class Service:
             note=note,
             elapsed=time.time() - self._started,
             left=left,
-            tokens_per_second=latest.metrics.get("speed/tokens_per_second") if latest else None,
+            tokens_per_second=speed,
             pid=os.getpid(),
             clients=[connection.title for connection in self._server.connections],
             checkpoint_step=newest.step if newest else 0,
@@ -151,7 +152,9 @@ class Service:
             return "WAIT", self.waiting
         if control.stopping:
             return "RUN", "stopping at the next safe point"
-        return "RUN", "pausing at the next safe point" if control.pausing else ""
+        if control.pausing:
+            return "RUN", "pausing at the next safe point"
+        return "RUN", self._engine.warming.note if self._engine.warming else ""
 
     def beat_now(self) -> None:
         """Tell every client the status."""

@@ -1,8 +1,7 @@
 """The warm-up that makes the embedded model: supervised fine-tuning of a tiny Llama on two-digit addition.
 
-    loss = - mean over answer tokens of log p(token | question, earlier answer tokens)
-
-AdamW, learning rate 1e-3 after 50 steps of linear rise, batch 128; the held-out pairs are never seen. It takes about a
+The steps are those of :mod:`engine.supervised`, on the task's own questions and answers: AdamW, learning rate 1e-3
+after 50 steps of linear rise, batch 128; the held-out pairs are never seen. It takes about a
 minute on one core and answers some 58 % of the held-out questions: good enough to be rewarded now and then, with plenty
 left for RL to learn. Everything is seeded: the same recipe gives the same weights.
 """
@@ -15,22 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers import logging as transformers_logging
 
+from engine.policy import Policy, make_accelerator
 from engine.randomness import stream
+from engine.sampling import sample
+from engine.supervised import Training, encode_all
 from engine.tasks.arithmetic import arithmetic
-from engine.tasks.task import Prompt
+from engine.tasks.task import Task
+from sessions.examples import Example
 
 transformers_logging.disable_progress_bar()
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 CHARACTERS = "0123456789+-*/=()<>,.?:;! '\nabcdefghijklmnopqrstuvwxyz"
 VOCABULARY = 64
-LEARNING_RATE, RISE, BATCH = 1e-3, 50, 128
+LEARNING_RATE, RISE, BATCH, MICRO_TOKENS = 1e-3, 50, 128, 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +95,28 @@ def warm_up(
     :param report: called every ``evaluate_every`` steps with (step, loss, held-out accuracy).
     """
     task = arithmetic()
-    tokenizer = character_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream("warm-up weights", seed).integers(2**63)))
-        model: Any = LlamaForCausalLM(tiny_config(tokenizer, hidden, layers))
-    ids, labels = _examples(task.prompts, tokenizer)
-    held_ids, held_labels = _examples(task.evaluation, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
+    policy = _fresh(seed, hidden, layers)
+    examples = [Example(i, p.text, p.answer) for i, p in enumerate(task.prompts, 1)]
+    rows = encode_all(policy, examples, task.name, (p.text for p in task.evaluation)).rows
     order = stream("warm-up order", seed)
+    training = Training(
+        policy,
+        rows,
+        lambda step: [int(i) for i in order.integers(len(rows), size=BATCH)],
+        steps,
+        learning_rate=LEARNING_RATE,
+        micro_tokens=MICRO_TOKENS,
+        rise=RISE,
+        betas=(0.9, 0.95),
+        weight_decay=0.01,
+    )
     accuracy: list[tuple[int, float]] = []
     for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, step / RISE)
-        rows = torch.from_numpy(order.integers(len(ids), size=BATCH))
-        loss = _loss(model, ids[rows], labels[rows])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        measured = training.step(step)
         if step % evaluate_every == 0 or step == steps:
-            accuracy.append((step, _accuracy(model, held_ids, held_labels)))
-            report(step, loss.item(), accuracy[-1][1])
-    return Warmed(model, tokenizer, accuracy)
+            accuracy.append((step, _accuracy(policy, task)))
+            report(step, measured["warmup/loss"], accuracy[-1][1])
+    return Warmed(policy.model, policy.tokenizer, accuracy)
 
 
 def save(warmed: Warmed, folder: Path) -> None:
@@ -125,36 +126,21 @@ def save(warmed: Warmed, folder: Path) -> None:
     warmed.tokenizer.save_pretrained(folder)
 
 
-def _examples(prompts: Any, tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
-    """Question and answer in one row; labels [rows, width] are -100 outside the answer and its end token."""
-    vocabulary = tokenizer.get_vocab()
-    end = tokenizer.eos_token_id
-    width = max(len(p.text) + len(p.answer) for p in prompts) + 1
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    labels = torch.full((len(prompts), width), -100)
-    for i, prompt in enumerate(prompts):
-        question, answer = _encode(prompt, vocabulary)
-        answer.append(end)
-        ids[i, : len(question) + len(answer)] = torch.tensor(question + answer)
-        labels[i, len(question) : len(question) + len(answer)] = torch.tensor(answer)
-    return ids, labels
+def _fresh(seed: int, hidden: int, layers: int) -> Policy:
+    """A policy with random weights."""
+    tokenizer = character_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(stream("warm-up weights", seed).integers(2**63)))
+        model: Any = LlamaForCausalLM(tiny_config(tokenizer, hidden, layers))
+    return Policy(model, tokenizer, make_accelerator("cpu", "fp32"))
 
 
-def _encode(prompt: Prompt, vocabulary: dict[str, int]) -> tuple[list[int], list[int]]:
-    return [vocabulary[c] for c in prompt.text], [vocabulary[c] for c in prompt.answer]
-
-
-def _loss(model: Any, ids: Tensor, labels: Tensor) -> Tensor:
-    logits = model(input_ids=ids).logits[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-
-
-@torch.no_grad()
-def _accuracy(model: Any, ids: Tensor, labels: Tensor) -> float:
-    """Share of rows whose every answer token is the likeliest one: the same as greedy decoding being right."""
-    right = []
-    for rows in torch.arange(len(ids)).split(250):
-        guess = model(input_ids=ids[rows]).logits[:, :-1].argmax(-1)
-        wanted = labels[rows, 1:]
-        right.append(((guess == wanted) | (wanted == -100)).all(1))
-    return float(torch.cat(right).float().mean())
+def _accuracy(policy: Policy, task: Task) -> float:
+    """Share of held-out questions answered rightly, greedy."""
+    right = 0
+    for start in range(0, len(task.evaluation), 250):
+        prompts = task.evaluation[start : start + 250]
+        encoded = [policy.encode_prompt(p.text) for p in prompts]
+        samples = sample(policy, encoded, 1, int(task.defaults["max_new_tokens"]), 1.0, None)
+        right += sum(task.judge(p, policy.decode(t)) for p, t in zip(prompts, samples.tokens, strict=True))
+    return right / len(task.evaluation)

@@ -27,6 +27,7 @@ class Metric:
     why_empty: str = "no step has finished yet"
 
 
+_WARM_UP = "the session has no warm-up"
 _REFERENCE = "measured when kl_coefficient > 0, else every reference_every steps"
 
 METRICS: dict[str, Metric] = {
@@ -75,9 +76,16 @@ METRICS: dict[str, Metric] = {
         Metric("loop/lag", "loop lag", "s", "longest delay of the engine's event loop during the step", "down"),
         Metric("learning_rate", "lr", "", "the learning rate of the step's last optimizer step, warm-up applied"),
         Metric("ratings/used", "ratings used", "", "ratings that entered this update"),
+        Metric("warmup/loss", "warm-up loss", "nats/token", "mean of -log p over the completion tokens of the optimizer step's examples, end tokens included, before the step", "down", _WARM_UP),
+        Metric("warmup/accuracy", "held-out", "", "share of held-out prompts answered rightly, greedy, during the warm-up; never trained on", "up", "evaluate_every is 0, or the session has no warm-up"),
+        Metric("warmup/grad_norm", "grad norm", "", "norm of the warm-up's gradient before it is clipped to 1", why_empty=_WARM_UP),
+        Metric("warmup/learning_rate", "lr", "", "the learning rate of the warm-up's step, its rise applied", why_empty=_WARM_UP),
+        Metric("warmup/tokens_per_second", "tok/s", "tokens/s", "prompt and completion tokens over the time of the warm-up's step, pauses left out", "up", _WARM_UP),
     )
 }  # fmt: skip
 """The table. A reward component ``c`` adds ``reward/c``."""
+WARM_UP_PREFIX = "warmup/"
+"""Begins the names of what is measured over the warm-up's own steps."""
 
 
 def metric(name: str) -> Metric:

@@ -462,6 +462,10 @@ class SessionSettings(Record):
     :ivar threads: of torch; 0: physical cores less one, at least 1.
     :ivar evaluation_rows: held-out prompts; 0: as many as the task proposes.
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
+    :ivar warm_up: a file of prompts and completions to fine-tune on before RL; empty: none.
+    :ivar warm_up_epochs: how often the warm-up goes through it.
+    :ivar warm_up_learning_rate: after a linear rise.
+    :ivar warm_up_batch: examples in one optimizer step of the warm-up.
     """
 
     name: str
@@ -480,6 +484,10 @@ class SessionSettings(Record):
     evaluation_rows: int = 0
     keep_token_steps: int = 500
     paused: bool = False
+    warm_up: str = ""
+    warm_up_epochs: int = 1
+    warm_up_learning_rate: float = 2e-5
+    warm_up_batch: int = 32
 
 
 class TaskInfo(Record):
@@ -505,12 +513,17 @@ class SeriesData(Record):
 
 
 State = Literal["LOADING", "RUN", "PAUSED", "WAIT", "DONE", "FAILED"]
-Phase = Literal["loading", "sampling", "scoring", "waiting", "updating", "saving", "evaluating", "idle"]
+Phase = Literal[
+    "loading", "warming up", "sampling", "scoring", "waiting", "updating", "saving", "evaluating", "idle"
+]  # fmt: skip
+WARM_UP = "warm-up"
+"""The branch of the warm-up's steps, which come before those of every other."""
 
 
 class Status(Record):
     """The heartbeat: state, phase and progress; sent every second and whenever the state changes.
 
+    :ivar branch: the active one; ``warm-up`` as long as that lasts.
     :ivar step: the step in progress, or the last one when idle.
     :ivar done: finished parts of the phase.
     :ivar total: parts of the phase; 0 when unknown.

@@ -21,6 +21,7 @@ from sessions import wire
 from sessions.errors import InvalidValue, SessionError
 from sessions.modes import MODES
 from sessions.records import (
+    WARM_UP,
     Alarm,
     Change,
     Checkpoint,
@@ -203,7 +204,9 @@ class Store:
             return msgspec.structs.replace(wire.decode_event(body), seq=seq)
         row = self._db.execute("SELECT body FROM steps WHERE step=? AND time=?", (step, when)).fetchone()
         if row is None:
-            row = self._db.execute("SELECT body FROM steps WHERE step=? ORDER BY time LIMIT 1", (step,)).fetchone()
+            row = self._db.execute(
+                "SELECT body FROM steps WHERE step=? AND branch<>? ORDER BY time LIMIT 1", (step, WARM_UP)
+            ).fetchone()
         if row is None:
             return wire.Noted(time=when, step=step, seq=seq, kind="step", text=f"step {step} done")
         return wire.StepDone(time=when, step=step, seq=seq, record=_json.decode(row[0], type=StepRecord))
@@ -246,14 +249,15 @@ class Store:
         return _json.decode(row[0], type=StepRecord) if row else None
 
     def series(self, branch: str) -> dict[str, Series]:
-        """Every metric of a branch over its steps."""
+        """Every metric of a branch over its steps; those of the warm-up before it are over its own."""
         points: dict[str, tuple[list[int], list[float | None]]] = {}
-        for (body,) in self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step", (branch,)):
-            record = _measured.decode(body)
-            for name, value in record.metrics.items():
-                steps, values = points.setdefault(name, ([], []))
-                steps.append(record.step)
-                values.append(value)
+        for part in dict.fromkeys((WARM_UP, branch)):
+            for (body,) in self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step", (part,)):
+                record = _measured.decode(body)
+                for name, value in record.metrics.items():
+                    steps, values = points.setdefault(name, ([], []))
+                    steps.append(record.step)
+                    values.append(value)
         series = {name: Series(name) for name in points}
         for name, (steps, values) in points.items():
             series[name].load(SeriesData(name=name, steps=steps, values=values))

@@ -18,6 +18,7 @@ from sessions.commands import COMMANDS, Command
 from sessions.errors import FrameTooLarge, MalformedFrame
 from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.records import (
+    WARM_UP,
     Alarm,
     Change,
     Checkpoint,
@@ -141,6 +142,11 @@ AnyEvent = (
 def describe(event: AnyEvent) -> tuple[str, str]:
     """An event as (kind, one line) for lists and logs."""
     match event:
+        case StepDone(record=record) if record.branch.startswith(WARM_UP):
+            loss, accuracy = record.metrics.get("warmup/loss"), record.metrics.get("warmup/accuracy")
+            parts = [f"loss {loss:.3f}"] if loss is not None else []
+            parts += [f"held-out {accuracy:.1%}"] if accuracy is not None else []
+            return "warm-up", f"warm-up step {record.step} done: {', '.join(parts)}"
         case StepDone(record=record):
             reward = record.metrics.get("reward/mean")
             kl = record.metrics.get("kl/k3")

@@ -19,7 +19,10 @@ from workbench.daemon import discard, last_seq, last_step, restart_session, star
 from workbench.output import ProgressLine, duration, need_terminal, say
 from workbench.settings import check_settings, preferences
 
-GIVEN = ("model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets", "preset")
+GIVEN = (
+    "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
+    "preset", "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
+)  # fmt: skip
 """What ``run`` takes of the settings of a session; None where it was not given."""
 
 
@@ -127,7 +130,7 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
     if folder.running():
         raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
     before = folder.settings()
-    wanted = check_settings(msgspec.structs.replace(before, **given))
+    wanted = check_settings(msgspec.structs.replace(before, **given), warmed=any(folder.checkpoints.glob("[0-9]*")))
     for name in given.keys() - {"steps"}:
         was, now = getattr(before, name), getattr(wanted, name)
         if was != now:
@@ -144,8 +147,9 @@ def _flag(name: str, value: object) -> str:
     """A setting as it is written on the command line."""
     if name == "sets":
         return " ".join(f"--set {text}" for text in value) if isinstance(value, list) and value else "no --set"
+    name = name.replace("_", "-")
     if isinstance(value, bool):
-        flag = f"--no-{name.replace('_', '-')}"
+        flag = f"--no-{name}"
         return f"no {flag}" if value else flag
     return f"--{name} {value}" if value or name == "seed" else f"no --{name}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
+from sessions.examples import read_examples
 from sessions.folders import cache_home, check_session_name, home
 from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment, switched
 from sessions.presets import preset
@@ -49,9 +50,10 @@ def preferences() -> Preferences:
         raise InputFileError(f"{path}: cannot be read ({error})") from None
 
 
-def check_settings(settings: SessionSettings) -> SessionSettings:
+def check_settings(settings: SessionSettings, *, warmed: bool = False) -> SessionSettings:
     """The settings with absolute paths, if everything that can be known without torch is right.
 
+    :param warmed: the session has its warm-up behind it, so that the file is not needed any more.
     :raises UsageError: one line that says what, where and what to do.
     """
     if settings.name:
@@ -66,7 +68,12 @@ def check_settings(settings: SessionSettings) -> SessionSettings:
         if given not in allowed:
             raise InvalidValue(f"{what}: {given!r} is not one of {', '.join(allowed)}")
     check_sets(settings.sets, settings.preset)
-    return msgspec.structs.replace(settings, model=check_model(settings.model), task=check_task(settings.task))
+    return msgspec.structs.replace(
+        settings,
+        model=check_model(settings.model),
+        task=check_task(settings.task),
+        warm_up=check_warm_up(settings, warmed=warmed),
+    )
 
 
 def check_model(name: str) -> str:
@@ -113,6 +120,29 @@ def check_task(name: str) -> str:
         raise InputFileError(f"task {name}: its first line is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise InputFileError(f"task {name}: its first line is not a JSON object")
+    return str(path.resolve())
+
+
+def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:
+    """The absolute path of the warm-up's file; empty without one.
+
+    :raises UsageError: naming the option or the line that is wrong.
+    """
+    for what, number in (("epochs", settings.warm_up_epochs), ("batch", settings.warm_up_batch)):
+        if not 1 <= number < 2**31:
+            raise InvalidValue(f"--warm-up-{what}: {number} is out of bounds; allowed: whole numbers from 1")
+    rate = settings.warm_up_learning_rate
+    if not 0 < rate <= 1:
+        raise InvalidValue(f"--warm-up-learning-rate: {rate:g} is out of bounds; allowed: above 0, at most 1")
+    if not settings.warm_up:
+        plain = SessionSettings(name="")
+        for name in ("warm_up_epochs", "warm_up_learning_rate", "warm_up_batch"):
+            if getattr(settings, name) != getattr(plain, name):
+                raise UsageError(f"--{name.replace('_', '-')}: there is no warm-up; give its file with --warm-up")
+        return ""
+    path = Path(settings.warm_up).expanduser()
+    if not warmed:
+        read_examples(path)
     return str(path.resolve())
 
 
