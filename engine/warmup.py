@@ -82,7 +82,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: i
 
 
 def warm_up(
-    steps: int = 460,
+    steps: int = 480,
     seed: int = 0,
     *,
     hidden: int = 128,

@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("model", choices=("smollm2",), metavar="smollm2", help="SmolLM2-135M-Instruct, 540 MB")
     warm_up = add("warm-up", "commands_make:warm_up", "make the embedded model anew")
     warm_up.add_argument("--out", default="tiny-model", metavar="DIR", help="a new or empty folder (tiny-model)")
-    warm_up.add_argument("--steps", type=_natural, default=460, metavar="N", help="optimizer steps (460)")
+    warm_up.add_argument("--steps", type=_natural, default=480, metavar="N", help="optimizer steps (480)")
     warm_up.add_argument("--seed", type=int, default=0, metavar="N")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
     for command in (listing, status, follow, send, stop, fetch, warm_up, knobs):

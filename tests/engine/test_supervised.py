@@ -199,7 +199,7 @@ def test_every_epoch_goes_through_all_examples_in_an_order_of_its_own() -> None:
     assert steps == 6
     parts = [list(plan(step)) for step in range(1, 7)]
     assert [len(part) for part in parts] == [4, 4, 2, 4, 4, 2]
-    first, second = sum(parts[:3], []), sum(parts[3:], [])
+    first, second = [i for part in parts[:3] for i in part], [i for part in parts[3:] for i in part]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
     assert [list(epochs_plan(10, 4, seed=3, epochs=1)[0](s)) for s in (1, 2, 3)] == parts[:3]

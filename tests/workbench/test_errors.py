@@ -26,6 +26,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.jsonl").write_text("{\n")
     (tmp_path / "list.jsonl").write_text("[1]\n")
     (tmp_path / "good.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
+    (tmp_path / "sums.jsonl").write_text('{"prompt": "1+1=", "completion": "2"}\n')
     (tmp_path / "task.csv").write_text("a,b\n")
     (tmp_path / "model").mkdir()
     new_session("mine", SessionSettings(name="mine", steps=5, sets=["temperature=0.9"]))
@@ -64,6 +65,22 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*HEADLESS, "--task", "broken.jsonl"], 2, "its first line is not JSON"),
         ([*HEADLESS, "--task", "list.jsonl"], 2, "its first line is not a JSON object"),
         ([*HEADLESS, "--task", "./task.csv"], 2, "not a .jsonl file"),
+        ([*HEADLESS, "--warm-up", "missing.jsonl"], 2, "warm-up missing.jsonl: cannot be read (No such file"),
+        ([*HEADLESS, "--warm-up", "good.jsonl"], 2, "warm-up good.jsonl, line 1: there is no 'prompt'; give {"),
+        ([*HEADLESS, "--warm-up", "sums.jsonl", "--warm-up-epochs", "0"], 2, "'0' is not a whole number from 1"),
+        ([*HEADLESS, "--warm-up", "sums.jsonl", "--warm-up-batch", "x"], 2, "'x' is not a whole number from 1"),
+        (
+            [*HEADLESS, "--warm-up", "sums.jsonl", "--warm-up-learning-rate", "0"],
+            2,
+            "0 is out of bounds; allowed: above",
+        ),
+        ([*HEADLESS, "--warm-up", "sums.jsonl", "--warm-up-learning-rate", "nan"], 2, "nan is out of bounds"),
+        (
+            [*HEADLESS, "--warm-up-epochs", "2"],
+            2,
+            "--warm-up-epochs: there is no warm-up; give its file with --warm-up",
+        ),
+        ([*HEADLESS, "--name", "mine", "--warm-up", "sums.jsonl"], 2, "was started with no --warm-up, not --warm-up /"),
         ([*HEADLESS, "--name", "a b"], 2, "'a b' cannot name a session"),
         ([*HEADLESS, "--name", "../x"], 2, "cannot name a session"),
         ([*HEADLESS, "--name", "mine", "--steps", "-1"], 2, "'-1' is not a whole number"),
