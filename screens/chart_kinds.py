@@ -29,6 +29,7 @@ class ChartKind:
     :ivar metrics: drawn as curves.
     :ivar readings: numbers in the title.
     :ivar best: whether the title names the best value.
+    :ivar smooth: whether it is drawn smoothed at first.
     :ivar distribution: whether the left two thirds are the histogram of the last step's advantages.
     """
 
@@ -37,6 +38,7 @@ class ChartKind:
     readings: tuple[Reading, ...]
     best: bool = False
     distribution: bool = False
+    smooth: bool = True
 
 
 CHARTS = (
@@ -71,6 +73,17 @@ CHARTS = (
     ),
 )
 """In the order of the grid: two a row."""
+WARM_UP_CHARTS = (
+    ChartKind("warm-up-loss", ("warmup/loss",), (Reading("warm-up loss", ("warmup/loss",)),)),
+    ChartKind(
+        "warm-up-accuracy", ("warmup/accuracy",), (Reading("held-out", ("warmup/accuracy",)),), best=True, smooth=False
+    ),
+    ChartKind("warm-up-gradient", ("warmup/grad_norm",), (Reading("grad norm", ("warmup/grad_norm",)),)),
+    ChartKind("warm-up-speed", ("warmup/tokens_per_second",), (Reading("tok/s", ("warmup/tokens_per_second",)),)),
+)
+"""In the place of the others until RL has begun, over the warm-up's own steps."""
+WARM_UP_IMPORTANCE = tuple(kind.name for kind in WARM_UP_CHARTS)
+WARM_UP_PANELS = ("parameters", "machine")
 IMPORTANCE = ("reward", "kl", "advantage", "length", "entropy", "loss")
 """Which charts are shown first where there is no room for all."""
 PANELS = ("parameters", "groups", "machine")

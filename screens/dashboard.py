@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from screens.arrangement import Arrangement, arrange
 from screens.base import WorkbenchScreen
-from screens.chart_kinds import CHARTS, IMPORTANCE, PANELS
+from screens.chart_kinds import CHARTS, IMPORTANCE, PANELS, WARM_UP_CHARTS, WARM_UP_IMPORTANCE, WARM_UP_PANELS
 from screens.choose import ChooseDialog
 from screens.dialogs import TextDialog
 from screens.errands import restart
@@ -49,10 +49,12 @@ class DashboardScreen(WorkbenchScreen):
         self.page = 0
         self.aside = False
         self._arranged: Arrangement | None = None
+        self._warm_up = False
 
     def compose_body(self) -> Iterable[Widget]:
         marks = self.workbench.marks
         charts = [ChartView(kind, self.live, self.view, marks) for kind in CHARTS]
+        first = [ChartView(kind, self.live, self.view, marks) for kind in WARM_UP_CHARTS]
         panels = [
             Panel("parameters", "params", "p edit", parameter_rows, ("values", "changes")),
             Panel("groups", "last groups", "s samples", group_rows, ("heads", "series", "ratings", "status")),
@@ -60,7 +62,8 @@ class DashboardScreen(WorkbenchScreen):
         ]
         cells: list[Widget] = []
         for row, panel in enumerate(panels):
-            cells += [*charts[2 * row : 2 * row + 2], panel]
+            two = slice(2 * row, 2 * row + 2)
+            cells += [*charts[two], *first[two], panel]
         for widget in cells:
             if isinstance(widget, Framed):
                 widget.ascii = marks == "ascii"
@@ -101,7 +104,13 @@ class DashboardScreen(WorkbenchScreen):
             three.update(self.live)
 
     def _arrange(self, room: Size) -> None:
-        plan = arrange(room.width, room.height, IMPORTANCE, PANELS, zoomed=self.zoomed, page=self.page)
+        warm_up = self.live.in_warm_up
+        charts, panels = (WARM_UP_IMPORTANCE, WARM_UP_PANELS) if warm_up else (IMPORTANCE, PANELS)
+        if warm_up != self._warm_up:  # the steps of one are not those of the other
+            self._warm_up = warm_up
+            self.zoomed, self.view.cross, self.view.window = "", None, (0, 0)
+            self.view.changed()
+        plan = arrange(room.width, room.height, charts, panels, zoomed=self.zoomed, page=self.page)
         if plan == self._arranged:
             return
         self._arranged = plan
@@ -166,7 +175,7 @@ class DashboardScreen(WorkbenchScreen):
         self.refresh_now()
 
     def _move_cross(self, chart: ChartView, by: int) -> None:
-        first, last = self.view.steps(self.live)
+        first, last = chart.steps()
         column = max(1, round((last - first) / max(1, chart.size.width - 8)))
         at = self.view.cross
         self.view.cross = last if at is None else min(max(at + by * column, first), last)
@@ -175,15 +184,15 @@ class DashboardScreen(WorkbenchScreen):
     def _window(self, window: tuple[int, int]) -> None:
         self.view.window, self.view.fetched = window, None
         self.view.changed()
-        first, last = self.view.steps(self.live)
+        first, last = self.view.steps(self.live, self.live.in_warm_up)
         self.say(f"steps {first} to {last}" if window != (0, 0) else "all steps")
-        newest = self.live.last_step.step if self.live.last_step else 0
+        newest = self.live.newest_step()
         if window != (0, 0) and newest > FETCH_FROM:
             self.run_worker(self._fetch(first, last), group="fetch", exclusive=True, exit_on_error=False)
 
     async def _fetch(self, first: int, last: int) -> None:
         """The points of a window, which a snapshot has only in part."""
-        names = sorted({name for chart in self.query(ChartView) for name in chart.metrics})
+        names = sorted({name for chart in self.query(ChartView) if not chart.of_warm_up for name in chart.metrics})
         try:
             series = await self.query_engine(QuerySeries(names=names, first=first, last=last), list[SeriesData])
         except WorkbenchError as error:
@@ -221,7 +230,7 @@ class DashboardScreen(WorkbenchScreen):
 
     def goto(self, step: int) -> None:
         """The charts around a step, with the crosshair on it."""
-        newest = self.live.last_step.step if self.live.last_step else 0
+        newest = self.live.newest_step(self.live.in_warm_up)
         if not 0 <= step <= newest:
             self.say(f"no step {step}: the newest is {newest}", "error")
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from screens.live import Live
-from screens.topline import state_content
+from screens.topline import phase_text, state_content
 
 WIDE = 100
 
@@ -20,5 +20,5 @@ def heading(live: Live, width: int, title: str, parts: list[tuple[int, str]] | N
         return state_content(live, width, right=title)
     status = live.status
     if parts is None and width < WIDE and status is not None:
-        parts = [(0, f"step {status.step}"), (1, status.phase)]
+        parts = [(0, phase_text(live))] if live.warming else [(0, f"step {status.step}"), (1, status.phase)]
     return state_content(live, width, parts, title)

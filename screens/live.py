@@ -16,6 +16,7 @@ import msgspec
 from sessions.folders import ExitInfo
 from sessions.hyperparameters import Value
 from sessions.records import (
+    WARM_UP,
     Alarm,
     Change,
     Checkpoint,
@@ -146,6 +147,23 @@ class Live:
         """Changes that have taken effect, newest first."""
         return [c for c in reversed(self.changes.values()) if c.status == "applied"]
 
+    @property
+    def warming(self) -> bool:
+        """Whether the model is warmed up now, before RL."""
+        return self.status is not None and self.status.branch == WARM_UP and self.connection != "ended"
+
+    @property
+    def in_warm_up(self) -> bool:
+        """Whether the newest that there is to show is of the warm-up: RL has no record yet."""
+        return self.last_step is None and (self.warming or "warmup/loss" in self.series)
+
+    def newest_step(self, warm_up: bool = False) -> int:
+        """The last recorded step, of RL or of the warm-up; 0 if there is none."""
+        if warm_up:
+            series = self.series.get("warmup/loss")
+            return series.steps[-1] if series and series.steps else 0
+        return self.last_step.step if self.last_step else 0
+
     def best(self, name: str) -> tuple[int, float] | None:
         """Step and value of the best point of a metric, the last one where several are equal."""
         series = self.series.get(name)
@@ -261,11 +279,13 @@ class Live:
     def _step(self, record: StepRecord) -> None:
         for name, value in record.metrics.items():
             self._series(name).append(record.step, value)
+        self.version["series"] += 1
+        if record.branch == WARM_UP:
+            return
         self.last_step = record
         if record.values:
             self.values = {**self.values, **record.values}
             self.version["values"] += 1
-        self.version["series"] += 1
         self.version["last_step"] += 1
 
     def _take_heads(self, heads: list[GroupHead]) -> None:

@@ -69,11 +69,16 @@ def group_row(head: GroupHead, width: int) -> Row:
     return [(text, ""), (fit(rewards, max(4, width - len(text) - 1)), "dim" if rewards == "dead" else "strong")]
 
 
+def no_group(live: Live) -> str:
+    """Why the list of groups is empty."""
+    return " warming up: groups come with RL" if live.warming else " no group has been scored yet"
+
+
 def group_rows(live: Live, width: int, height: int) -> list[Row]:
     """The newest groups, the best and the worst response among them, how many groups were dead lately."""
     newest = list(reversed(live.heads.values()))
     if not newest:
-        return [[(" no group has been scored yet", "dim")]]
+        return [[(no_group(live), "dim")]]
     below = [[], *_extremes(newest[:16]), *_dead(live, width)]
     queue = waiting_text(live)
     if queue:
@@ -166,7 +171,7 @@ def last_group_line(live: Live, width: int) -> Row:
     hint = "s samples"
     newest = next(reversed(live.heads.values()), None)
     if newest is None:
-        return _hinted([(" no group has been scored yet", "dim")], hint, width)
+        return _hinted([(no_group(live), "dim")], hint, width)
     row: Row = [(f" last group {newest.name}  mean {short(newest.mean)}  std {short(newest.std)}   ", "")]
     rewards = "dead" if "dead" in newest.flags else " ".join(map(reward_text, newest.rewards))
     used = sum(len(text) for text, _ in row)

@@ -188,6 +188,8 @@ class RateScreen(WorkbenchScreen):
             return [f"the group could not be read: {why}"] if why else ["reading the group ..."]
         if state == "failed":
             return failed_lines(self.live)
+        if self.live.warming and not self.desk.heads:
+            return [f"nothing waits: the model is warming up ({phase_text(self.live)}); groups come with RL"]
         if not self.desk.heads:
             return ["nothing waits: no group has been sampled and scored yet; the first comes with the first step"]
         return ["nothing waits: you have rated every group there is.", "New ones come with every step.   d dashboard"]

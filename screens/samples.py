@@ -20,6 +20,7 @@ from screens.sample_filter import parse_filter
 from screens.sample_pane import SamplePane
 from screens.sample_rows import GROUP_COLUMNS, SAMPLING, group_key, group_rows, response_text
 from screens.states import failed_lines, loading_lines, pane_state
+from screens.topline import phase_text
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
 from screens.widgets.text_view import TextView
@@ -161,6 +162,8 @@ class SamplesScreen(WorkbenchScreen):
             return [f"reading {name} ..."]
         if self.filter_text:
             return ["no group matches the filter"]
+        if self.live.warming:
+            return [f"no groups yet: the model is warming up ({phase_text(self.live)}); they appear when RL begins"]
         return ["no groups yet: they appear here when the first step has been sampled and scored"]
 
     def _came(self, name: str) -> None:

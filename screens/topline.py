@@ -55,6 +55,8 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
     step = f"step {status.step}" + (f"/{status.steps}" if status.steps else "")
     parts = [(0, name), (4, status.algorithm.upper()), (1, step)]
     word = live.state_word()
+    if live.warming:  # a step of the warm-up is told by its progress
+        parts = [(0, name), (1, phase_text(live))] if word == "PAUSED" else [(0, name)]
     if word == "STALE":
         progress = f", last phase {status.phase} {status.done}/{status.total}" if status.total else ""
         return [*parts, (0, f"no heartbeat for {span(live.silence())}{progress}")]
@@ -71,7 +73,7 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
         return [*parts, (0, phase_text(live))]
     parts.append((2, phase_text(live, with_bar=width >= 140)))
     if status.note:
-        parts.append((6, status.note))
+        parts.append((2 if live.warming else 6, status.note))
     if status.tokens_per_second:
         parts.append((3, f"{short(status.tokens_per_second)} tok/s"))
     wide = width >= 140

@@ -11,7 +11,7 @@ from typing import Any
 from sessions.commands import Stop
 from sessions.errors import EngineUnreachable
 from sessions.folders import SessionFolder
-from sessions.records import Status, StepRecord
+from sessions.records import WARM_UP, Status, StepRecord
 from sessions.wire import AlarmRaised, AnyEvent, Noted, StepDone
 from workbench.daemon import last_step, until_ended
 from workbench.output import ProgressLine, duration, emit, say
@@ -110,7 +110,8 @@ class _Headless:
             case Status():
                 self._status = event
             case StepDone(record=record):
-                self._step = record
+                if record.branch != WARM_UP:
+                    self._step = record
                 if self._json:
                     emit(step_json(self.folder.name, record))
             case AlarmRaised(alarm=alarm) if not alarm.acknowledged:
@@ -124,9 +125,12 @@ class _Headless:
 
 
 def step_json(session: str, record: StepRecord) -> str:
-    """A finished step as one JSON line; numbers that are not finite are null and named in ``nonfinite``."""
+    """A finished step as one JSON line; numbers that are not finite are null and named in ``nonfinite``.
+
+    The steps of the warm-up, which are counted by themselves, go by another name.
+    """
     line: dict[str, Any] = {
-        "event": "step",
+        "event": "warm-up" if record.branch == WARM_UP else "step",
         "session": session,
         "branch": record.branch,
         "step": record.step,
@@ -137,9 +141,16 @@ def step_json(session: str, record: StepRecord) -> str:
 
 
 def progress_text(step: StepRecord | None, status: Status | None) -> str:
-    """``step 12/100  reward 0.512  kl 0.0012  1,234 tok/s  ETA 0:32``, with what is known."""
+    """``step 12/100  reward 0.512  kl 0.0012  1,234 tok/s  ETA 0:32``, with what is known.
+
+    Before RL, ``warming up 120/480  loss 0.431, held-out 12.0%  1,234 tok/s  ETA 0:32``.
+    """
     parts = []
-    if step is not None:
+    if status is not None and status.branch == WARM_UP:
+        parts.append(f"{status.phase} {status.done}/{status.total}")
+        parts += [status.note] if status.note and status.state == "RUN" else []
+        parts += [f"{status.tokens_per_second:,.0f} tok/s"] if status.tokens_per_second else []
+    elif step is not None:
         total = f"/{status.steps}" if status is not None and status.steps else ""
         parts.append(f"step {step.step}{total}")
         for name, title, form in (

@@ -19,7 +19,7 @@ from screens.safe import fit
 from screens.terminal import Marks
 from screens.topline import phase_text
 from screens.widgets.framed import Framed
-from sessions.metrics import METRICS, metric
+from sessions.metrics import METRICS, WARM_UP_PREFIX, metric
 from sessions.records import SeriesData
 
 LONG_TITLE = 44
@@ -45,14 +45,16 @@ class View:
         """Every chart has to draw again."""
         self.version += 1
 
-    def steps(self, live: Live) -> tuple[int, int]:
-        """The first and the last step to draw."""
-        last = live.last_step.step if live.last_step else 0
+    def steps(self, live: Live, warm_up: bool = False) -> tuple[int, int]:
+        """The first and the last step to draw, of RL or of the warm-up."""
+        last = live.newest_step(warm_up)
         first, end = self.window
         if end:
             return first, end
         if first:
             return max(0, last - first + 1), max(last, 1)
+        if warm_up:
+            return 0, max(last, 1)
         starts = [series.steps[0] for series in live.series.values() if series.steps]
         return min([0, *starts]) if starts else 0, max(last, 1)
 
@@ -78,17 +80,26 @@ class ChartView(Framed, can_focus=True):
         self.metrics = kind.metrics
         self.ascii = marks == "ascii"
         self.log_axis = False
-        self.smoothing = SMOOTHING[0]
+        self.smoothing = SMOOTHING[0] if kind.smooth else 0.0
         self._drawn: object = None
 
     # -------------------------------------------------------------------------------------------- data
+
+    @property
+    def of_warm_up(self) -> bool:
+        """Whether what it draws is over the steps of the warm-up."""
+        return all(name.startswith(WARM_UP_PREFIX) for name in self.metrics)
+
+    def steps(self) -> tuple[int, int]:
+        """The first and the last step that it draws."""
+        return self.view.steps(self.live, self.of_warm_up)
 
     def points(self, name: str) -> tuple[Sequence[int], Sequence[float | None]]:
         """Of a metric: those fetched for the window with the newer live ones, or the live ones."""
         series = self.live.series.get(name)
         steps: Sequence[int] = series.steps if series else []
         values: Sequence[float | None] = series.values if series else []
-        fetched = (self.view.fetched or {}).get(name)
+        fetched = None if self.of_warm_up else (self.view.fetched or {}).get(name)
         if fetched is None or not fetched.steps:
             return steps, values
         end = fetched.steps[-1]
@@ -111,6 +122,8 @@ class ChartView(Framed, can_focus=True):
 
     def vertical_lines(self) -> tuple[tuple[int, str], ...]:
         """What a person changed, and alarms."""
+        if self.of_warm_up:
+            return ()
         changes = [(change.applied_step, "change") for change in self.live.applied_changes()]
         alarms = [(alarm.step, "alarm") for alarm in self.live.alarms.values()]
         return tuple(dict.fromkeys(alarms + changes))
@@ -177,7 +190,7 @@ class ChartView(Framed, can_focus=True):
         return self.live.last_step.advantages if self.live.last_step else []
 
     def _curves(self, width: int, height: int) -> list[Row]:
-        first, last = self.view.steps(self.live)
+        first, last = self.steps()
         edge = last
         if not self.view.window[1]:
             # The right edge moves by a whole dot: between those moves a new step changes only the end of a curve.
@@ -199,7 +212,12 @@ class ChartView(Framed, can_focus=True):
         known = metric(self.metrics[0])
         why = known.why_empty
         nothing = METRICS["reward/mean"].why_empty
-        if self.live.last_step is None:
+        if self.live.warming:
+            off = self.metrics[0] == "warmup/accuracy" and not self.live.values.get("evaluate_every")
+            why = why if off else f"the model is warming up; now: {phase_text(self.live)}"
+        elif self.of_warm_up:
+            pass
+        elif self.live.last_step is None:
             why = f"{nothing}; now: {phase_text(self.live)}" if self.live.status else nothing
         elif why == nothing:
             why = "it has not been measured"
@@ -231,7 +249,7 @@ class ChartView(Framed, can_focus=True):
 
     def table(self) -> list[str]:
         """Its values in the window, the newest first."""
-        first, last = self.view.steps(self.live)
+        first, last = self.steps()
         columns = {name: dict(zip(*self.points(name), strict=True)) for name in self.metrics}
         steps = sorted({s for column in columns.values() for s in column if first <= s <= last}, reverse=True)
         lines = ["    step  " + "  ".join(f"{name:>16}" for name in self.metrics)]
