@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.passes import LOGITS_LIMIT
 from engine.policy import Policy, make_batch
 from engine.randomness import permutation
 from engine.rollout import micro_batches
 from engine.tally import Tally
-from engine.update import LOGITS_LIMIT
 from sessions.errors import InputFileError, SessionError
 from sessions.examples import Example, Message
 
@@ -167,7 +167,7 @@ def epochs_plan(examples: int, batch: int, seed: int, epochs: int) -> tuple[Plan
     return plan, each * epochs
 
 
-class Training:
+class FineTuning:
     """AdamW on a policy's weights, its learning rate rising linearly and then constant.
 
     :param steps: of the plan.
@@ -254,5 +254,4 @@ class Training:
         batch = make_batch(
             [row.prompt for row in rows], [row.tokens for row in rows], [1.0] * len(rows), policy.pad, policy.device
         )
-        logprobs, _ = policy.scorer(batch)
-        return loss(logprobs, batch.mask, tokens)
+        return loss(policy.scorer(batch).logprobs, batch.mask, tokens)

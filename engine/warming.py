@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.groups import Evaluation
     from engine.learner import Learner
-    from engine.supervised import Training
+    from engine.supervised import FineTuning
 
 EVALUATIONS = 10
 """How often the held-out prompts are answered on the way."""
@@ -45,7 +45,7 @@ class Warming:
     :ivar finished: whether its weights are those of checkpoint 0.
     """
 
-    def __init__(self, training: Training, text: str) -> None:
+    def __init__(self, training: FineTuning, text: str) -> None:
         self.training, self.text, self.steps = training, text, training.steps
         self.done = 0
         self.finished = False
@@ -112,7 +112,7 @@ async def prepare(engine: Engine) -> Warming | None:
 
 def _load(learner: Learner) -> Warming:
     """On the compute thread: read and encode the file."""
-    from engine.supervised import Training, encode_all, epochs_plan
+    from engine.supervised import FineTuning, encode_all, epochs_plan
 
     settings, control = learner.settings, learner.control
     path = Path(settings.warm_up)
@@ -121,7 +121,7 @@ def _load(learner: Learner) -> Warming:
     plan, steps = epochs_plan(
         len(lessons.rows), settings.warm_up_batch, settings.seed, settings.warm_up_epochs
     )  # fmt: skip
-    training = Training(
+    training = FineTuning(
         learner.policy,
         lessons.rows,
         plan,

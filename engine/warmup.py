@@ -21,7 +21,7 @@ from transformers import logging as transformers_logging
 from engine.policy import Policy, make_accelerator
 from engine.randomness import stream
 from engine.sampling import sample
-from engine.supervised import Training, encode_all
+from engine.supervised import FineTuning, encode_all
 from engine.tasks.arithmetic import arithmetic
 from engine.tasks.task import Task
 from sessions.examples import Example
@@ -99,7 +99,7 @@ def warm_up(
     examples = [Example(i, p.text, p.answer) for i, p in enumerate(task.prompts, 1)]
     rows = encode_all(policy, examples, task.name, (p.text for p in task.evaluation)).rows
     order = stream("warm-up order", seed)
-    training = Training(
+    training = FineTuning(
         policy,
         rows,
         lambda step: [int(i) for i in order.integers(len(rows), size=BATCH)],

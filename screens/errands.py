@@ -28,7 +28,10 @@ def ask_to_stop(screen: WorkbenchScreen) -> None:
     if live.checkpoints:
         newest = live.checkpoints[-1]
         last = f"The last checkpoint is {span(live.clock() - newest.time)} old (step {newest.step})."
-    lines = [last, "A checkpoint is written before the engine leaves.", "q only detaches: the training goes on."]
+    saving = "A checkpoint is written before the engine leaves."
+    if live.warming:
+        saving = "The warm-up is not finished: it will start again from its beginning."
+    lines = [last, saving, "q only detaches: the training goes on."]
 
     def answered(yes: bool | None) -> None:
         if yes:

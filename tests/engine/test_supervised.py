@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.policy import TINY, Policy, load_policy, make_accelerator
-from engine.supervised import Lesson, Training, encode, encode_all, epochs_plan
+from engine.supervised import FineTuning, Lesson, encode, encode_all, epochs_plan
 from engine.tasks.arithmetic import arithmetic
 from sessions.errors import InputFileError, SessionError
 from sessions.examples import Example
@@ -44,7 +44,7 @@ def lessons(policy: Policy) -> list[Lesson]:
 
 def train(policy: Policy, rows: Sequence[Lesson], *, count: int = 1, micro_tokens: int = 10_000, **more: Any):
     """Steps on all rows at once; the metrics of the last."""
-    training = Training(
+    training = FineTuning(
         policy, rows, lambda _: range(len(rows)), count, **{"learning_rate": 1e-2, "rise": 1, **more},
         micro_tokens=micro_tokens,
     )  # fmt: skip
@@ -176,7 +176,7 @@ def test_micro_batches_are_as_many_as_memory_asks_for() -> None:
 def test_the_learning_rate_rises_and_stays() -> None:
     policy = random_policy()
     rows = lessons(policy)
-    training = Training(
+    training = FineTuning(
         policy, rows, lambda _: range(2), 4, learning_rate=1e-3, micro_tokens=1000, rise=2
     )  # fmt: skip
     rates = [training.step(n)["warmup/learning_rate"] for n in (1, 2, 3)]
@@ -214,7 +214,7 @@ def test_sums_teach_the_embedded_model_sums_it_has_not_seen() -> None:
     rows = encode_all(policy, examples, "f", (p.text for p in task.evaluation)).rows
     before = held_out_loss(policy, held)
     plan, steps = epochs_plan(len(rows), 128, 0, 1)
-    training = Training(policy, rows, plan, steps, learning_rate=3e-4, micro_tokens=16_384, rise=2)
+    training = FineTuning(policy, rows, plan, steps, learning_rate=3e-4, micro_tokens=16_384, rise=2)
     for number in range(1, steps + 1):
         training.step(number)
     after = held_out_loss(policy, held)
