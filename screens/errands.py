@@ -30,7 +30,7 @@ def ask_to_stop(screen: WorkbenchScreen) -> None:
         last = f"The last checkpoint is {span(live.clock() - newest.time)} old (step {newest.step})."
     saving = "A checkpoint is written before the engine leaves."
     if live.warming:
-        saving = "The warm-up is not finished: it will start again from its beginning."
+        saving = "Nothing is saved: the warm-up will begin again."
     lines = [last, saving, "q only detaches: the training goes on."]
 
     def answered(yes: bool | None) -> None:

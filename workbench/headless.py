@@ -72,7 +72,9 @@ class _Headless:
         if self._stopping is not None:
             self.left.set()
             return
-        self.progress.say("stopping after a checkpoint; ctrl+c again leaves it running")
+        warming = self._status is not None and self._status.branch == WARM_UP
+        how = "inside the warm-up, which will begin again" if warming else "after a checkpoint"
+        self.progress.say(f"stopping {how}; ctrl+c again leaves it running")
         self._stopping = asyncio.create_task(self._stop())
 
     async def _stop(self) -> None:

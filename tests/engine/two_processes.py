@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from engine.learner import Learner
 from engine.rollout import RolloutGroup
+from engine.supervised import FineTuning, encode_all, epochs_plan
+from sessions.examples import Example
 from tests.engine.small import make_learner
 from tests.sessions.samples import rating
 
@@ -44,6 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
         "fisher_fraction": 0.75,
     },
     "full": {"kl_estimator": "full", "kl_coefficient": 0.3, "entropy_bonus": 0.01, "ratio_level": "sequence"},
+    "warm_up": {},
     "reward": {"kl_placement": "reward", "kl_estimator": "k1", "kl_coefficient": 0.3},
 }
 
@@ -54,6 +58,8 @@ def two_steps(folder: Path, case: str) -> dict[str, torch.Tensor]:
     if learner.rank == 0:
         learner.save("start of RL")
     learner.policy.accelerator.wait_for_everyone()
+    if case == "warm_up":
+        return warm_up(learner)
     learner.run_step()
     if case == "plain":  # a rating, which only rank 0 knows, brings a late group into the second step
         groups = learner.sample(2)
@@ -71,6 +77,20 @@ def two_steps(folder: Path, case: str) -> dict[str, torch.Tensor]:
     del metrics["memory/peak"]
     tensors = {f"weight.{i}": p.detach().clone() for i, p in enumerate(learner.policy.parameters)}
     return tensors | {f"metric.{name}": torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+
+
+def warm_up(learner: Learner) -> dict[str, torch.Tensor]:
+    """The weights and the metrics after steps on three examples and on one, which leaves a process without a share."""
+    texts = [("1+1=", "2"), ("12+3=", "fifteen"), ("what is 40+40?", "80"), ("2=", "two")]
+    rows = encode_all(learner.policy, [Example(i, *pair) for i, pair in enumerate(texts)], "f").rows
+    plan, steps = epochs_plan(len(rows), 3, 0, 2)
+    training = FineTuning(learner.policy, rows, plan, steps, learning_rate=1e-3, micro_tokens=24, rise=1)
+    metrics = [training.step(number) for number in range(1, steps + 1)]
+    tensors = {f"weight.{i}": p.detach().clone() for i, p in enumerate(learner.policy.parameters)}
+    for number, measured in enumerate(metrics):
+        for name, value in measured.items():
+            tensors[f"metric.{number}.{name}"] = torch.tensor(value, dtype=torch.float64)
+    return tensors
 
 
 def main(folder: Path) -> None:

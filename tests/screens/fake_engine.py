@@ -20,6 +20,7 @@ from sessions import commands as c
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
 from sessions.hyperparameters import defaults
 from sessions.records import (
+    WARM_UP,
     Alarm,
     Change,
     Checkpoint,
@@ -159,6 +160,29 @@ class FakeEngine:
         self.status = msgspec.structs.replace(self.status, time=self.now, step=step + 1, finished_steps=step)
         self.event(StepDone(time=self.now, step=step, record=record))
         return step
+
+    def warm_up(self, step: int, total: int, *, accuracy: float | None = None) -> None:
+        """One more step of a warm-up of so many, before any of RL; step 0 has only the accuracy."""
+        self.now += 1.5
+        metrics: dict[str, float | None] = {}
+        if step:
+            loss = 0.2 + 2 * 0.9**step
+            metrics = {"warmup/loss": loss, "warmup/grad_norm": 2 * loss, "warmup/tokens_per_second": 3000.0 + step}
+        if accuracy is not None:
+            metrics["warmup/accuracy"] = accuracy
+        record = StepRecord(branch=WARM_UP, step=step, time=self.now, metrics=metrics)
+        for name, value in metrics.items():
+            self.series.setdefault(name, Series(name)).append(step, value)
+        note = f"loss {metrics['warmup/loss']:.3f}" if step else ""
+        self.event(StepDone(time=self.now, step=step, record=record))
+        self.beat(
+            branch=WARM_UP, phase="warming up", step=step + 1, done=step, total=total, note=note, finished_steps=0,
+            left=1.5 * (total - step), tokens_per_second=3000.0,
+        )  # fmt: skip
+
+    def begin_rl(self) -> None:
+        """The warm-up is over."""
+        self.beat(branch="main", phase="sampling", step=1, done=0, total=64, note="")
 
     def head(self, group: Group) -> GroupHead:
         shown = {}

@@ -15,7 +15,7 @@ import pytest
 
 from sessions import wire
 from sessions.errors import InvalidValue, SessionError
-from sessions.records import ResponseName, parse_response_name
+from sessions.records import WARM_UP, ResponseName, StepRecord, parse_response_name
 from sessions.store import Store
 from tests.sessions.samples import (
     alarm,
@@ -119,6 +119,25 @@ def test_series(store: Store) -> None:
     assert series["reward/mean"].steps == [1, 2, 3, 4, 5]
     assert series["kl/k3"].values == [0.1, None, 0.1, None, 0.1]
     assert {data.name for data in store.series_data("main")} == set(series)
+
+
+def test_the_warm_up_is_among_the_series_of_every_branch_and_not_among_its_steps(store: Store) -> None:
+    for step in (1, 2, 3):
+        record = StepRecord(branch=WARM_UP, step=step, time=float(step), metrics={"warmup/loss": 1.0 / step})
+        event = store.add_step(record, [], 500)
+    assert wire.describe(event) == ("warm-up", "warm-up step 3 done: loss 0.333")
+    store.add_step(step_record(1), [], 500)
+    for branch in ("main", "main~1"):
+        assert store.series(branch)["warmup/loss"].steps == [1, 2, 3]
+    assert store.series("main")["reward/mean"].steps == [1]
+    assert [record.step for record in store.steps("main")] == [1]
+    last = store.last_step("main")
+    assert last is not None
+    assert last.step == 1
+    kept = [event for event in store.events() if isinstance(event, wire.StepDone)]
+    assert [(event.record.branch, event.step) for event in kept] == [
+        ("main", 1), (WARM_UP, 3), (WARM_UP, 2), (WARM_UP, 1)
+    ]  # fmt: skip
 
 
 def test_a_step_with_numbers_that_are_not_finite_can_be_read_again(store: Store) -> None:

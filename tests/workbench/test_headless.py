@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sessions.folders import SessionFolder, all_sessions, session_folder
-from sessions.records import StepRecord
+from sessions.records import WARM_UP, StepRecord
 from tests.sessions.samples import status, step_record
 from tests.workbench.conftest import Workbench, poll
 from workbench.headless import progress_text, step_json
@@ -173,6 +173,17 @@ def test_a_reader_that_leaves(workbench: Workbench) -> None:
     folder: SessionFolder = session_folder("s")
     assert folder.running()
     workbench("stop", "s")
+
+
+def test_lines_of_a_warm_up() -> None:
+    record = StepRecord(branch=WARM_UP, step=3, time=1.0, metrics={"warmup/loss": 0.5})
+    shown = json.loads(step_json("s", record))
+    assert (shown["event"], shown["step"], shown["metrics"]) == ("warm-up", 3, {"warmup/loss": 0.5})
+    at = {"branch": WARM_UP, "phase": "warming up", "done": 3, "total": 80, "left": 61.0, "tokens_per_second": 1234.0}
+    text = progress_text(None, status(**at, note="loss 0.500, held-out 12.0%"))
+    assert text == "warming up 3/80  loss 0.500, held-out 12.0%  1,234 tok/s  ETA 1:01"
+    paused = progress_text(None, status("PAUSED", **at, note="ann paused"))
+    assert paused == "warming up 3/80  1,234 tok/s  PAUSED: ann paused"
 
 
 def test_lines() -> None:
