@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import ClassVar
 
+import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -23,7 +24,9 @@ _FIELDS = (
     ("steps", "steps", "0: until stopped"),
     ("name", "name", "empty: the task with a number"),
     ("sets", "settings", "such as learning_rate=1e-5 group_size=16"),
+    ("warm_up", "warm-up", "none, or FILE.jsonl epochs=1 learning_rate=2e-5 batch=32"),
 )
+_WARM_UP: dict[str, type[int] | type[float]] = {"epochs": int, "learning_rate": float, "batch": int}
 
 
 class SessionForm(ModalScreen[SessionSettings]):
@@ -82,10 +85,37 @@ def fields_of(settings: SessionSettings) -> dict[str, str]:
         "model": settings.model,
         "task": settings.task,
         "algorithm": chosen[-1] if chosen else str(HYPERPARAMETERS["algorithm"].default),
+        "warm_up": _warm_up_words(settings),
         "steps": str(settings.steps),
         "name": settings.name,
         "sets": shlex.join(text for text in settings.sets if not text.startswith(name)),
     }
+
+
+def _warm_up_words(settings: SessionSettings) -> str:
+    """``sums.jsonl epochs=2``: the file, and what is not as it is by itself."""
+    plain = SessionSettings(name="")
+    named = {name: (getattr(settings, f"warm_up_{name}"), getattr(plain, f"warm_up_{name}")) for name in _WARM_UP}
+    words = [f"{name}={now}" for name, (now, usual) in named.items() if now != usual]
+    return shlex.join([settings.warm_up, *words]) if settings.warm_up else ""
+
+
+def _warm_up_of(text: str) -> dict[str, str | int | float]:
+    """The settings that such words say.
+
+    :raises ValueError: naming the word that is wrong.
+    """
+    path, *rest = shlex.split(text) or [""]
+    found: dict[str, str | int | float] = {"warm_up": path}
+    for word in rest:
+        name, _, value = word.partition("=")
+        if name not in _WARM_UP:
+            raise ValueError(f"warm-up: {word!r} is none of {', '.join(f'{known}=' for known in _WARM_UP)}")
+        try:
+            found[f"warm_up_{name}"] = _WARM_UP[name](value)
+        except ValueError:
+            raise ValueError(f"warm-up: {word!r} does not give a number") from None
+    return found
 
 
 def settings_of(given: dict[str, str]) -> SessionSettings:
@@ -105,10 +135,11 @@ def settings_of(given: dict[str, str]) -> SessionSettings:
     for text in sets:
         parse_assignment(text)
     defaults = SessionSettings(name="")
-    return SessionSettings(
+    settings = SessionSettings(
         name=given["name"],
         model=given["model"] or defaults.model,
         task=given["task"] or defaults.task,
         steps=int(steps),
         sets=sets,
     )
+    return msgspec.structs.replace(settings, **_warm_up_of(given.get("warm_up", "")))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from screens.app import WorkbenchApp
-from screens.session_form import settings_of
+from screens.session_form import fields_of, settings_of
 from sessions.errors import SessionError
 from sessions.folders import SessionFolder, new_session
 from sessions.records import SessionSettings, StepRecord
@@ -91,13 +93,23 @@ async def test_a_new_session_is_started_from_the_form(engine: FakeEngine) -> Non
 
 
 def test_the_form_refuses_what_is_wrong() -> None:
-    import pytest
-
     good = {"model": "", "task": "", "algorithm": "grpo", "steps": "", "name": "", "sets": ""}
     assert settings_of(good).model == "tiny"
     for field, value in (("steps", "-1"), ("name", "a/b"), ("sets", "no_such=1"), ("algorithm", "sorcery")):
         with pytest.raises(Exception, match=r"\S"):
             settings_of({**good, field: value})
+
+
+def test_the_form_takes_a_warm_up_and_fills_it_in_again() -> None:
+    plain = {"model": "", "task": "", "algorithm": "grpo", "steps": "", "name": "", "sets": ""}
+    settings = settings_of({**plain, "warm_up": "'my sums.jsonl' epochs=3 learning_rate=1e-3"})
+    assert (settings.warm_up, settings.warm_up_epochs, settings.warm_up_learning_rate) == ("my sums.jsonl", 3, 1e-3)
+    assert fields_of(settings)["warm_up"] == "'my sums.jsonl' epochs=3 learning_rate=0.001"
+    assert settings_of(fields_of(settings)) == settings
+    assert fields_of(settings_of(plain))["warm_up"] == ""
+    for wrong in ("f.jsonl epoch=3", "f.jsonl batch=many"):
+        with pytest.raises(ValueError, match="warm-up: "):
+            settings_of({**plain, "warm_up": wrong})
 
 
 async def test_deleting_wants_the_name_and_never_takes_a_running_session(engine: FakeEngine) -> None:
