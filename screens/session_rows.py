@@ -12,7 +12,7 @@ from sessions.client import attached
 from sessions.commands import QueryStatus
 from sessions.errors import WorkbenchError
 from sessions.folders import SessionFolder, all_sessions
-from sessions.records import Status
+from sessions.records import WARM_UP, Status
 from sessions.store import Store
 
 ANSWER_SECONDS = 1.0
@@ -125,6 +125,7 @@ async def session_lines() -> list[SessionLine]:
 
 
 def _with(line: SessionLine, status: Status) -> SessionLine:
+    step = 0 if status.branch == WARM_UP else status.step  # that has steps of its own
     return SessionLine(
-        line.name, status.state, status.step, line.best, line.model, line.task, status.time, line.bytes, line.problem
+        line.name, status.state, step, line.best, line.model, line.task, status.time, line.bytes, line.problem
     )
