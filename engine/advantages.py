@@ -30,16 +30,18 @@ def group_relative_advantages(rewards: Tensor, scale: str = "group") -> tuple[Te
     """
     scored = ~rewards.isnan()
     count = scored.sum(1)
-    filled = torch.where(scored, rewards, 0.0)
-    mean = filled.sum(1) / count.clamp(min=1)
-    centred = torch.where(scored, rewards - mean[:, None], 0.0)
+    # One of the group's rewards comes off first: equal ones then centre to exactly 0, in any precision.
+    largest = torch.where(scored, rewards, -torch.inf).amax(1, keepdim=True)
+    shifted = torch.where(scored, rewards - largest, 0.0)
+    mean = shifted.sum(1) / count.clamp(min=1)
+    centred = torch.where(scored, shifted - mean[:, None], 0.0)
     std = (centred.square().sum(1) / (count - 1).clamp(min=1)).sqrt()
     dead = (count < 2) | (std < DEAD_STD)
     if scale == "group":
         advantages = centred / (std + GROUP_EPSILON)[:, None]
     elif scale == "batch":
         total = scored.sum()
-        overall = filled.sum() / total.clamp(min=1)
+        overall = torch.where(scored, rewards, 0.0).sum() / total.clamp(min=1)
         spread = torch.where(scored, rewards - overall, 0.0).square().sum() / (total - 1).clamp(min=1)
         advantages = centred / (spread.sqrt() + GROUP_EPSILON)
     elif scale == "none":
@@ -67,12 +69,14 @@ def process_supervised_advantages(step_rewards: Tensor, step_ends: Tensor, lengt
     Source: DeepSeekMath (arXiv 2402.03300) section 4.1.3.
     """
     given = ~step_rewards.isnan()
-    rewards = step_rewards[given]
     advantages = step_rewards.new_zeros(step_rewards.shape[0], length)
-    if rewards.numel() < 2 or rewards.std() < DEAD_STD:
+    if given.sum() < 2:
         return advantages
-    normalised = (step_rewards - rewards.mean()) / (rewards.std() + GROUP_EPSILON)
-    normalised = torch.where(given, normalised, 0.0)
+    shifted = step_rewards - step_rewards[given][0]  # equal rewards then spread by exactly 0, in any precision
+    rewards = shifted[given]
+    if rewards.std() < DEAD_STD:
+        return advantages
+    normalised = torch.where(given, (shifted - rewards.mean()) / (rewards.std() + GROUP_EPSILON), 0.0)
     at_end = advantages.scatter_add(1, step_ends.clamp(0, length - 1), normalised)
     return at_end.flip(1).cumsum(1).flip(1)
 
@@ -128,4 +132,5 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     kept = values[mask]
     if kept.numel() < 2:
         return torch.zeros_like(values)
+    values, kept = values - kept[0], kept - kept[0]  # equal values then become exactly 0, in any precision
     return torch.where(mask, (values - kept.mean()) * torch.rsqrt(kept.var() + WHITENING_EPSILON), 0.0)

@@ -53,10 +53,11 @@ def value_loss(
     :param value_clip: how far V may move from V_old; 0: no clipping.
     :returns: the loss, and where clipping took the gradient away [rows, T].
     """
+    values, old, returns = (torch.where(mask, x, 0.0) for x in (values, old, returns))
     error = (values - returns).square()
     lost = torch.zeros_like(mask)
     if value_clip > 0:
-        near = old + (values - old).clamp(-value_clip, value_clip)
+        near = values.clamp(old - value_clip, old + value_clip)  # inside, exactly V: no rounding that looks lost
         held = (near - returns).square()
         lost = mask & (held > error)
         error = torch.maximum(error, held)
@@ -67,7 +68,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float | None:
     """1 - Var(R - V) / Var(R) over real tokens [n]; None where the returns do not vary."""
     if returns.numel() < 2:
         return None
-    spread = returns.var()
+    spread = (returns - returns[0]).var()  # exactly 0 where all are equal, in any precision
     return float(1 - (returns - values).var() / spread) if spread > 0 else None
 
 

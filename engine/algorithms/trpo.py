@@ -20,6 +20,7 @@ Source: Schulman et al. (arXiv 1502.05477), section 6 and appendix C.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -126,7 +127,8 @@ def line_search(attempt: Callable[[float], tuple[float, float]], trust_region: f
     for j in range(backtracks):
         fraction = BACKTRACK**j
         kl, gain = attempt(fraction)
-        tries.append(Attempt(fraction, kl, gain, kl <= trust_region and gain > 0))
-        if tries[-1].accepted:
+        accepted = math.isfinite(kl) and kl <= trust_region and math.isfinite(gain) and gain > 0
+        tries.append(Attempt(fraction, kl, gain, accepted))
+        if accepted:
             break
     return tries
