@@ -1,11 +1,12 @@
 # Everything runs in an environment of its own; the first command that needs it makes it.
 PYTHON ?= python3
 VENV   ?= .venv
+PEERS  ?= .venv-peers
 BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test check format smollm2 test-real docs picture clean
+.PHONY: run install test check format smollm2 test-real test-peers docs picture clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
@@ -22,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Two groups: what can share the machine, in parallel; what starts engines and terminals, alone.
 test: $(VENV)/.installed
-	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real" tests
+	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real and not peers" tests
 	$(ENV) $(BIN)/python -m pytest -m "serial and not real" tests
 
 check: $(VENV)/.installed
@@ -42,6 +43,18 @@ smollm2: $(VENV)/.installed
 test-real: smollm2
 	$(ENV) GSM8K="$(GSM8K)" $(BIN)/python -m pytest -m real tests
 
+# The formulas beside TRL's and stable-baselines3's own code, in an environment that has them.
+$(PEERS)/.installed: tests/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -r tests/peers/requirements.txt
+	@touch $@
+
+# Their warnings are not ours to mend.
+test-peers: $(PEERS)/.installed
+	$(ENV) $(PEERS)/bin/python -m pytest -W default -m peers tests/peers
+
 docs: $(VENV)/.installed
 	$(BIN)/python -m workbench.reference docs
 
@@ -50,4 +63,4 @@ picture: $(VENV)/.installed
 	sh docs/picture.sh $(abspath $(BIN))/python
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
