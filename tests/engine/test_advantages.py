@@ -123,6 +123,13 @@ def test_the_bound_is_reached_by_one_against_all() -> None:
     assert values[0][0] == pytest.approx(7 / math.sqrt(8), rel=1e-6)
 
 
+@pytest.mark.parametrize(("gap", "expected"), [(1e-6, True), (1.9e-6, True), (2.1e-6, False), (1e-4, False)])
+def test_a_group_is_dead_under_a_standard_deviation_of_a_millionth(gap: float, expected: bool) -> None:
+    _, dead = advantages([[0, 0, 0, gap]])  # its standard deviation is gap / 2
+    assert dead == [expected]
+    assert not any(process([[0, 0, 0, gap]], [[0, 1, 2, 3]], 4)[0]) == expected
+
+
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @pytest.mark.parametrize("reward", [0.1, 100.1, -1000.3])
 def test_equal_rewards_are_dead_in_single_precision_whatever_their_size(reward: float, scale: str) -> None:
