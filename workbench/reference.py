@@ -31,26 +31,27 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def hyperparameters() -> str:
     rows = [
-        [f"`{k.name}`", k.symbol, k.show(k.default), k.range_text, k.boundary, ", ".join(k.algorithms) or "all", k.help]
+        [f"`{k.name}`", k.symbol, k.show(k.default), k.range_text, k.boundary, ", ".join(k.algorithms) or "all", k.help,
+         k.healthy]
         for k in HYPERPARAMETERS.values()
-    ]
+    ]  # fmt: skip
     return (
         f"# Hyperparameters\n\n{MADE}\n"
         "Set them at the start with `workbench run --set name=value` (or `name=value@STEP`, from that step on) and\n"
         "live with `workbench send S set name=value`, `:set name value` or the parameters screen. A change takes\n"
         "effect at the next point of its kind (*boundary*), and the answer names the step. The task `arithmetic`\n"
         "starts with `learning_rate` 1e-4 and `max_new_tokens` 12.\n\n"
-        + table(["name", "symbol", "default", "allowed", "boundary", "used by", "what it does"], rows)
+        + table(["name", "symbol", "default", "allowed", "boundary", "used by", "what it does", "healthy"], rows)
     )
 
 
 def metrics() -> str:
-    rows = [[f"`{m.name}`", m.unit, m.good, m.formula] for m in METRICS.values()]
+    rows = [[f"`{m.name}`", m.unit, m.good, m.formula, m.healthy] for m in METRICS.values()]
     return (
         f"# Metrics\n\n{MADE}\n"
         "One name from the engine to the screen; every statistic is over real tokens, never padding. A reward\n"
         "component `c` adds `reward/c`. A metric that a step did not measure is absent from it.\n\n"
-        + table(["name", "unit", "good", "formula"], rows)
+        + table(["name", "unit", "good", "formula", "healthy"], rows)
     )
 
 
