@@ -16,6 +16,7 @@ from textual.widget import Widget
 from screens.errands import ask_to_stop, open_in_pager
 from screens.keys import bindings
 from screens.live import Live
+from screens.switching import told_with
 from screens.topline import alarm_content, state_content
 from screens.widgets.command_line import CommandLine
 from screens.widgets.lines import FooterLine, Line, MessageLine, Severity
@@ -39,6 +40,7 @@ class WorkbenchScreen(Screen[None]):
     registry it has beside the global ones: ``BINDINGS = bindings("samples")`` adds them.
 
     :cvar MODE: the name of its mode.
+    :ivar follows: id of a command that is under way -> what follows from it by itself, in words.
     """
 
     MODE: ClassVar[str] = ""
@@ -59,8 +61,11 @@ class WorkbenchScreen(Screen[None]):
         yield CommandLine("command-line")
         yield FooterLine("footer")
 
-    _link_version = -1
-    _latest = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self.follows: dict[str, str] = {}
+        self._link_version = -1
+        self._latest = ""
 
     # ------------------------------------------------------------------------------- what a screen defines
 
@@ -127,6 +132,9 @@ class WorkbenchScreen(Screen[None]):
 
     def send(self, command: Command) -> None:
         """Send a command; its answers are shown in one line and handed to :meth:`on_answer`."""
+        told = told_with(self.live.values, command)
+        if told:
+            self.follows[command.id] = told
         self.run_worker(self._send(command), group="send", exit_on_error=False)
 
     async def _send(self, command: Command) -> None:
@@ -140,7 +148,7 @@ class WorkbenchScreen(Screen[None]):
                     earlier = "" if command.id == self._latest else "the command before was "
                     self.say(f"{earlier}rejected: {text}", "error")
                 elif text:
-                    self.say(text)
+                    self._say_answer(command, text)
                 self.on_answer(command, answer)
         except WorkbenchError as error:
             again = self.live.connection == "ended" and self.workbench.restart_session is not None
@@ -148,7 +156,14 @@ class WorkbenchScreen(Screen[None]):
             self.on_answer(command, Answer(id=command.id, status="rejected", text=str(error)))
         finally:
             unanswered.stop()
+            self.follows.pop(command.id, None)
         self.refresh_now()
+
+    def _say_answer(self, command: Command, text: str) -> None:
+        told = self.follows.get(command.id, "")
+        if told and told.split()[0] not in text:
+            text += f"; with it {told}"
+        self.say(text)
 
     async def query_engine(self, command: Command, kind: type[_T]) -> _T:
         """The data of a query, decoded; await it in a worker.

@@ -13,9 +13,10 @@ from textual.widget import Widget
 from screens.base import WorkbenchScreen
 from screens.headings import heading
 from screens.keys import bindings
+from screens.knob_words import knob_lines
 from screens.live import Live
 from screens.safe import visible
-from screens.staging import COLUMNS, Staging, describe_change
+from screens.staging import COLUMNS, RANGE, Staging, describe_change
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
@@ -36,6 +37,8 @@ class ParametersScreen(WorkbenchScreen):
     ParametersScreen #table { height: 1fr; }
     ParametersScreen #effect { height: 7; }
     ParametersScreen.-tall #effect { height: 12; }
+    ParametersScreen.-switching #effect { height: 11; }
+    ParametersScreen.-tall.-switching #effect { height: 12; }
     ParametersScreen.-short #effect { height: 4; }
     """
 
@@ -47,6 +50,7 @@ class ParametersScreen(WorkbenchScreen):
         self.filter_text = ""
         self.fates: list[tuple[str, str]] = []
         self._history = False
+        self._all = True
         self._live: Live | None = None
 
     def compose_body(self) -> Iterable[Widget]:
@@ -77,20 +81,34 @@ class ParametersScreen(WorkbenchScreen):
         self._draw()
 
     def _draw(self) -> None:
-        status = self.live.status
         state = pane_state(self.live)
+        reads = self.staging.reads(self.algorithm)
         if self.live.values:
-            self.table.set_rows(self.staging.rows(status.algorithm if status else ""))
+            room = self.table.widths(max(40, self.size.width - 2))[RANGE]
+            self.table.set_rows(self.staging.rows(self.algorithm, room, all_of_them=self._all))
         else:
             words = loading_lines(self.live) if state == "loading" else failed_lines(self.live)
             self.table.empty = words[0]
             self.table.set_rows([])
         filtered = f"/{self.filter_text}" if self.filter_text else "/ filter"
         keys = "enter edit  + - nudge  R revert  A apply  H history"
-        keys += "  ? explains" if self.size.width >= 100 else ""
+        keys += "  ? explains  u undo" if self.size.width >= 100 else ""
         self.table.border_title = Content(visible(f"params  {filtered}  {keys}"))
-        self.table.border_subtitle = Content(f"{len(self.table.shown)} of {len(HYPERPARAMETERS)}")
+        self.table.border_subtitle = Content(self._count(len(HYPERPARAMETERS) - len(reads)))
         self._draw_effect()
+
+    def _count(self, unused: int) -> str:
+        """``51 of 51, 22 not used by grpo at the end (w hides them)``."""
+        algorithm = str(self.staging.ahead()["algorithm"]) if "algorithm" in self.staging.staged else self.algorithm
+        where = "at the end: w hides them" if self._all else "hidden: w shows them"
+        rest = f", {unused} not used by {algorithm} {where}" if unused else ""
+        return f"{len(self.table.shown)} of {len(HYPERPARAMETERS)}{rest}"
+
+    @property
+    def algorithm(self) -> str:
+        """The running one."""
+        status = self.live.status
+        return (status.algorithm if status else "") or str(self.live.values.get("algorithm", ""))
 
     def _draw_effect(self) -> None:
         lines: list[tuple[str, str]]
@@ -103,11 +121,15 @@ class ParametersScreen(WorkbenchScreen):
             lines.append((f"started with {known.show(start)}" if start is not None else "no start value known", "dim"))
         elif self.staging.staged:
             title = "effect of what is staged   A apply  U discard"
-            lines = [(line, "accent") for line in self.staging.effect()]
+            lines = [
+                (line, "dim" if line.startswith(("kept", "not used")) else "accent") for line in self.staging.effect()
+            ]
             lines.append(("checked against the values shown, marked on every chart, undone with u", "dim"))
         else:
             title = self.knob or "nothing selected"
             lines = [(line, "") for line in self.topic()]
+        switching = self.staging.used_otherwise() and not self._history
+        self.set_class(switching, "-switching")
         self.effect.border_title = Content(visible(title))
         self.effect.set_text([*self.fates[:2], *lines])
 
@@ -116,13 +138,12 @@ class ParametersScreen(WorkbenchScreen):
         if not self.knob:
             return []
         knob = hyperparameter(self.knob)
-        symbol = f" ({knob.symbol})" if knob.symbol else ""
-        start = self.live.start_values.get(knob.name, knob.default)
-        used = f"   used by {', '.join(knob.algorithms)}" if knob.algorithms else ""
-        return [
-            f"{knob.name}{symbol}: {knob.help}",
-            f"started with {knob.show(start)}   default {knob.show(knob.default)}   allowed {knob.range_text}{used}",
-        ]
+        return knob_lines(knob, self.live.values, self.live.start_values.get(knob.name), self.algorithm)
+
+    def action_arrange(self) -> None:
+        self._all = not self._all
+        self.say("every hyperparameter" if self._all else "only what the algorithm uses, and what is staged")
+        self.refresh_now()
 
     # ---- staging
 
@@ -171,7 +192,7 @@ class ParametersScreen(WorkbenchScreen):
         if start is None:
             self.say("no start value is known")
             return
-        if self.staging.now(self.knob) == start and self.knob not in self.staging.staged:
+        if self.staging.candidate(self.knob) == start and self.knob not in self.staging.staged:
             self.say(f"{self.knob} is what the session started with")
             return
         self.staging.stage(self.knob, start)
@@ -214,8 +235,13 @@ class ParametersScreen(WorkbenchScreen):
             self._set(command, "setting again")
 
     def _set(self, command: Set, word: str) -> None:
-        self._fate(command, f"{word}: {_words(command)}", "dim")
         self.send(command)
+        self._fate(command, f"{word}: {self._words(command)}", "dim")
+
+    def _words(self, command: Set) -> str:
+        """What a command sets, and what follows from it."""
+        told = self.follows.get(command.id, "")
+        return _words(command) + (f"; with it {told}" if told else "")
 
     def _fate(self, command: Set, text: str, tone: str) -> None:
         self.fates = [(text, tone)]
@@ -229,21 +255,23 @@ class ParametersScreen(WorkbenchScreen):
     def on_answer(self, command: Command, answer: Answer) -> None:
         if not isinstance(command, Set) or self._live is None:
             return
+        words = self._words(command)
         if answer.status == "rejected":
             self.staging.rejected(command)
-            self._fate(command, f"rejected: {_words(command)}, because {answer.text}", "bad")
+            self._fate(command, f"rejected: {words}, because {answer.text}", "bad")
             return
         self.staging.accepted(command)
         if answer.status == "accepted":
-            self._fate(command, f"accepted: {_words(command)}   {answer.text or self._due(command)}", "warn")
+            self._fate(command, f"accepted: {words}   {answer.text or self._due(command)}", "warn")
         elif answer.text.endswith("already"):  # nothing changed: what was undone had not been applied yet
             self._fate(command, f"{', '.join(command.values)}: taken back before it applied", "good")
         else:
-            self._fate(command, f"applied at step {answer.step}: {_words(command)}", "good")
+            self._fate(command, f"applied at step {answer.step}: {words or answer.text}", "good")
         self.refresh_now()
 
     def _due(self, command: Set) -> str:
-        boundaries = dict.fromkeys(hyperparameter(name).boundary for name in command.values)
+        due = self.staging.due()
+        boundaries = dict.fromkeys(hyperparameter(name).boundary_under(due) for name in command.values)
         return "applies at the next " + ", ".join(boundaries)
 
     # ---- the line to type into

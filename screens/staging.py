@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from screens.knob_words import range_cell
+from screens.switching import followers, following_words, steered, switch_lines, used
 from screens.widgets.line_table import Column, Row
 from sessions.commands import Set
 from sessions.errors import UsageError
-from sessions.hyperparameters import HYPERPARAMETERS, Hyperparameter, Value, check_together, hyperparameter
+from sessions.hyperparameters import (
+    HYPERPARAMETERS,
+    NONE,
+    Hyperparameter,
+    Value,
+    check_together,
+    hyperparameter,
+    switched,
+)
 from sessions.records import Change
 
 COLUMNS = (
     Column("name", 24, narrow=23),
-    Column("now", 14, narrow=8),
-    Column("staged", 16, narrow=9),
+    Column("now", 14, narrow=12),
+    Column("staged", 16, narrow=12),
     Column("range", 0),
-    Column("applies", 10, narrow=9),
-    Column("changed", 20, narrow=10),
+    Column("applies", 10, narrow=7),
+    Column("changed", 20, narrow=8),
 )
+RANGE = 3
+"""Place of the range among them: its room decides how it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +41,15 @@ class Staged:
     expect: Value
 
 
+Together = tuple[Change, ...]
+"""The changes of one command."""
+
+
 class Staging:
     """What one person has staged, sent and can undo.
 
     :param values: the values in force, read and never changed.
-    :param changes: every change known, by id.
+    :param changes: every change known, oldest first.
     """
 
     def __init__(self, who: str, values: Callable[[], Mapping[str, Value]], changes: Callable[[], Iterable[Change]]):
@@ -41,40 +57,56 @@ class Staging:
         self._values = values
         self._changes = changes
         self.staged: dict[str, Staged] = {}
-        self.redoable: list[Change] = []
+        self.redoable: list[Together] = []
         self._undone: set[str] = set()
-        self._echoes: list[tuple[str, Value, Value]] = []
-        self._echo_ids: set[str] = set()
+        self._echoes: set[str] = set()
+        self._sent: dict[str, tuple[str, Together]] = {}
 
     # ---- staging
 
+    def due(self) -> dict[str, Value]:
+        """Every value in force, or on its way there."""
+        values = {name: knob.default for name, knob in HYPERPARAMETERS.items()} | dict(self._values())
+        return values | {change.name: change.new for change in self._changes() if change.status == "pending"}
+
     def now(self, name: str) -> Value:
         """The value in force, or on its way there."""
-        pending = [c for c in self._changes() if c.name == name and c.status == "pending"]
-        return pending[-1].new if pending else self._values().get(name, HYPERPARAMETERS[name].default)
+        return self.due()[name]
 
     def candidate(self, name: str) -> Value:
-        """The staged value, else the one in force."""
-        return self.staged[name].value if name in self.staged else self.now(name)
+        """The staged value, else the one that follows from what is staged, else the one in force."""
+        return self.ahead()[name]
+
+    def ahead(self) -> dict[str, Value]:
+        """Every value once what is staged has been applied, with what follows from it."""
+        due = self.due()
+        return due | switched(due, {name: staged.value for name, staged in self.staged.items()})
+
+    def following(self) -> dict[str, Value]:
+        """What follows by itself from what is staged."""
+        return followers(self.due(), {name: staged.value for name, staged in self.staged.items()})
 
     def stage(self, name: str, given: object) -> Value:
-        """Stage a value; the one in force unstages.
+        """Stage a value; the one in force unstages, unless another would follow by itself.
 
         :raises UsageError: if the knob refuses it.
         """
         knob = hyperparameter(name)
         if knob.boundary == "restart":
             raise UsageError(f"{name} cannot change in a running session; start a new one")
-        value = knob.parse(given)
-        if value == self.now(name):
-            self.staged.pop(name, None)
-        else:
-            self.staged[name] = Staged(value, self.now(name))
+        value, now = knob.parse(given), self.now(name)
+        self.staged.pop(name, None)
+        if value != self.ahead()[name]:
+            self.staged[name] = Staged(value, now)
         return value
 
     def nudge(self, name: str, direction: int) -> Value:
-        """Stage the value one step away."""
-        return self.stage(name, hyperparameter(name).nudged(self.candidate(name), direction))
+        """Stage the value one step away; below the least of an optional number is ``none``."""
+        knob, value = hyperparameter(name), self.candidate(name)
+        nudged = knob.nudged(value, direction)
+        if knob.optional and direction < 0 and nudged == value:
+            nudged = NONE
+        return self.stage(name, nudged)
 
     def discard(self) -> int:
         """Forget what is staged; how much it was."""
@@ -89,9 +121,10 @@ class Staging:
         """
         if not self.staged:
             return None
-        values = {name: staged.value for name, staged in self.staged.items()}
-        check_together({**{n: k.default for n, k in HYPERPARAMETERS.items()}, **self._values(), **values})
-        return Set(who=self.who, values=values, expect={name: s.expect for name, s in self.staged.items()})
+        check_together(self.ahead())
+        due = self.due()
+        expect = {name: staged.expect for name, staged in self.staged.items() if not steered(name, due)}
+        return Set(who=self.who, values={name: s.value for name, s in self.staged.items()}, expect=expect)
 
     def accepted(self, command: Set) -> None:
         """The engine took a command: what it set is no longer staged."""
@@ -101,69 +134,99 @@ class Staging:
 
     # ---- undo
 
-    def undoable(self) -> list[Change]:
-        """Changes that ``undo`` can take back, oldest first; those that undid others are not among them."""
-        self._match_echoes()
-        return [
-            c for c in self._changes()
-            if c.status != "superseded" and c.id not in self._undone and c.id not in self._echo_ids
-        ]  # fmt: skip
-
-    def _match_echoes(self) -> None:
+    def undoable(self) -> list[Together]:
+        """What ``undo`` can take back, oldest first: the changes of each command, without those of an undo."""
+        together: dict[str, list[Change]] = {}
         for change in self._changes():
-            echo = (change.name, change.old, change.new)
-            if change.id not in self._echo_ids and change.id not in self._undone and echo in self._echoes:
-                self._echoes.remove(echo)
-                self._echo_ids.add(change.id)
+            key = _key(change)
+            if change.status != "superseded" and key not in self._undone and key not in self._echoes:
+                together.setdefault(key, []).append(change)
+        return [tuple(changes) for changes in together.values()]
 
     def undo(self) -> Set | None:
-        """Set the value back that the last change replaced; None if there is nothing to undo."""
-        changes = self.undoable()
-        if not changes:
+        """Set back what the last command changed, all of it; None if there is nothing to undo."""
+        groups = self.undoable()
+        if not groups:
             return None
-        change = changes[-1]
-        self._undone.add(change.id)
-        self.redoable.append(change)
-        # Taking a pending change back only supersedes it: no change comes of that.
-        return self._send(change.name, change.new, change.old, echo=change.status != "pending")
+        group = groups[-1]
+        newest = {change.name: change.id for change in self._changes() if change.status != "superseded"}
+        # What nobody changed since is where the engine has steered it.
+        expect = {c.name: self.now(c.name) if newest[c.name] == c.id else c.new for c in group}
+        command = self._set({c.name: c.old for c in group}, expect)
+        self._undone.add(_key(group[0]))
+        self.redoable.append(group)
+        self._echoes.add(command.id)
+        self._sent[command.id] = "undo", group
+        return command
 
     def redo(self) -> Set | None:
         """Set again what was undone last."""
         if not self.redoable:
             return None
-        change = self.redoable.pop()
-        superseded = any(c.id == change.id and c.status == "superseded" for c in self._changes())
-        if not superseded:
-            self._undone.discard(change.id)  # what comes of it is an echo of this change, which can be undone again
-        return self._send(change.name, change.old, change.new, echo=not superseded)
+        group = self.redoable.pop()
+        command = self._set({c.name: c.new for c in group}, {c.name: c.old for c in group})
+        ids = {change.id for change in group}
+        if not any(c.id in ids and c.status == "superseded" for c in self._changes()):
+            # What comes of it is an echo of the first time, which can be undone again.
+            self._undone.discard(_key(group[0]))
+            self._echoes.add(command.id)
+        self._sent[command.id] = "redo", group
+        return command
 
-    def _send(self, name: str, old: Value, new: Value, *, echo: bool) -> Set:
-        if echo:
-            self._echoes.append((name, old, new))
-        return Set(who=self.who, values={name: new}, expect={name: old})
+    def _set(self, values: dict[str, Value], expect: Mapping[str, Value]) -> Set:
+        """A command that sets these and nothing else: what would follow by itself is held where it is."""
+        due = self.due()
+        held = {name: due[name] for name in followers(due, values)}
+        kept = {name: value for name, value in expect.items() if not steered(name, due)}
+        return Set(who=self.who, values={**values, **held}, expect=kept)
 
     def rejected(self, command: Set) -> None:
-        """The engine refused an undo or redo: nothing was undone."""
-        for name, new in command.values.items():
-            echo = (name, command.expect.get(name, new), new)
-            if echo in self._echoes:
-                self._echoes.remove(echo)
-                undone = [c for c in self.redoable if (c.name, c.new, c.old) == echo]
-                for change in undone[-1:]:
-                    self.redoable.remove(change)
-                    self._undone.discard(change.id)
+        """The engine refused an undo or redo: it can be tried again."""
+        word, group = self._sent.pop(command.id, ("", ()))
+        if word == "undo" and group in self.redoable:
+            self.redoable.remove(group)
+            self._undone.discard(_key(group[0]))
+        elif word == "redo":
+            self.redoable.append(group)
+            self._undone.add(_key(group[0]))
 
     # ---- drawing
 
-    def rows(self, algorithm: str) -> list[Row]:
-        """The table: every knob, with ``!`` beside a value that the running algorithm does not use."""
-        changes: dict[str, Change] = {c.name: c for c in self._changes() if c.status != "superseded"}
-        return [self._row(knob, algorithm, changes.get(knob.name)) for knob in HYPERPARAMETERS.values()]
+    def rows(self, algorithm: str, room: int = 80, *, all_of_them: bool = True) -> list[Row]:
+        """The table: the knobs that are used, then the others, dim and with ``!`` beside the value.
 
-    def _row(self, knob: Hyperparameter, algorithm: str, change: Change | None) -> Row:
-        used = not algorithm or knob.used_by(algorithm)
+        :param algorithm: the running one; a staged one counts instead.
+        :param room: cells of the column with the range.
+        :param all_of_them: False leaves out what is not used, unless it is staged.
+        """
+        reads = self.reads(algorithm)
+        follows = self.following()
+        changes: dict[str, Change] = {c.name: c for c in self._changes() if c.status != "superseded"}
+        rows = [
+            self._row(knob, name in reads, changes.get(name), follows.get(name), room)
+            for name, knob in HYPERPARAMETERS.items()
+        ]
+        shown = [row for row in rows if all_of_them or row.key in reads or row.key in self.staged]
+        return sorted(shown, key=lambda row: row.key not in reads)
+
+    def reads(self, algorithm: str) -> set[str]:
+        """The knobs that are used by the algorithm, or by the staged one."""
+        ahead = self.ahead()
+        if "algorithm" not in self.staged and algorithm:
+            ahead["algorithm"] = algorithm
+        return used(ahead)
+
+    def used_otherwise(self) -> bool:
+        """Whether what is staged changes which knobs are used."""
+        return bool(self.staged) and used(self.due()) != used(self.ahead())
+
+    def _row(
+        self, knob: Hyperparameter, is_used: bool, change: Change | None, follows: Value | None, room: int
+    ) -> Row:  # fmt: skip
         value = self._values().get(knob.name, knob.default)
         staged = f"{knob.show(self.staged[knob.name].value)} *" if knob.name in self.staged else ""
+        if not staged and follows is not None:
+            staged = f"{knob.show(follows)} +"
         if not staged and change is not None and change.status == "pending":
             staged = f"-> {knob.show(change.new)}"
         changed = "@0"
@@ -171,26 +234,42 @@ class Staging:
             when = f"@{change.applied_step}" if change.status == "applied" else "due"
             changed = f"{when} {change.who}"
         cells = (
-            knob.name, knob.show(value) + ("" if used else " !"), staged, knob.range_text, knob.boundary, changed
+            knob.name, knob.show(value) + ("" if is_used else " !"), staged, range_cell(knob, room),
+            knob.boundary_under(self._values()), changed,
         )  # fmt: skip
-        return Row(knob.name, cells, "accent" if staged else "" if used else "dim")
+        return Row(knob.name, cells, "accent" if staged else "" if is_used else "dim")
 
     def effect(self) -> list[str]:
-        """What applying would do, a line for each staged value."""
-        return [
-            f"{name} {hyperparameter(name).show(staged.expect)} -> {hyperparameter(name).show(staged.value)}  "
-            f"next {hyperparameter(name).boundary}{_note(name, staged)}"
-            for name, staged in self.staged.items()
-        ]
+        """What applying would do: a line for each staged value, what follows from it, what another algorithm means."""
+        due = self.due()
+        switches = "algorithm" in self.staged
+        lines = []
+        for name, staged in self.staged.items():
+            knob = hyperparameter(name)
+            boundary = "rollout" if switches else knob.boundary_under(due)
+            old = due[name] if steered(name, due) else staged.expect
+            lines.append(
+                f"{name} {knob.show(old)} -> {knob.show(staged.value)}  next {boundary}{_note(name, staged, due)}"
+            )
+        words = following_words(due, {name: staged.value for name, staged in self.staged.items()})
+        if words:
+            lines.append(f"+ follows by itself, at the same moment: {words}")
+        return lines + switch_lines(due, self.ahead())
 
 
-def _note(name: str, staged: Staged) -> str:
+def _key(change: Change) -> str:
+    return change.command or change.id
+
+
+def _note(name: str, staged: Staged, due: Mapping[str, Value]) -> str:
     if name == "learning_rate":
         return ", keeps the optimizer state"
     numbers = (staged.expect, staged.value)
     if name in ("group_size", "prompts_per_step", "max_new_tokens"):
         old, new = (float(number) for number in numbers)
         return f", up to {new / old:.2g} x the tokens of a step" if old else ""
+    if steered(name, due):
+        return ", and kl_target moves it on from there"
     if name == "kl_coefficient" and staged.value == 0:
         return ", measured every reference_every steps only"
     if name == "rating_gate" and staged.value != "async":

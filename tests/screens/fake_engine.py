@@ -18,7 +18,7 @@ import msgspec
 
 from sessions import commands as c
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
-from sessions.hyperparameters import defaults
+from sessions.hyperparameters import defaults, hyperparameter, switched
 from sessions.records import (
     WARM_UP,
     Alarm,
@@ -204,16 +204,20 @@ class FakeEngine:
         self.alarms[alarm.id] = alarm
         self.event(AlarmRaised(time=self.now, step=step, alarm=alarm))
 
-    def change(self, name: str, value: Any, who: str = "you") -> Change:
+    def change(self, name: str, value: Any, who: str = "you", command: str = "") -> Change:
         step = self.last_step.step if self.last_step else 0
         change = Change(
             id=f"change-{len(self.changes)}", time=self.now, who=who, name=name, old=self.values[name], new=value,
-            boundary="minibatch", status="applied", accepted_step=step, applied_step=step + 1,
+            boundary="minibatch", status="applied", accepted_step=step, applied_step=step + 1, command=command,
         )  # fmt: skip
         self.values[name] = value
         self.changes[change.id] = change
         self.event(Changed(time=self.now, step=step, change=change))
         return change
+
+    def set(self, **values: Any) -> None:
+        """Set values as a command would, with what follows."""
+        self._serve(c.Set(values=values, who="you"))
 
     def grow(self, *texts: str, ended: tuple[int, ...] = (), group: int = 1) -> None:
         """Send the growing text of a group of the step in progress to whoever wants it."""
@@ -294,8 +298,16 @@ class FakeEngine:
                 self.event(Noted(time=self.now, step=step, kind=text, text=f"{text} by you", who=command.who))
                 return Answer(id=command.id, status="applied", step=step, text=text)
             case c.Set(values=values):
-                for name, value in values.items():
-                    self.change(name, value, command.who)
+                for name, expected in command.expect.items():
+                    if self.values[name] != expected:
+                        knob = hyperparameter(name)
+                        text = f"{name} is {knob.show(self.values[name])} now, not {knob.show(expected)}"
+                        return Answer(id=command.id, status="rejected", text=text)
+                for name, value in switched(self.values, values).items():
+                    if value != self.values[name]:
+                        self.change(name, value, command.who, command.id)
+                if self.status.algorithm != self.values["algorithm"]:
+                    self.beat(algorithm=self.values["algorithm"])
                 return Answer(id=command.id, status="applied", step=step, text=f"{len(values)} set from step {step}")
             case c.TakeCheckpoint():
                 self.checkpoint()

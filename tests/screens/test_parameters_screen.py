@@ -90,7 +90,7 @@ async def test_discard_revert_and_history(attach: Attach) -> None:
 async def test_the_filter_and_the_meaning_of_a_knob(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("p", "slash", *"kl_coef", "enter")
-        text = await until_shown(app, "> kl_coefficient", "kl_coefficient (beta): Weight of the divergence", "1 of 27")
+        text = await until_shown(app, "> kl_coefficient", "kl_coefficient (beta): Weight of the divergence", "1 of 50")
         assert "temperature" not in text
 
 
@@ -107,6 +107,8 @@ async def test_a_value_the_algorithm_does_not_use_is_marked(attach: Attach, engi
         await pilot.press("p")
         await until(lambda: app.live.status is not None)
         engine.beat(algorithm="trpo")
+        await until_shown(app, "not used by trpo")
+        await pilot.press("slash", *"learning", "enter")
         await until_shown(app, "5e-7 !")
 
 
@@ -119,4 +121,76 @@ async def test_a_value_that_is_due_is_shown(attach: Attach, engine: FakeEngine) 
             boundary="minibatch", status="pending",
         )  # fmt: skip
         engine.event(Changed(time=engine.now, step=121, change=pending))
-        await until_shown(app, "5e-7     -> 3e-7", "due bob")
+        await until_shown(app, "5e-7         -> 3e-7", "due bob")
+
+
+async def test_another_algorithm_is_staged_explained_applied_and_undone_whole(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    before = dict(engine.values)
+    async with attach(size=(80, 30)) as (app, pilot):
+        await pilot.press("p", "plus")
+        await until_shown(
+            app, "ppo *", "+ follows by itself", "kl_estimator k3 -> k1", "ppo also uses: gamma 1",
+            "kept: the policy", "15 not used by ppo",
+        )  # fmt: skip
+        await pilot.press("A")
+        await until_shown(app, "applied at step 121: algorithm grpo -> ppo; with it kl_coefficient 0.04 ->")
+        assert engine.values["kl_placement"] == "reward"
+        await pilot.press("u")
+        await until_shown(app, "applied at step 121: algorithm ppo -> grpo, kl_coefficient 0.05 -> 0.04")
+        assert engine.values == before
+        await pilot.press("ctrl+r")
+        await until(lambda: engine.values["algorithm"] == "ppo")
+        assert engine.values["kl_estimator"] == "k1"
+        assert len(sets(engine)) == 3
+
+
+async def test_w_hides_what_the_algorithm_does_not_use(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("p", "G")
+        await until_shown(app, "0.01 !", "50 of 50, 19 not used by grpo at the end: w hides them")
+        await pilot.press("w")
+        text = await until_shown(app, "31 of 50, 19 not used by grpo hidden: w shows them")
+        assert " !" not in text.partition("range")[2].partition("of 50")[0]
+        await pilot.press("w")
+        await until_shown(app, "50 of 50")
+
+
+async def test_the_help_is_about_the_knob_under_the_cursor(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("p", "slash", *"gae", "enter", "question_mark")
+        await until_shown(app, "gae_lambda (lambda)", "healthy: 0.95", "allowed 0 .. 1", "trpo with baseline value")
+
+
+async def test_none_can_be_typed(attach: Attach, engine: FakeEngine) -> None:
+    engine.set(algorithm="ppo", kl_target=0.02)
+    async with attach() as (app, pilot):
+        await pilot.press("p", "slash", *"kl_target", "enter")
+        await until_shown(app, "> kl_target")
+        await pilot.press("enter", *["backspace"] * 4, *"none", "enter")
+        await until_shown(app, "none *", "kl_target 0.02 -> none")
+
+
+async def test_a_value_that_the_engine_steers_is_followed(attach: Attach, engine: FakeEngine) -> None:
+    engine.set(algorithm="ppo", kl_target=0.02)
+    async with attach() as (app, pilot):
+        await pilot.press("p", "slash", *"kl_coef", "enter")
+        await until_shown(app, "> kl_coefficient")
+        engine.values["kl_coefficient"] = 0.0471
+        engine.finish_step()
+        await until_shown(app, "0.0471")
+        await pilot.press("plus", "A")
+        await until_shown(app, "applied at step")
+        assert sets(engine)[-1] == ({"kl_coefficient": 0.0942}, {})
+
+
+async def test_the_command_line_switches_on_every_screen_and_says_what_follows(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    async with attach() as (app, pilot):
+        for screen in "ds":
+            await pilot.press(screen, "colon", *"set algorithm=ppo", "enter")
+            await until_shown(app, "1 set from step", "kl_placement loss -> reward")
+            await pilot.press("colon", *"set algorithm=grpo", "enter")
+            await until(lambda: engine.values["algorithm"] == "grpo")

@@ -8,7 +8,7 @@ import pytest
 from screens.staging import Staging, describe_change
 from sessions.commands import Set
 from sessions.errors import InvalidValue, UsageError
-from sessions.hyperparameters import Value, defaults
+from sessions.hyperparameters import HYPERPARAMETERS, Value, defaults, switched
 from sessions.records import Change
 
 
@@ -20,7 +20,10 @@ class Engine:
         self.changes: dict[str, Change] = {}
 
     def take(self, command: Set, status: str = "applied") -> None:
-        for name, value in command.values.items():
+        for name, expected in command.expect.items():
+            waiting = [c.new for c in self.changes.values() if c.name == name and c.status == "pending"]
+            assert expected == (waiting[-1] if waiting else self.values[name]), f"{name}: refused"
+        for name, value in switched(self.values, command.values).items():
             for change in list(self.changes.values()):
                 if change.name == name and change.status == "pending":
                     self.changes[change.id] = msgspec.structs.replace(change, status="superseded")
@@ -29,7 +32,7 @@ class Engine:
             change = Change(
                 id=f"c{len(self.changes)}", time=float(len(self.changes)), who=command.who, name=name,
                 old=self.values[name], new=value, boundary="rollout", status=status,  # type: ignore[arg-type]
-                accepted_step=12, applied_step=13 if status == "applied" else 0,
+                accepted_step=12, applied_step=13 if status == "applied" else 0, command=command.id,
             )  # fmt: skip
             self.changes[change.id] = change
             if status == "applied":
@@ -165,10 +168,12 @@ def test_the_table_marks_what_is_staged_changed_or_not_used(staging: Staging, en
     staging.stage("learning_rate", "5e-7")
     rows = {row.key: row for row in staging.rows("grpo")}
     assert rows["learning_rate"].cells == ("learning_rate", "1e-6", "5e-7 *", "0 .. 1", "minibatch", "@0")
+    assert rows["trust_region"].cells[1] == "0.01 !"
     assert rows["temperature"].cells[-1] == "@13 ann"
     assert rows["group_size"].cells[1] == "8"
     assert rows["group_size"].cells[-1] == "due ann"
-    assert all("!" not in row.cells[1] for row in rows.values())
+    used = [row.cells[1].endswith(" !") for row in rows.values()]
+    assert used == sorted(used), "what is not used stands at the end"
     assert {row.key: row for row in staging.rows("trpo")}["learning_rate"].cells[1] == "1e-6 !"
 
 
@@ -189,3 +194,106 @@ def test_the_history_says_what_became_of_a_change(engine: Engine) -> None:
         "learning_rate 5e-7 -> 2e-7   superseded before it applied   bob",
         "learning_rate 5e-7 -> 1e-7   due at the next rollout   bob",
     ]
+
+
+# ---- another algorithm
+
+
+def test_staging_another_algorithm_shows_what_follows_and_sends_only_what_was_staged(staging: Staging) -> None:
+    staging.stage("algorithm", "ppo")
+    rows = {row.key: row for row in staging.rows("grpo")}
+    assert [rows[n].cells[2] for n in ("algorithm", "kl_placement", "kl_estimator", "kl_coefficient")] == [
+        "ppo *", "reward +", "k1 +", "0.05 +",
+    ]  # fmt: skip
+    command = must(staging.apply())
+    assert command.values == {"algorithm": "ppo"}
+
+
+def test_the_marks_are_those_of_the_staged_algorithm(staging: Staging) -> None:
+    staging.stage("algorithm", "trpo")
+    rows = {row.key: row for row in staging.rows("grpo")}
+    assert rows["learning_rate"].cells[1] == "1e-6 !"
+    assert rows["trust_region"].cells[1] == "0.01"
+    assert rows["gamma"].cells[1] == "1 !", "trpo reads it only with baseline value"
+    staging.stage("baseline", "value")
+    assert {row.key: row for row in staging.rows("grpo")}["gamma"].cells[1] == "1"
+
+
+def test_what_is_not_used_can_be_left_out(staging: Staging) -> None:
+    staging.stage("gamma", "0.9")
+    shown = {row.key for row in staging.rows("grpo", all_of_them=False)}
+    assert "gamma" in shown, "it is staged"
+    assert "trust_region" not in shown
+    assert len(staging.rows("grpo")) == len(HYPERPARAMETERS)
+
+
+def test_the_effect_of_another_algorithm_in_words(staging: Staging) -> None:
+    staging.stage("algorithm", "ppo")
+    text = "\n".join(staging.effect())
+    assert "algorithm grpo -> ppo  next rollout" in text
+    assert "kl_placement loss -> reward" in text
+    assert "ppo also uses: gamma 1, gae_lambda 0.95, value_model head" in text
+    assert "loss_aggregation" in text.partition("not used any more")[2]
+    assert "which grpo and ppo share" in text
+    assert "a new one is first trained alone for 5 steps" in text
+
+
+def test_values_are_checked_with_what_follows(staging: Staging, engine: Engine) -> None:
+    engine.take(Set(values={"kl_estimator": "k2"}))
+    staging.stage("algorithm", "ppo")  # kl_placement follows, kl_estimator was set by a person and does not
+    with pytest.raises(InvalidValue, match="k1"):
+        staging.apply()
+
+
+def test_undo_takes_back_everything_that_one_command_changed(staging: Staging, engine: Engine) -> None:
+    engine.take(Set(values={"algorithm": "ppo"}))
+    assert engine.values["kl_placement"] == "reward"
+    command = must(staging.undo())
+    assert command.values == {
+        "algorithm": "grpo", "kl_placement": "loss", "kl_estimator": "k3", "kl_coefficient": 0.04,
+    }  # fmt: skip
+    engine.take(command)
+    assert engine.values == defaults()
+    assert staging.undo() is None
+    engine.take(must(staging.redo()))
+    assert engine.values == defaults({"algorithm": "ppo"})
+    engine.take(must(staging.undo()))
+    assert engine.values == defaults()
+
+
+def test_undo_of_a_switch_leaves_what_a_person_had_set(staging: Staging, engine: Engine) -> None:
+    """0.05 was set by a person and is ppo's default: going back to grpo must not take it for one that follows."""
+    engine.take(Set(values={"kl_coefficient": 0.05}))
+    before = dict(engine.values)
+    engine.take(Set(values={"algorithm": "ppo"}))
+    engine.take(must(staging.undo()))
+    assert engine.values == before
+
+
+def test_a_coefficient_that_the_engine_steers_is_undone_from_where_it_is(staging: Staging, engine: Engine) -> None:
+    engine.take(Set(values={"algorithm": "ppo"}))
+    engine.take(Set(values={"kl_target": 0.02}))
+    engine.values["kl_coefficient"] = 0.047  # what a step's record says
+    assert staging.now("kl_coefficient") == 0.047
+    staging.stage("kl_coefficient", 0.1)
+    assert must(staging.apply()).expect == {}, "it may move again before the command arrives"
+    staging.discard()
+    engine.take(must(staging.undo()))
+    assert engine.values["kl_target"] == "none"
+    engine.take(must(staging.undo()))
+    assert engine.values == defaults()
+
+
+def test_a_refused_redo_can_be_tried_again(staging: Staging, engine: Engine) -> None:
+    engine.take(Set(values={"temperature": 0.9}))
+    engine.take(must(staging.undo()))
+    staging.rejected(must(staging.redo()))
+    assert must(staging.redo()).values == {"temperature": 0.9}
+
+
+def test_none_is_typed_and_nudged(staging: Staging) -> None:
+    assert staging.nudge("kl_target", 1) == 0.01
+    assert staging.stage("kl_target", "none") == "none"
+    assert staging.staged == {}
+    staging.stage("kl_target", "1e-6")
+    assert staging.nudge("kl_target", -1) == "none"
