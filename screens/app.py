@@ -85,6 +85,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.start_session, self.restart_session = start_session, restart_session
         self.live = Live(folder.name if folder else "")
         self.link: Link | None = None
+        self.long_answer: tuple[str, list[str]] | None = None
         self.pace = Pace(terminal.SLOW_BYTES if slow else terminal.BYTES)
         self.set_class(self.marks == "ascii", "-ascii")
         use_escapes(self.marks == "ascii")

@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
-from screens.errands import ask_to_stop, open_in_pager
+from screens.errands import ask_to_stop, open_in_pager, show_long_answer
 from screens.keys import bindings
 from screens.live import Live
 from screens.switching import told_with
@@ -66,6 +66,7 @@ class WorkbenchScreen(Screen[None]):
         self.follows: dict[str, str] = {}
         self._link_version = -1
         self._latest = ""
+        self._keys = 0
 
     # ------------------------------------------------------------------------------- what a screen defines
 
@@ -135,9 +136,9 @@ class WorkbenchScreen(Screen[None]):
         told = told_with(self.live.values, command)
         if told:
             self.follows[command.id] = told
-        self.run_worker(self._send(command), group="send", exit_on_error=False)
+        self.run_worker(self._send(command, self._keys), group="send", exit_on_error=False)
 
-    async def _send(self, command: Command) -> None:
+    async def _send(self, command: Command, keys: int) -> None:
         self._latest = command.id
         unanswered = self.set_timer(PATIENCE, lambda: self.say("sent; the engine has not answered yet", "warning"))
         try:
@@ -148,7 +149,7 @@ class WorkbenchScreen(Screen[None]):
                     earlier = "" if command.id == self._latest else "the command before was "
                     self.say(f"{earlier}rejected: {text}", "error")
                 elif text:
-                    self._say_answer(command, text)
+                    self._say_answer(command, text, keys)
                 self.on_answer(command, answer)
         except WorkbenchError as error:
             again = self.live.connection == "ended" and self.workbench.restart_session is not None
@@ -159,11 +160,20 @@ class WorkbenchScreen(Screen[None]):
             self.follows.pop(command.id, None)
         self.refresh_now()
 
-    def _say_answer(self, command: Command, text: str) -> None:
+    def _say_answer(self, command: Command, text: str, keys: int) -> None:
+        """Say an answer; one of many lines is shown if nobody has pressed a key since, and kept for ``:answer``."""
         told = self.follows.get(command.id, "")
         if told and told.split()[0] not in text:
             text += f"; with it {told}"
-        self.say(text)
+        if "\n" not in text.strip():
+            self.say(text)
+            return
+        title = str(command.__struct_config__.tag)
+        self.workbench.long_answer = title, text.rstrip().split("\n")
+        if self.is_current and keys == self._keys:
+            show_long_answer(self)
+        else:
+            self.say(f"{text.strip().splitlines()[0]} ..   (:answer shows all of it)")
 
     async def query_engine(self, command: Command, kind: type[_T]) -> _T:
         """The data of a query, decoded; await it in a worker.
@@ -213,6 +223,7 @@ class WorkbenchScreen(Screen[None]):
         self.query_one(FooterLine).update_keys()
 
     def on_key(self, event: events.Key) -> None:
+        self._keys += 1
         self.query_one(MessageLine).clear()
         self.call_later(self.refresh_now)
 

@@ -71,8 +71,38 @@ CHARTS = (
             Reading("ent", ("entropy",), unless="entropy"),
         ),
     ),
+    ChartKind(
+        "explained",
+        ("value/explained_variance",),
+        (
+            Reading("expl var", ("value/explained_variance",), long="explained variance"),
+            Reading("value", ("value/mean",), long="mean value"),
+        ),
+    ),
+    ChartKind(
+        "value_loss",
+        ("value/loss",),
+        (Reading("value loss", ("value/loss",)), Reading("clip", ("value/clip_fraction",), share=True)),
+    ),
+    ChartKind(
+        "trust",
+        ("trpo/kl_realised",),
+        (Reading("KL(old,new)", ("trpo/kl_realised",)), Reading("ratio max", ("ratio/max",))),
+    ),
+    ChartKind(
+        "step",
+        ("trpo/step_fraction",),
+        (
+            Reading("step", ("trpo/step_fraction",), long="step fraction"),
+            Reading("gain ratio", ("trpo/gain_ratio",)),
+        ),
+    ),
+    ChartKind(
+        "cg",
+        ("trpo/cg_residual",),
+        (Reading("cg residual", ("trpo/cg_residual",)), Reading("iter", ("trpo/cg_iterations",))),
+    ),
 )
-"""In the order of the grid: two a row."""
 WARM_UP_CHARTS = (
     ChartKind("warm-up-loss", ("warmup/loss",), (Reading("warm-up loss", ("warmup/loss",)),)),
     ChartKind(
@@ -82,8 +112,47 @@ WARM_UP_CHARTS = (
     ChartKind("warm-up-speed", ("warmup/tokens_per_second",), (Reading("tok/s", ("warmup/tokens_per_second",)),)),
 )
 """In the place of the others until RL has begun, over the warm-up's own steps."""
-WARM_UP_IMPORTANCE = tuple(kind.name for kind in WARM_UP_CHARTS)
-WARM_UP_PANELS = ("parameters", "machine")
-IMPORTANCE = ("reward", "kl", "advantage", "length", "entropy", "loss")
-"""Which charts are shown first where there is no room for all."""
-PANELS = ("parameters", "groups", "machine")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the dashboard shows while an algorithm runs.
+
+    :ivar grid: names of charts, two a row.
+    :ivar importance: the same, those first that are shown where there is no room for all.
+    :ivar panels: names of panes, one a row.
+    """
+
+    grid: tuple[str, ...]
+    importance: tuple[str, ...]
+    panels: tuple[str, ...]
+
+
+_LAYOUTS = {
+    "grpo": Layout(
+        ("reward", "kl", "advantage", "entropy", "loss", "length"),
+        ("reward", "kl", "advantage", "length", "entropy", "loss"),
+        ("parameters", "groups", "machine"),
+    ),
+    "ppo": Layout(
+        ("reward", "kl", "explained", "advantage", "value_loss", "entropy", "loss", "length"),
+        ("reward", "kl", "explained", "advantage", "length", "entropy", "value_loss", "loss"),
+        ("parameters", "groups", "value", "machine"),
+    ),
+    "trpo": Layout(
+        ("reward", "kl", "trust", "advantage", "step", "entropy", "cg", "length"),
+        ("reward", "kl", "trust", "advantage", "step", "length", "cg", "entropy"),
+        ("parameters", "groups", "search", "machine"),
+    ),
+}
+ALGORITHMS = tuple(_LAYOUTS)
+
+
+def layout(algorithm: str) -> Layout:
+    """Of an algorithm; of GRPO while none is known."""
+    return _LAYOUTS.get(algorithm, _LAYOUTS["grpo"])
+
+
+WARM_UP = Layout(
+    tuple(kind.name for kind in WARM_UP_CHARTS), tuple(kind.name for kind in WARM_UP_CHARTS), ("parameters", "machine")
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -12,12 +12,13 @@ from textual.widget import Widget
 
 from screens.arrangement import Arrangement, arrange
 from screens.base import WorkbenchScreen
-from screens.chart_kinds import CHARTS, IMPORTANCE, PANELS, WARM_UP_CHARTS, WARM_UP_IMPORTANCE, WARM_UP_PANELS
+from screens.chart_kinds import CHARTS, WARM_UP, WARM_UP_CHARTS, layout
 from screens.choose import ChooseDialog
 from screens.dialogs import TextDialog
 from screens.errands import restart
 from screens.keys import bindings
-from screens.panels import group_rows, machine_rows, parameter_rows
+from screens.line_search import search_rows
+from screens.panels import group_rows, machine_rows, parameter_rows, value_rows
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.widgets.chart import ChartView, View
 from screens.widgets.framed import Framed
@@ -56,14 +57,13 @@ class DashboardScreen(WorkbenchScreen):
         charts = [ChartView(kind, self.live, self.view, marks) for kind in CHARTS]
         first = [ChartView(kind, self.live, self.view, marks) for kind in WARM_UP_CHARTS]
         panels = [
-            Panel("parameters", "params", "p edit", parameter_rows, ("values", "changes")),
+            Panel("parameters", "params", "p edit", parameter_rows, ("values", "changes", "status")),
             Panel("groups", "last groups", "s samples", group_rows, ("heads", "series", "ratings", "status")),
+            Panel("value", "value model", "", value_rows, ("last_step", "values")),
+            Panel("search", "line search", "", search_rows, ("last_step", "values")),
             Panel("machine", "machine", "", machine_rows, ("status", "last_step", "checkpoints")),
         ]
-        cells: list[Widget] = []
-        for row, panel in enumerate(panels):
-            two = slice(2 * row, 2 * row + 2)
-            cells += [*charts[two], *first[two], panel]
+        cells: list[Widget] = [*charts, *first, *panels]
         for widget in cells:
             if isinstance(widget, Framed):
                 widget.ascii = marks == "ascii"
@@ -105,12 +105,15 @@ class DashboardScreen(WorkbenchScreen):
 
     def _arrange(self, room: Size) -> None:
         warm_up = self.live.in_warm_up
-        charts, panels = (WARM_UP_IMPORTANCE, WARM_UP_PANELS) if warm_up else (IMPORTANCE, PANELS)
         if warm_up != self._warm_up:  # the steps of one are not those of the other
             self._warm_up = warm_up
             self.zoomed, self.view.cross, self.view.window = "", None, (0, 0)
             self.view.changed()
-        plan = arrange(room.width, room.height, charts, panels, zoomed=self.zoomed, page=self.page)
+        status = self.live.status
+        wanted = WARM_UP if warm_up else layout(status.algorithm if status else "")
+        plan = arrange(
+            room.width, room.height, wanted.importance, wanted.panels, zoomed=self.zoomed, page=self.page
+        )  # fmt: skip
         if plan == self._arranged:
             return
         self._arranged = plan
@@ -119,6 +122,7 @@ class DashboardScreen(WorkbenchScreen):
             chart.display = chart.kind.name in plan.charts
         for panel in self.query(Panel):
             panel.display = panel.id in plan.panels
+        self._sort(grid, [name for name in wanted.grid if name in plan.charts], plan.panels)
         grid.styles.grid_size_columns = plan.columns
         grid.styles.grid_size_rows = plan.rows
         grid.display = True
@@ -126,6 +130,15 @@ class DashboardScreen(WorkbenchScreen):
         focused = self.focused
         if not isinstance(focused, ChartView) or not focused.display:
             self._shown()[0].focus()
+
+    def _sort(self, grid: Grid, charts: Sequence[str], panels: Sequence[str]) -> None:
+        """Two charts and a pane a row: a grid fills its rows in the order of its children."""
+        order: list[str] = []
+        for row in range((len(charts) + 1) // 2):
+            order += [f"chart-{name}" for name in charts[2 * row : 2 * row + 2]]
+            order += panels[row : row + 1]
+        places = {name: place for place, name in enumerate(order)}
+        grid.sort_children(key=lambda widget: places.get(widget.id or "", len(places)))
 
     def _shown(self) -> list[ChartView]:
         return [chart for chart in self.query(ChartView) if chart.display]

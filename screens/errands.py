@@ -49,12 +49,20 @@ def show_answer(screen: WorkbenchScreen, query: Command, title: str) -> None:
                 if answer.status == "rejected":
                     screen.say(answer.text, "error")
                 else:
-                    lines = in_lines(query, answer.data) if answer.data else [answer.text]
+                    lines = answer.text.split("\n") if answer.text else in_lines(query, answer.data)
                     screen.app.push_screen(TextDialog(title, lines))
         except WorkbenchError as error:
             screen.say(str(error), "error")
 
     screen.run_worker(ask(), group="ask", exit_on_error=False)
+
+
+def show_long_answer(screen: WorkbenchScreen) -> None:
+    """The newest answer that was longer than a line, to read."""
+    if screen.workbench.long_answer is None:
+        screen.say("no command has had a long answer yet")
+    else:
+        screen.app.push_screen(TextDialog(*screen.workbench.long_answer))
 
 
 def restart(screen: WorkbenchScreen) -> None:

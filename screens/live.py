@@ -80,8 +80,8 @@ class Live:
     :ivar heads: the newest groups, oldest first, by (branch, step, number).
     :ivar ratings: by id, oldest first, retracted ones too.
     :ivar uses: what became of a rating, by its id.
-    :ivar events: the newest, oldest first. Those about groups keep only their line, and steps neither advantages nor
-        values, so that five thousand of them stay small; ``QueryEvents`` has them whole.
+    :ivar events: the newest, oldest first. Those about groups keep only their line, and steps only their metrics, so
+        that five thousand of them stay small; ``QueryEvents`` has them whole.
     :ivar exit: how the engine ended, once it has.
     :ivar attempts: failed connections since the last good one.
     :ivar restarting: an engine is being started for a session that had none.
@@ -309,7 +309,7 @@ def small(event: AnyEvent) -> AnyEvent:
     """The event without its bulk."""
     match event:
         case StepDone(record=record):
-            slim = msgspec.structs.replace(record, advantages=[], values={})
+            slim = msgspec.structs.replace(record, advantages=[], values={}, trust_region=None)
             return msgspec.structs.replace(event, record=slim)
         case GroupsScored() | GroupsChanged():
             kind, text = describe(event)

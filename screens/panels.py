@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
 from screens.charts import Row
 from screens.live import Live
 from screens.numbers import bar, percent, reward_text, short, size, span
@@ -9,16 +12,42 @@ from screens.safe import fit, visible
 from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.records import Change, GroupHead
 
-_SHOWN = (
-    "learning_rate", "kl_coefficient", "clip_low", "clip_high", "temperature", "group_size", "prompts_per_step",
-    "max_new_tokens", "minibatches", "epochs", "rating_gate",
-)  # fmt: skip
+_T = TypeVar("_T")
+_SHOWN = {
+    "grpo": (
+        "learning_rate", "kl_coefficient", "clip_low", "clip_high", "temperature", "group_size", "prompts_per_step",
+        "max_new_tokens", "minibatches", "epochs", "rating_gate",
+    ),
+    "ppo": (
+        "learning_rate", "kl_coefficient", "clip_high", "epochs", "gae_lambda", "value_learning_rate", "clip_low",
+        "minibatches", "stop_kl", "temperature", "group_size",
+    ),
+    "trpo": (
+        "trust_region", "kl_coefficient", "cg_iterations", "damping", "baseline", "backtracks", "temperature",
+        "group_size", "prompts_per_step", "max_new_tokens", "rating_gate",
+    ),
+}  # fmt: skip
+"""The main knobs of each algorithm, the first ones where there is no room for all."""
+_SHORTLY = {
+    "grpo": (
+        ("lr", "learning_rate"), ("kl", "kl_coefficient"), ("clip", "clip_high"), ("temp", "temperature"),
+        ("G", "group_size"),
+    ),
+    "ppo": (
+        ("lr", "learning_rate"), ("kl", "kl_coefficient"), ("clip", "clip_high"), ("lambda", "gae_lambda"),
+        ("mu", "epochs"),
+    ),
+    "trpo": (
+        ("delta", "trust_region"), ("kl", "kl_coefficient"), ("cg", "cg_iterations"), ("temp", "temperature"),
+        ("G", "group_size"),
+    ),
+}  # fmt: skip
 
 
-_SHORTLY = (
-    ("lr", "learning_rate"), ("kl", "kl_coefficient"), ("clip", "clip_high"), ("temp", "temperature"),
-    ("G", "group_size"),
-)  # fmt: skip
+def _main(live: Live, table: Mapping[str, tuple[_T, ...]]) -> tuple[_T, ...]:
+    """The row of the running algorithm."""
+    algorithm = live.status.algorithm if live.status else ""
+    return table.get(algorithm, table["grpo"])
 
 
 def show_value(name: str, value: Value) -> str:
@@ -39,19 +68,32 @@ def change_text(change: Change) -> str:
     return visible(f"{short_name(change.name)} {old} -> {new}  {when}  {change.who}")
 
 
+def _together(changes: Iterable[Change]) -> list[str]:
+    """A line for the changes of each command: the algorithm's where it is among them, and how many came with it."""
+    groups: dict[str, list[Change]] = {}
+    for change in changes:
+        groups.setdefault(change.command or change.id, []).append(change)
+    lines = []
+    for group in groups.values():
+        told = next((change for change in group if change.name == "algorithm"), group[0])
+        lines.append(change_text(told) + (f"  +{len(group) - 1}" if len(group) > 1 else ""))
+    return lines
+
+
 def parameter_rows(live: Live, width: int, height: int) -> list[Row]:
     """The values that are changed most, what was changed, what waits for its boundary."""
     changes = live.applied_changes()
     pending = [change for change in live.changes.values() if change.status == "pending"]
     below: list[Row] = []
-    for label, some in (("changed", changes[:4]), ("waiting", pending[-2:])):
-        for index, change in enumerate(some):
-            below.append([(f" {label if not index else '':<8} ", "dim"), (change_text(change), "change")])
+    most = 4 if height >= 12 else 2
+    for label, some in (("changed", _together(changes)[:most]), ("waiting", _together(pending)[-2:])):
+        for index, text in enumerate(some):
+            below.append([(f" {label if not index else '':<8} ", "dim"), (text, "change")])
     if not changes and not pending:
         below.append([(" nothing changed since the start", "dim")])
     room = max(1, height - len(below) - 1)
     rows: list[Row] = []
-    for name in [n for n in _SHOWN if n in live.values][:room]:
+    for name in [n for n in _main(live, _SHOWN) if n in live.values][:room]:
         value, start = live.values[name], live.start_values.get(name)
         moved = start is not None and value != start
         rows.append(
@@ -124,6 +166,34 @@ def waiting_text(live: Live) -> str:
     return f"{count} group{'s' if count != 1 else ''} wait{'s' if count == 1 else ''} for your rating"
 
 
+_VALUE_METRICS = (
+    ("explained variance", "value/explained_variance", "above 0, up to .8"),
+    ("loss", "value/loss", "falls, then stays"),
+    ("mean value", "value/mean", "near the mean reward"),
+    ("clipped", "value/clip_fraction", "under .3"),
+    ("grad norm", "value/grad_norm", "steady"),
+)
+
+
+def value_rows(live: Live, width: int, height: int) -> list[Row]:
+    """The value model: its measures beside what they should be, and how long it still trains alone."""
+    metrics = live.last_step.metrics if live.last_step else {}
+    kind = show_value("value_model", live.values.get("value_model", ""))
+    rows: list[Row] = [[(f" {kind}", "strong"), ("  predicts the return from every prefix", "dim")]]
+    left = metrics.get("value/warmup_left")
+    if left:
+        rows.append([(f" trains alone for {short(left)} more steps; the policy stands still", "warn")])
+    measured = [(label, metrics[name], healthy) for label, name, healthy in _VALUE_METRICS if name in metrics]
+    if not measured:
+        rows.append([(" not measured yet", "dim")])
+    for label, value, healthy in measured:
+        bad = label == "explained variance" and value is not None and value < 0 and not left
+        rows.append([(f" {label:<18} ", ""), (f"{short(value):>5}", "warn" if bad else "strong")])
+        if len(healthy) + 3 <= width - 26:
+            rows[-1].append((f"   {healthy}", "dim"))
+    return rows[:height]
+
+
 def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     """Load, memory, disk, where a step's time goes, who watches."""
     status = live.status
@@ -149,6 +219,10 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
         age = f"step {newest.step}, {span(live.clock() - newest.time)} ago"
     rows.append([(" checkpoint ", "dim"), (age, "")])
     rows.append([(" clients    ", "dim"), (visible(", ".join(status.clients)) or "none", "")])
+    if len(rows) > height:
+        rows = [row for row in rows if row]
+    if len(rows) > height and status.cpu_percent is not None:
+        rows[0:2] = [[*rows[0], *rows[1]]]
     return rows[:height]
 
 
@@ -182,7 +256,7 @@ def last_group_line(live: Live, width: int) -> Row:
 def values_line(live: Live, width: int) -> Row:
     """The second: values, and what ``:`` on the charts means."""
     text = "  ".join(
-        f"{label} {show_value(name, live.values[name])}" for label, name in _SHORTLY if name in live.values
+        f"{label} {show_value(name, live.values[name])}" for label, name in _main(live, _SHORTLY) if name in live.values
     )
     row: Row = [(f" {text}", "")]
     changes = live.applied_changes()

@@ -59,7 +59,8 @@ class SamplePane(Vertical):
         self._frame(f"{name}   {len(rows)} responses", group.prompt, rows, RESPONSE_COLUMNS)
         response = next((r for r in group.responses if r.letter == self.letter), None)
         self._rule(f"{self.letter}  {response.length} tok" if response else "")
-        self.text.set_text(response_text(detail, self.letter), label=f"{group.name}{self.letter}")
+        width = self.content_size.width or 100
+        self.text.set_text(response_text(detail, self.letter, width), label=f"{group.name}{self.letter}")
         self.say_position()
 
     def show_growing(self, growing: Growing, follow: bool) -> None:

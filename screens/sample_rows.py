@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from screens.preview import short
 from screens.safe import tail
+from screens.value_lines import value_lines
 from screens.widgets.line_table import Column, Row
 from sessions.records import Group, GroupHead, Rating, RatingUse, Response, letters
 from sessions.wire import GroupDetail, Growing
@@ -130,8 +131,12 @@ def reward_line(response: Response, rating: str) -> str:
     return "reward: " + "  ".join(parts)
 
 
-def response_text(detail: GroupDetail, letter: str) -> list[tuple[str, str]]:
-    """One response in full, as (paragraph, tone): its reward in parts, its text, and who said what of it."""
+def response_text(detail: GroupDetail, letter: str, width: int = 100) -> list[tuple[str, str]]:
+    """One response in full, as (paragraph, tone): its reward in parts, its text, what the value model said, and who
+    said what of it.
+
+    :param width: cells of a line, for what stands in columns.
+    """
     response = next((r for r in detail.group.responses if r.letter == letter), None)
     if response is None:
         return []
@@ -139,6 +144,9 @@ def response_text(detail: GroupDetail, letter: str) -> list[tuple[str, str]]:
     if response.failed:
         lines.append((f"failed: {response.failed}", "bad"))
     lines.append((response.text if response.text else "(an empty response)", "" if response.text else "dim"))
+    values = value_lines(response, width)
+    if values:
+        lines += [("", ""), *((line, "dim" if i == 0 else "") for i, line in enumerate(values))]
     if detail.group.answer:
         lines += [("", ""), (f"answer: {detail.group.answer}", "dim")]
     uses = {use.rating: use for use in detail.uses}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from screens.errands import show_answer
+from screens.errands import show_answer, show_long_answer
 from sessions.commands import WORDS, Stop, parse_words
 from sessions.errors import UnknownName, UsageError, WorkbenchError
 from sessions.server import is_query
@@ -33,6 +33,10 @@ def _goto(screen: WorkbenchScreen, arguments: list[str]) -> None:
     screen.workbench.goto(int(arguments[0]))
 
 
+def _answer(screen: WorkbenchScreen, arguments: list[str]) -> None:
+    show_long_answer(screen)
+
+
 def _quit(screen: WorkbenchScreen, arguments: list[str]) -> None:
     screen.workbench.detach()
 
@@ -43,6 +47,7 @@ def _help(screen: WorkbenchScreen, arguments: list[str]) -> None:
 
 SCREEN_WORDS: dict[str, ScreenWord] = {
     "goto": ScreenWord("STEP", "the charts around a step, with the crosshair on it", _goto),
+    "answer": ScreenWord("", "the newest answer that was longer than a line", _answer),
     "q": ScreenWord("", "detach; the training goes on", _quit),
     "quit": ScreenWord("", "detach; the training goes on", _quit),
     "help": ScreenWord("", "the keys and the words", _help),

@@ -13,6 +13,8 @@ from textual.message import Message
 from screens.chart_kinds import ChartKind, Reading
 from screens.charts import Chart, Curve, Row, draw, histogram, smoothed
 from screens.keys import bindings
+from screens.limits import LIMITS, knob_points
+from screens.line_search import search_lines
 from screens.live import Live
 from screens.numbers import percent, short
 from screens.safe import fit
@@ -24,6 +26,8 @@ from sessions.records import SeriesData
 
 LONG_TITLE = 44
 """Cells from which a title is written out."""
+LATELY = 20
+"""Steps after which a number that is not measured any more leaves the title."""
 SMOOTHING = (0.9, 0.98, 0.0)
 
 
@@ -116,6 +120,10 @@ class ChartView(Framed, can_focus=True):
         nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - (self.view.cross or 0)))
         return values[nearest]
 
+    def _measured_lately(self, name: str) -> bool:
+        steps = self.points(name)[0]
+        return bool(steps) and (self.view.cross is not None or steps[-1] > self.steps()[1] - LATELY)
+
     def has_no_values(self) -> bool:
         """Whether no metric of it has a value."""
         return not any(value is not None for name in self.metrics for value in self.points(name)[1])
@@ -160,15 +168,18 @@ class ChartView(Framed, can_focus=True):
         own = self.metrics == self.kind.metrics
         readings = self.kind.readings if own else tuple(Reading(metric(n).title, (n,)) for n in self.metrics)
         hidden = {chart.kind.name for chart in self.screen.query(ChartView) if not chart.display}
-        parts = []
+        parts: list[str] = []
         for reading in readings:
             if reading.unless and reading.unless not in hidden:
                 continue
+            if parts and not any(self._measured_lately(name) for name in reading.metrics):
+                continue  # another algorithm's
             values = [self.value(name) for name in reading.metrics]
             known = [value for value in values if value is not None]
             total = sum(known) if known else None
             label = reading.long if reading.long and width >= LONG_TITLE else reading.label
             parts.append(f"{label} {percent(total) if reading.share else short(total)}".strip())
+        parts += [f"limit {short(values[-1])}" for name in self._limits() if (values := self._limit_points(name)[1])]
         if self.view.cross is not None:
             parts.insert(1, f"@{self.view.cross}")
         elif self.kind.best and own and (best := self.live.best(self.metrics[0])) is not None:
@@ -205,8 +216,16 @@ class ChartView(Framed, can_focus=True):
                     curves.append(Curve(steps, values, "raw"))
                 values = smoothed(values, self.smoothing)
             curves.append(Curve(steps, values, role))
+        curves += [Curve(*self._limit_points(name), "second") for name in self._limits()]
         chart = Chart(tuple(curves), first, edge, self.vertical_lines(), self.log_axis, self.view.cross, end=last)
         return draw(chart, width, height, self.marks)
+
+    def _limits(self) -> list[str]:
+        """The knobs that its metrics are read against."""
+        return [LIMITS[name] for name in self.metrics if name in LIMITS]
+
+    def _limit_points(self, name: str) -> tuple[list[int], list[float | None]]:
+        return knob_points(self.live, name, *self.steps())
 
     def _empty(self, width: int, height: int) -> list[Row]:
         known = metric(self.metrics[0])
@@ -232,12 +251,18 @@ class ChartView(Framed, can_focus=True):
     def explain(self) -> list[str]:
         """What its metrics are, in words."""
         lines = []
-        names = list(self.metrics) + [n for r in self.kind.readings for n in r.metrics if n not in self.metrics]
+        own = self.metrics == self.kind.metrics
+        names = dict.fromkeys([*self.metrics, *(n for r in self.kind.readings if own for n in r.metrics)])
         for name in names:
             known = metric(name)
             unit = f" ({known.unit})" if known.unit else ""
             good = {"up": "; higher is better", "down": "; lower is better"}.get(known.good, "")
             lines.append(f"{name}{unit}: {known.formula}{good}.")
+            lines += [f"  healthy: {known.healthy}"] if known.healthy else []
+        for name in self._limits():
+            lines.append(f"The second curve is {name}.")
+        if any(name.startswith("trpo/") for name in self.metrics):
+            lines += ["", "The newest line search:", *search_lines(self.live), ""]
         if self.kind.distribution:
             lines.append("Left: the histogram of the last step's advantages. Right: their std over the steps.")
         if self.smoothing:

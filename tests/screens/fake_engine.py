@@ -35,6 +35,8 @@ from sessions.records import (
     Status,
     StepRecord,
     TaskInfo,
+    TrustRegionStep,
+    Try,
     head_of,
     letters,
     parse_response_name,
@@ -73,6 +75,7 @@ class FakeEngine:
     :ivar received: every command, in order.
     :ivar refuse: tag of a command -> the reason with which it is rejected.
     :ivar rated_text: what a rating is answered with.
+    :ivar other_text: what a command is answered with that it only records.
     """
 
     def __init__(self, home: Path, name: str = "gsm8k-grpo", *, steps: int = 0, clock: float = START) -> None:
@@ -83,6 +86,7 @@ class FakeEngine:
         self.received: list[c.Command] = []
         self.refuse: dict[str, str] = {}
         self.rated_text = "saved"
+        self.other_text = "done"
         self.values = defaults()
         self.start_values = dict(self.values)
         self.events: list[AnyEvent] = []
@@ -145,14 +149,16 @@ class FakeEngine:
         """One more step, with plausible numbers that are the same in every run."""
         step = (self.last_step.step if self.last_step else 0) + 1
         self.now += 11.8
-        groups = [fake_group(step, number) for number in (1, 2, 3, 4)]
+        algorithm = str(self.values["algorithm"])
+        groups = [fake_group(step, number, algorithm=algorithm) for number in (1, 2, 3, 4)]
         for group in groups:
             self.groups[step, group.number] = group
         self.event(GroupsScored(time=self.now, step=step, heads=[self.head(g) for g in groups]))
         advantages = [r.advantage for g in groups for r in g.responses if r.advantage is not None]
         record = StepRecord(
-            branch="main", step=step, time=self.now, metrics={**fake_metrics(step), **metrics}, advantages=advantages,
-            values=dict(self.values),
+            branch="main", step=step, time=self.now, metrics={**fake_metrics(step, algorithm), **metrics},
+            advantages=advantages, values=dict(self.values),
+            trust_region=fake_search(step) if algorithm == "trpo" else None,
         )  # fmt: skip
         for name, value in record.metrics.items():
             self.series.setdefault(name, Series(name)).append(step, value)
@@ -350,7 +356,7 @@ class FakeEngine:
             case c.QueryWatches():
                 return self._data(command, self.watches)
             case _:
-                return Answer(id=command.id, status="applied", step=step, text="done")
+                return Answer(id=command.id, status="applied", step=step, text=self.other_text)
 
     def _data(self, command: c.Command, data: Any) -> Answer:
         return Answer(id=command.id, status="data", data=encode_json(data))
@@ -375,10 +381,30 @@ class FakeEngine:
         self.event(GroupsChanged(time=self.now, step=step, heads=heads))
 
 
-def fake_metrics(step: int) -> dict[str, float | None]:
+def fake_metrics(step: int, algorithm: str = "grpo") -> dict[str, float | None]:
     """The metrics of a step."""
     wave = math.sin(step / 7)
+    grown = 1 - math.exp(-step / 60)
+    ppo = {
+        "value/explained_variance": 0.7 * grown + 0.05 * wave - 0.1,
+        "value/loss": 0.02 + 0.1 * math.exp(-step / 30),
+        "value/clip_fraction": 0.12,
+        "value/mean": 0.5 * grown,
+        "value/warmup_left": float(max(0, 5 - step)),
+        "value/grad_norm": 0.8 + 0.1 * wave,
+    }
+    trpo = {
+        "trpo/step_fraction": 0.8 ** (step % 3),
+        "trpo/kl_realised": 0.008 + 0.0015 * wave,
+        "trpo/cg_residual": 0.08 + 0.03 * wave,
+        "trpo/cg_iterations": 10.0,
+        "trpo/gain_predicted": 0.0034,
+        "trpo/gain_actual": 0.0026,
+        "trpo/gain_ratio": 0.76,
+        "ratio/max": 1.8,
+    }
     return {
+        **({"ppo": ppo, "trpo": trpo}.get(algorithm, {})),
         "reward/mean": 0.5 * (1 - math.exp(-step / 60)) + 0.03 * wave,
         "reward/std": 0.3,
         "reward/accuracy": 0.4,
@@ -403,7 +429,30 @@ def fake_metrics(step: int) -> dict[str, float | None]:
     }
 
 
-def fake_group(step: int, number: int, size: int = 8) -> Group:
+def fake_search(step: int) -> TrustRegionStep:
+    """The line search of a step: the first try goes too far, or gains nothing."""
+    fractions = [0.8**j for j in range(step % 3 + 1)]
+    return TrustRegionStep(
+        product="exact",
+        residuals=[0.5 * 0.8**i for i in range(10)],
+        curvature=12.1,
+        damping=0.0121,
+        predicted_gain=0.0034,
+        tries=[
+            Try(fraction=f, kl=0.0145 * f**2, gain=0.0026 if j else 0.0031, accepted=j == len(fractions) - 1)
+            for j, f in enumerate(fractions)
+        ],
+    )
+
+
+def fake_values(length: int, reward: float) -> dict[str, list[float]]:
+    """What a value model says of a response: it comes closer to the return from token to token."""
+    values = [0.5 + (reward - 0.5) * (i + 1) / length for i in range(length)]
+    returns = [reward * 0.99 ** (length - 1 - i) for i in range(length)]
+    return {"values": values, "returns": returns, "advantages": [r - v for r, v in zip(returns, values)]}
+
+
+def fake_group(step: int, number: int, size: int = 8, algorithm: str = "grpo") -> Group:
     """A group of a step: some right, some wrong, one cut, every fourth group dead."""
     responses = []
     for index in range(size):
@@ -418,6 +467,7 @@ def fake_group(step: int, number: int, size: int = 8) -> Group:
                 reward=float(right),
                 advantage=0.0 if number == 4 else (0.94 if right else -0.94),
                 kl=0.01 * (index + 1),
+                **(fake_values(120 + 30 * index, float(right)) if algorithm == "ppo" else {}),
             )
         )
     return Group(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from screens.arrangement import arrange
-from screens.chart_kinds import IMPORTANCE, PANELS
+from screens.chart_kinds import ALGORITHMS, CHARTS, layout
 from screens.dashboard import DashboardScreen
 from screens.widgets.chart import ChartView
 from screens.widgets.panes import ThreeLines
@@ -59,18 +59,75 @@ async def test_hidden_charts_are_announced_and_shown_by_w(attach: Attach) -> Non
         await until_shown(app, "2 charts hidden")
 
 
-def test_every_arrangement_shows_or_announces_every_chart() -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_arrangement_shows_or_announces_every_chart(algorithm: str) -> None:
+    wanted = layout(algorithm)
+    assert set(wanted.grid) == set(wanted.importance) <= {kind.name for kind in CHARTS}
     for width in (60, 80, 100, 119, 120, 160, 250):
         for height in range(12, 80):
             seen: set[str] = set()
-            first = arrange(width, height, IMPORTANCE, PANELS)
+            first = arrange(width, height, wanted.importance, wanted.panels)
             for page in range(first.pages):
-                plan = arrange(width, height, IMPORTANCE, PANELS, page=page)
+                plan = arrange(width, height, wanted.importance, wanted.panels, page=page)
                 assert plan.charts
-                assert set(IMPORTANCE) == set(plan.charts) | (set(plan.hidden) - set(PANELS))
+                assert set(wanted.importance) == set(plan.charts) | (set(plan.hidden) - set(wanted.panels))
                 assert len(plan.charts) <= plan.rows * 2
+                assert len(plan.panels) <= plan.rows
                 seen |= set(plan.charts)
-            assert seen == set(IMPORTANCE)
+            assert seen == set(wanted.importance)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
+async def test_golden_of_an_algorithm(attach: Attach, engine: FakeEngine, algorithm: str) -> None:
+    engine.set(algorithm=algorithm)
+    for _ in range(80):
+        engine.finish_step()
+    async with attach(size=(160, 48)) as (app, pilot):
+        await until_shown(app, "step 201", algorithm.upper())
+        await pilot.pause()
+        app.screen.tick(True)  # type: ignore[attr-defined]
+        await pilot.pause()
+        check_golden(f"dashboard-{algorithm}-160x48", frame(app))
+
+
+async def test_the_charts_follow_the_running_algorithm(attach: Attach, engine: FakeEngine) -> None:
+    async with attach(size=(160, 48)) as (app, _):
+        text = await until_shown(app, "policy loss")
+        assert "explained variance" not in text
+        engine.set(algorithm="ppo")
+        engine.finish_step()
+        await until_shown(app, "explained variance", "value loss", "value model", "gae_lambda")
+        engine.set(algorithm="trpo")
+        engine.finish_step()
+        text = await until_shown(app, "KL(old,new)", "limit .010", "step fraction", "line search", "taken")
+        assert "policy loss" not in text
+        assert "explained variance" not in text
+        engine.set(algorithm="grpo")
+        engine.finish_step()
+        await until_shown(app, "policy loss")
+
+
+async def test_on_a_small_terminal_the_most_important_charts_of_the_algorithm_are_shown(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    engine.set(algorithm="ppo")
+    engine.finish_step()
+    async with attach() as (app, pilot):
+        await until_shown(app, "expl var", "4 charts hidden", "lambda 0.95")
+        await pilot.press("w")
+        await until_shown(app, "2 charts hidden", "entropy")
+        await pilot.press("w")
+        await until_shown(app, "value loss", "policy loss")
+
+
+async def test_a_number_that_is_not_measured_any_more_leaves_the_title(attach: Attach, engine: FakeEngine) -> None:
+    engine.set(algorithm="trpo")
+    for name in ("clip/low", "clip/high"):
+        engine.series[name].steps[:] = engine.series[name].steps[:50]
+        engine.series[name].values[:] = engine.series[name].values[:50]
+    async with attach(size=(160, 48)) as (app, _):
+        text = await until_shown(app, "entropy")
+        assert "clip frac" not in text
 
 
 async def test_zoom_and_back(attach: Attach) -> None:
@@ -167,3 +224,39 @@ async def test_charts_that_stand_still_say_so(attach: Attach) -> None:
         await until_shown(app, "the charts stand still at steps 0 to 90: esc shows all steps")
         await pilot.press("escape", "escape")
         await until_shown(app, "all steps")
+
+
+async def test_the_help_of_the_loss_says_why_it_is_about_zero(attach: Attach) -> None:
+    async with attach(size=(160, 48)) as (app, pilot):
+        await until_shown(app, "policy loss")
+        await pilot.press("j", "j", "question_mark")
+        text = " ".join((await until_shown(app, "loss/policy", "healthy")).replace("│", " ").split())
+        assert "GRPO's is about 0 when each rollout takes one optimizer step" in text
+        assert "the advantages of a group sum to 0" in text
+        assert "grad/norm" in text
+
+
+async def test_the_help_is_about_the_metrics_that_were_chosen(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await until_shown(app, "reward")
+        await pilot.press("x", "j", "enter")
+        await until_shown(app, "adv max 2.10")
+        await pilot.press("question_mark")
+        text = await until_shown(app, "advantage/abs_max: largest", "healthy: At most")
+        assert "reward/mean:" not in text
+
+
+async def test_the_help_of_a_trpo_chart_draws_the_line_search(attach: Attach, engine: FakeEngine) -> None:
+    engine.set(algorithm="trpo")
+    engine.finish_step()
+    engine.finish_step()
+    async with attach() as (app, pilot):
+        await until_shown(app, "KL(old,new)")
+        await pilot.press("j", "question_mark", *["pagedown"] * 3, *["k"] * 8)
+        await pilot.press("g", *["j"] * 6)
+        await until_shown(app, "The newest line search:", "too far", "taken")
+
+
+def test_help_at_80x24_is_whole_because_it_scrolls() -> None:
+    kinds = {name for kind in CHARTS for name in kind.metrics}
+    assert {"value/explained_variance", "value/loss", "trpo/step_fraction", "trpo/cg_residual"} <= kinds

@@ -165,3 +165,28 @@ async def test_a_group_of_eight_is_seen_whole_and_its_flags_are_explained(attach
         assert all(f"  {letter}  " in text for letter in "BCDEFGH")
         await pilot.press("question_mark")
         await until_shown(app, "dead = all rewards equal", "the next response")
+
+
+async def test_golden_with_a_value_model(attach: Attach, engine: FakeEngine) -> None:
+    engine.set(algorithm="ppo")
+    engine.finish_step()
+    short = engine.groups[121, 4].responses[0]
+    short.text, short.length = "16:05 #### 5", 12
+    short.components = {"accuracy": 1.0, "overlong": -0.25, "truncation": None}
+    short.ends = list(range(1, 13))
+    short.values, short.returns, short.advantages = [0.65] * 12, [0.8] * 12, [0.15] * 12
+    async with attach(size=(80, 24)) as (app, pilot):
+        await pilot.press("s")
+        await until_shown(app, "> 121.4", "overlong -0.25")
+        await pilot.press("tab", "tab", "G")
+        await until_shown(app, "value:  0.65", "return: 0.80", "adv:    +.15")
+        check_golden("samples-ppo-80x24", frame(app))
+
+
+async def test_a_long_response_does_not_fill_the_screen_with_numbers(attach: Attach, engine: FakeEngine) -> None:
+    engine.set(algorithm="ppo")
+    engine.finish_step()
+    async with attach(size=(160, 48)) as (app, pilot):
+        await pilot.press("s", "j", "J", "J")
+        text = await until_shown(app, "> 121.3", "> C", "the last 51 of 180 tokens")
+        assert text.count("value:") == 3

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from screens.app import WorkbenchApp
+from screens.base import WorkbenchScreen
 from screens.dialogs import ConfirmDialog, TextDialog
 from sessions import commands as c
 from sessions.folders import SessionFolder
@@ -335,3 +336,40 @@ async def test_what_the_message_line_announces_stands_back(attach: Attach) -> No
         assert style is not None
         assert style.color is not None
         assert sum(style.color.get_truecolor()) < 3 * 190  # text is near 3 * 224 in this theme
+
+
+# ---- long answers
+
+
+LONG = "\n".join(["what ppo would do with step 120", *(f"  120.1{i:02}  reward 1  adv +.94" for i in range(40))])
+
+
+async def test_an_answer_of_many_lines_is_read_in_a_dialog(attach: Attach, engine: FakeEngine) -> None:
+    engine.other_text = LONG
+    async with attach() as (app, pilot):
+        await pilot.press("colon", *"skip 120.1A", "enter")
+        await until_shown(app, "what ppo would do with step 120", "120.105", "esc back")
+        await pilot.press("G")
+        await until_shown(app, "120.139")
+        await pilot.press("escape")
+        await until(lambda: "120.139" not in frame(app))
+        await pilot.press("colon", *"answer", "enter")
+        await until_shown(app, "what ppo would do with step 120")
+
+
+async def test_a_long_answer_does_not_take_the_keys_of_somebody_who_types(attach: Attach, engine: FakeEngine) -> None:
+    engine.other_text = LONG
+    async with attach() as (app, pilot):
+        screen = app.screen
+        assert isinstance(screen, WorkbenchScreen)
+        screen.send(c.Skip(response="120.1A"))
+        screen._keys += 1  # a key between the command and its answer
+        await until_shown(app, "what ppo would do with step 120 ..", ":answer shows all of it")
+        assert app.screen is screen
+        await pilot.pause()
+
+
+async def test_without_a_long_answer_it_says_so(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("colon", *"answer", "enter")
+        await until_shown(app, "no command has had a long answer yet")
