@@ -60,7 +60,13 @@ def _rows() -> Iterable[Action]:
     yield a("redo", ("ctrl+r",), "redo", "redo what was undone", "redo")
     yield a("copy", ("y",), "copy", "copy to the clipboard (OSC 52)", "copy")
     yield a("pager", ("o",), "open", "open in $PAGER or $EDITOR", "pager")
-    yield a("arrange", ("w",), "arrange", "show what is hidden, stack or split panes", "arrange")
+    yield a(
+        "arrange",
+        ("w",),
+        "arrange",
+        "show what is hidden, stack or split panes; hide the hyperparameters that are not used",
+        "arrange",
+    )
     yield a("next_pane", ("tab",), "next pane", "go to the next pane", "next_pane", palette=False)
     yield a("previous_pane", ("shift+tab",), "previous pane", "go to the previous pane", "previous_pane", palette=False)
     yield a("back", ("escape",), "back", "back; never leaves the program", "back", palette=False)

@@ -241,6 +241,8 @@ class ParametersScreen(WorkbenchScreen):
     def _words(self, command: Set) -> str:
         """What a command sets, and what follows from it."""
         told = self.follows.get(command.id, "")
+        if command.preset:
+            return f"preset {command.preset}: {told or 'as it is already'}"
         return _words(command) + (f"; with it {told}" if told else "")
 
     def _fate(self, command: Set, text: str, tone: str) -> None:

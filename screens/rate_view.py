@@ -10,7 +10,8 @@ from screens.rating_book import Key
 from screens.rating_desk import PART, Desk, Visit
 from screens.safe import visible
 from screens.sample_rows import number
-from sessions.hyperparameters import Value
+from screens.switching import used
+from sessions.hyperparameters import Value, defaults
 from sessions.modes import MODES, RatingMode
 from sessions.records import Rating, RatingUse, Response, TaskInfo
 from sessions.wire import AnyEvent, Skipped
@@ -20,6 +21,8 @@ GUIDE = (
     "3. Would you want the model to write like this again?",
     "Unsure after 30 s: x skip, it costs nothing.",
 )
+
+PLAIN = "plain"
 
 
 def skips_of(who: str, events: Iterable[AnyEvent]) -> dict[Key, dict[str, str]]:
@@ -95,7 +98,11 @@ def keys_line(mode: RatingMode) -> str:
 def effect(
     desk: Desk, visit: Visit, weight: float, reward_range: tuple[float, float], scale: str
 ) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Advantages without and with the ratings, by letter; None before the group is here or with no rating."""
+    """Advantages without and with the ratings, by letter; None before the group is here or with no rating.
+
+    :param scale: as ``advantage_scale``; :data:`PLAIN` gives the rewards themselves, where a value model turns them
+        into an advantage for each token.
+    """
     given = desk.book.answers(visit.key)
     if visit.detail is None or not given:
         return None
@@ -106,6 +113,8 @@ def effect(
     said = scores([*others, *(a.rating for a in given.values())])
     said = {letter: h for letter, h in said.items() if letter not in failed}
     with_ratings = rated_rewards(rewards, said, weight, reward_range)
+    if scale == PLAIN:
+        return {k: v or 0.0 for k, v in rewards.items()}, {k: v or 0.0 for k, v in with_ratings.items()}
     return advantages(rewards, scale), advantages(with_ratings, scale)
 
 
@@ -134,17 +143,20 @@ def _effect(
     newest = max(ratings, key=lambda rating: rating.time, default=None)
     use = uses.get(newest.id) if newest else None
     name = desk.book.name(visit.key)
+    word = "advantages"
     if use is not None and use.advantages:
         before, after, fate = use.automatic, use.advantages, use.describe()
     else:
         weight = float(values.get("human_weight", 1.0))
         scale = str(values.get("advantage_scale", "group"))
+        if "value_model" in used({**defaults(), **values}):
+            word, scale = "rewards", PLAIN
         found = effect(desk, visit, weight, task.reward_range if task else (0.0, 1.0), scale)
         if found is None:
             return [f" {name}: {use.describe()}"] if use else []
         before, after = found
         fate = use.describe() if use else "preview: no update has used them yet"
-    first = f" {name} advantages: automatic  "
+    first = f" {name} {word}: automatic  "
     moved = sorted(before, key=lambda letter: -abs(after.get(letter, 0.0) - before[letter]))[:PART]
     for count in range(max(1, len(moved)), 0, -1):  # as many as stand below each other
         kept = [letter for letter in before if letter in moved[:count]]

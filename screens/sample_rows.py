@@ -32,6 +32,9 @@ GROWING_COLUMNS = (Column("", 3, narrow=2), Column("", 3), Column("text so far",
 _SHORT_FLAGS = {"truncated": "trunc", "high_kl": "kl", "failed": "failed", "dead": "dead"}
 
 
+_LEFT_OUT = {"discarded": "dropped", "replaced": "replaced"}
+
+
 def number(value: float | None) -> str:
     """``.53`` or ``-1.25``; ``-`` for none."""
     if value is None:
@@ -60,8 +63,8 @@ def flags_text(head: GroupHead, highest: str = "", lowest: str = "") -> str:
     words = [_SHORT_FLAGS[flag] for flag in head.flags if flag in _SHORT_FLAGS]
     if head.ratings:
         words.insert(0, f"r{len(head.ratings)}")
-    if head.status == "discarded":
-        words.append("dropped")
+    if head.status in _LEFT_OUT:
+        words.append(_LEFT_OUT[head.status])
     words += ["hi"] if head.name == highest else []
     words += ["lo"] if head.name == lowest else []
     return " ".join(words)

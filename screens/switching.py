@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sessions.commands import Command, Set
 from sessions.errors import UsageError
 from sessions.hyperparameters import HYPERPARAMETERS, NONE, Value, hyperparameter, switched
+from sessions.presets import preset
 
 
 def steered(name: str, values: Mapping[str, Value]) -> bool:
@@ -22,19 +23,31 @@ def followers(values: Mapping[str, Value], wanted: Mapping[str, Value]) -> dict[
     return {name: value for name, value in switched(values, wanted).items() if name not in wanted}
 
 
-def following_words(values: Mapping[str, Value], wanted: Mapping[str, Value]) -> str:
-    """``kl_placement loss -> reward, kl_estimator k3 -> k1``; empty if nothing follows."""
+def arrows(values: Mapping[str, Value], new: Mapping[str, Value]) -> str:
+    """``kl_placement loss -> reward, kl_estimator k3 -> k1``."""
     return ", ".join(
         f"{name} {hyperparameter(name).show(values[name])} -> {hyperparameter(name).show(value)}"
-        for name, value in followers(values, wanted).items()
+        for name, value in new.items()
     )
 
 
+def following_words(values: Mapping[str, Value], wanted: Mapping[str, Value]) -> str:
+    """What follows by itself when some are set; empty if nothing does."""
+    return arrows(values, followers(values, wanted))
+
+
 def told_with(values: Mapping[str, Value], command: Command) -> str:
-    """What follows from a command, in words, before it is sent; empty for another command than ``set``."""
+    """What follows from a command, in words, before it is sent; empty for another command than ``set``.
+
+    Of a preset, everything that it changes.
+    """
     if not isinstance(command, Set) or not values:
         return ""
     try:
+        if command.preset:
+            published = preset(command.preset).settings(int(values["max_new_tokens"]))
+            changed = switched(values, {**published, **command.values})
+            return arrows(values, {n: changed[n] for n in HYPERPARAMETERS if changed.get(n, values[n]) != values[n]})
         return following_words(values, {hyperparameter(name).name: value for name, value in command.values.items()})
     except UsageError:
         return ""  # a name that the engine will refuse

@@ -19,6 +19,7 @@ import msgspec
 from sessions import commands as c
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
 from sessions.hyperparameters import defaults, hyperparameter, switched
+from sessions.presets import preset
 from sessions.records import (
     WARM_UP,
     Alarm,
@@ -309,6 +310,8 @@ class FakeEngine:
                         knob = hyperparameter(name)
                         text = f"{name} is {knob.show(self.values[name])} now, not {knob.show(expected)}"
                         return Answer(id=command.id, status="rejected", text=text)
+                if command.preset:
+                    values = {**preset(command.preset).settings(self.values["max_new_tokens"]), **values}  # type: ignore[arg-type]
                 for name, value in switched(self.values, values).items():
                     if value != self.values[name]:
                         self.change(name, value, command.who, command.id)

@@ -194,3 +194,15 @@ async def test_the_command_line_switches_on_every_screen_and_says_what_follows(
             await until_shown(app, "1 set from step", "kl_placement loss -> reward")
             await pilot.press("colon", *"set algorithm=grpo", "enter")
             await until(lambda: engine.values["algorithm"] == "grpo")
+
+
+async def test_a_preset_is_typed_told_and_undone_whole(attach: Attach, engine: FakeEngine) -> None:
+    before = dict(engine.values)
+    async with attach(size=(160, 48)) as (app, pilot):
+        await pilot.press("p", "colon", *"preset ppo", "enter")
+        await until_shown(app, "applied at step 121: preset ppo: algorithm grpo -> ppo, epochs 1 -> 4")
+        assert engine.values["epochs"] == 4
+        await pilot.press("u")
+        await until(lambda: engine.values == before, "the undo of all of it")
+        await pilot.press("d", "colon", *"preset dapo", "enter")
+        await until_shown(app, "dynamic_sampling 0 -> 8")

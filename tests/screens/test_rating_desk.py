@@ -357,5 +357,21 @@ def test_the_effect_stands_in_two_lines_below_each_other(width: int, shown: int)
     assert "moved less" in lines[2]
 
 
+def test_with_a_value_model_the_effect_is_told_in_rewards() -> None:
+    """Advantages are then of tokens, and the group's mean is not what they are compared with."""
+    desk, engine = desk_with(group(12))
+    visit = desk.current
+    assert visit is not None
+    desk.response(visit.order.index("B"))
+    engine.take(desk.rate(5))
+    visit.revealed = True
+    first, second, _ = effect_lines(desk, {}, {"algorithm": "ppo"}, None)
+    assert first.split("automatic")[1].split() == ["A+1.00", "B", "0", "C", "0", "D", "0"]
+    assert "B+1.00" in second
+    assert " rewards: " in first
+    group_baseline = effect_lines(desk, {}, {"algorithm": "trpo", "baseline": "group"}, None)
+    assert " advantages: " in group_baseline[0]
+
+
 def test_every_mode_has_a_key_script() -> None:
     assert {mode for mode, _, _ in SCRIPTS} == set(MODES)
