@@ -20,7 +20,7 @@ from screens.switching import told_with
 from screens.topline import alarm_content, state_content
 from screens.widgets.command_line import CommandLine
 from screens.widgets.lines import FooterLine, Line, MessageLine, Severity
-from sessions.commands import Acknowledge, Command, Pause, Resume, Step, TakeCheckpoint
+from sessions.commands import Acknowledge, Command, Pause, Resume, Set, Step, TakeCheckpoint
 from sessions.errors import WorkbenchError
 from sessions.wire import Answer
 
@@ -164,7 +164,8 @@ class WorkbenchScreen(Screen[None]):
         """Say an answer; one of many lines is shown if nobody has pressed a key since, and kept for ``:answer``."""
         told = self.follows.get(command.id, "")
         if told and told.split()[0] not in text:
-            text += f"; with it {told}"
+            preset = isinstance(command, Set) and command.preset
+            text += f", preset {preset}: {told}" if preset else f"; with it {told}"
         if "\n" not in text.strip():
             self.say(text)
             return

@@ -211,6 +211,7 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     saved = live.checkpoints[-1].bytes if live.checkpoints else 0
     each = f"   checkpoint {size(saved)} each" if saved else ""
     rows.append([(" disk ", "dim"), (f"{size(status.disk_free)} free{each}", "")])
+    times = len(rows)
     rows += _times(live, width)
     rows.append([])
     age = "none yet"
@@ -220,13 +221,15 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     rows.append([(" checkpoint ", "dim"), (age, "")])
     rows.append([(" clients    ", "dim"), (visible(", ".join(status.clients)) or "none", "")])
     if len(rows) > height:
+        rows = [*rows[:times], *_times(live, width, least=0.02), *rows[-2:]]
         rows = [row for row in rows if row]
     if len(rows) > height and status.cpu_percent is not None:
         rows[0:2] = [[*rows[0], *rows[1]]]
     return rows[:height]
 
 
-def _times(live: Live, width: int) -> list[Row]:
+def _times(live: Live, width: int, least: float = 0.0) -> list[Row]:
+    """Where a step's time goes: the shares above ``least``."""
     metrics = live.last_step.metrics if live.last_step else {}
     whole = metrics.get("time/step")
     if not whole:
@@ -235,7 +238,7 @@ def _times(live: Live, width: int) -> list[Row]:
     room = max(5, min(25, width - 22))
     for name in ("sampling", "scoring", "updating", "saving", "waiting"):
         part = (metrics.get(f"time/{name}") or 0.0) / whole
-        if part or name in ("sampling", "updating"):
+        if part > least or name in ("sampling", "updating"):
             rows.append([(f" {name:<9} ", ""), (bar(part, room), "bar"), (f" {100 * part:3.0f}%", "")])
     return rows
 

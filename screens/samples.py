@@ -278,7 +278,8 @@ class SamplesScreen(WorkbenchScreen):
     def topic(self) -> list[str]:
         """What the short words of the lists mean."""
         return [
-            "flags: dead = all rewards equal, it teaches nothing; trunc = a response hit max_new_tokens;",
+            "flags: dead = all rewards equal, it teaches nothing, unless there is a value model; trunc = a response",
+            "hit max_new_tokens;",
             "kl = one is .5 nats or more from the reference; r3 = three are rated; hi, lo = the best and",
             "the worst mean lately; dropped = discarded before its update; replaced = dead, and another prompt's",
             "group took its place (dynamic_sampling). eos = the model ended by itself.",

@@ -48,7 +48,8 @@ def value_lines(response: Response, width: int) -> list[str]:
 
 def _level(value: float) -> str:
     """``0.65``; without decimals from 100 on."""
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    text = f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return "0.00" if text == "-0.00" else text
 
 
 def _heading(first: int, count: int) -> str:

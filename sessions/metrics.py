@@ -44,7 +44,7 @@ METRICS: dict[str, Metric] = {
             healthy="Above 0. About 0: every response earns the same, so nothing is learned; the reward is constant, or the task too easy or too hard."),
         Metric("reward/automatic", "reward auto", "", "mean automatic reward, before ratings", "up",
             healthy="It rises. Far from reward/mean: your ratings and the reward function disagree."),
-        Metric("groups/dead_fraction", "dead", "", "share of groups whose rewards have std < 1e-6: they teach nothing", "down",
+        Metric("groups/dead_fraction", "dead", "", "share of groups whose rewards have std < 1e-6: they teach nothing, unless there is a value model", "down",
             healthy="0.1 to 0.5. Over 0.8: the task is too easy or too hard for this policy (see all_right and all_wrong); raise group_size or temperature, set dynamic_sampling, or change the prompts."),
         Metric("groups/all_right_fraction", "all right", "", "share of groups that are dead at the top of the reward range",
             healthy="Rising with the reward. Most groups: the prompts are too easy by now."),
