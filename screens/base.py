@@ -172,6 +172,7 @@ class WorkbenchScreen(Screen[None]):
         title = str(command.__struct_config__.tag)
         self.workbench.long_answer = title, text.rstrip().split("\n")
         if self.is_current and keys == self._keys:
+            self.query_one(MessageLine).clear()
             show_long_answer(self)
         else:
             self.say(f"{text.strip().splitlines()[0]} ..   (:answer shows all of it)")

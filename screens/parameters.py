@@ -16,7 +16,8 @@ from screens.keys import bindings
 from screens.knob_words import knob_lines
 from screens.live import Live
 from screens.safe import visible
-from screens.staging import COLUMNS, RANGE, Staging, describe_change
+from screens.staging import Staging
+from screens.staging_rows import COLUMNS, RANGE, describe_change, effect_lines, knob_rows
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
@@ -85,7 +86,7 @@ class ParametersScreen(WorkbenchScreen):
         reads = self.staging.reads(self.algorithm)
         if self.live.values:
             room = self.table.widths(max(40, self.size.width - 2))[RANGE]
-            self.table.set_rows(self.staging.rows(self.algorithm, room, all_of_them=self._all))
+            self.table.set_rows(knob_rows(self.staging, self.algorithm, room, all_of_them=self._all))
         else:
             words = loading_lines(self.live) if state == "loading" else failed_lines(self.live)
             self.table.empty = words[0]
@@ -122,7 +123,8 @@ class ParametersScreen(WorkbenchScreen):
         elif self.staging.staged:
             title = "effect of what is staged   A apply  U discard"
             lines = [
-                (line, "dim" if line.startswith(("kept", "not used")) else "accent") for line in self.staging.effect()
+                (line, "dim" if line.startswith(("kept", "not used")) else "accent")
+                for line in effect_lines(self.staging)
             ]
             lines.append(("checked against the values shown, marked on every chart, undone with u", "dim"))
         else:

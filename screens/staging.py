@@ -5,32 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from screens.knob_words import range_cell
-from screens.switching import followers, following_words, steered, switch_lines, used
-from screens.widgets.line_table import Column, Row
+from screens.switching import followers, steered, used
 from sessions.commands import Set
 from sessions.errors import UsageError
 from sessions.hyperparameters import (
     HYPERPARAMETERS,
     NONE,
-    Hyperparameter,
     Value,
     check_together,
     hyperparameter,
     switched,
 )
 from sessions.records import Change
-
-COLUMNS = (
-    Column("name", 24, narrow=23),
-    Column("now", 14, narrow=12),
-    Column("staged", 16, narrow=12),
-    Column("range", 0),
-    Column("applies", 10, narrow=7),
-    Column("changed", 20, narrow=8),
-)
-RANGE = 3
-"""Place of the range among them: its room decides how it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +40,8 @@ class Staging:
 
     def __init__(self, who: str, values: Callable[[], Mapping[str, Value]], changes: Callable[[], Iterable[Change]]):
         self.who = who
-        self._values = values
-        self._changes = changes
+        self.values = values
+        self.changes = changes
         self.staged: dict[str, Staged] = {}
         self.redoable: list[Together] = []
         self._undone: set[str] = set()
@@ -66,8 +52,8 @@ class Staging:
 
     def due(self) -> dict[str, Value]:
         """Every value in force, or on its way there."""
-        values = {name: knob.default for name, knob in HYPERPARAMETERS.items()} | dict(self._values())
-        return values | {change.name: change.new for change in self._changes() if change.status == "pending"}
+        values = {name: knob.default for name, knob in HYPERPARAMETERS.items()} | dict(self.values())
+        return values | {change.name: change.new for change in self.changes() if change.status == "pending"}
 
     def now(self, name: str) -> Value:
         """The value in force, or on its way there."""
@@ -132,12 +118,25 @@ class Staging:
             if name in self.staged and self.staged[name].value == value:
                 del self.staged[name]
 
+    # ---- who reads what
+
+    def reads(self, algorithm: str) -> set[str]:
+        """The knobs that are used by the algorithm, or by the staged one."""
+        ahead = self.ahead()
+        if "algorithm" not in self.staged and algorithm:
+            ahead["algorithm"] = algorithm
+        return used(ahead)
+
+    def used_otherwise(self) -> bool:
+        """Whether what is staged changes which knobs are used."""
+        return bool(self.staged) and used(self.due()) != used(self.ahead())
+
     # ---- undo
 
     def undoable(self) -> list[Together]:
         """What ``undo`` can take back, oldest first: the changes of each command, without those of an undo."""
         together: dict[str, list[Change]] = {}
-        for change in self._changes():
+        for change in self.changes():
             key = _key(change)
             if change.status != "superseded" and key not in self._undone and key not in self._echoes:
                 together.setdefault(key, []).append(change)
@@ -149,7 +148,7 @@ class Staging:
         if not groups:
             return None
         group = groups[-1]
-        newest = {change.name: change.id for change in self._changes() if change.status != "superseded"}
+        newest = {change.name: change.id for change in self.changes() if change.status != "superseded"}
         # What nobody changed since is where the engine has steered it.
         expect = {c.name: self.now(c.name) if newest[c.name] == c.id else c.new for c in group}
         command = self._set({c.name: c.old for c in group}, expect)
@@ -166,7 +165,7 @@ class Staging:
         group = self.redoable.pop()
         command = self._set({c.name: c.new for c in group}, {c.name: c.old for c in group})
         ids = {change.id for change in group}
-        if not any(c.id in ids and c.status == "superseded" for c in self._changes()):
+        if not any(c.id in ids and c.status == "superseded" for c in self.changes()):
             # What comes of it is an echo of the first time, which can be undone again.
             self._undone.discard(_key(group[0]))
             self._echoes.add(command.id)
@@ -190,100 +189,6 @@ class Staging:
             self.redoable.append(group)
             self._undone.add(_key(group[0]))
 
-    # ---- drawing
-
-    def rows(self, algorithm: str, room: int = 80, *, all_of_them: bool = True) -> list[Row]:
-        """The table: the knobs that are used, then the others, dim and with ``!`` beside the value.
-
-        :param algorithm: the running one; a staged one counts instead.
-        :param room: cells of the column with the range.
-        :param all_of_them: False leaves out what is not used, unless it is staged.
-        """
-        reads = self.reads(algorithm)
-        follows = self.following()
-        changes: dict[str, Change] = {c.name: c for c in self._changes() if c.status != "superseded"}
-        rows = [
-            self._row(knob, name in reads, changes.get(name), follows.get(name), room)
-            for name, knob in HYPERPARAMETERS.items()
-        ]
-        shown = [row for row in rows if all_of_them or row.key in reads or row.key in self.staged]
-        return sorted(shown, key=lambda row: row.key not in reads)
-
-    def reads(self, algorithm: str) -> set[str]:
-        """The knobs that are used by the algorithm, or by the staged one."""
-        ahead = self.ahead()
-        if "algorithm" not in self.staged and algorithm:
-            ahead["algorithm"] = algorithm
-        return used(ahead)
-
-    def used_otherwise(self) -> bool:
-        """Whether what is staged changes which knobs are used."""
-        return bool(self.staged) and used(self.due()) != used(self.ahead())
-
-    def _row(
-        self, knob: Hyperparameter, is_used: bool, change: Change | None, follows: Value | None, room: int
-    ) -> Row:  # fmt: skip
-        value = self._values().get(knob.name, knob.default)
-        staged = f"{knob.show(self.staged[knob.name].value)} *" if knob.name in self.staged else ""
-        if not staged and follows is not None:
-            staged = f"{knob.show(follows)} +"
-        if not staged and change is not None and change.status == "pending":
-            staged = f"-> {knob.show(change.new)}"
-        changed = "@0"
-        if change is not None:
-            when = f"@{change.applied_step}" if change.status == "applied" else "due"
-            changed = f"{when} {change.who}"
-        cells = (
-            knob.name, knob.show(value) + ("" if is_used else " !"), staged, range_cell(knob, room),
-            knob.boundary_under(self._values()), changed,
-        )  # fmt: skip
-        return Row(knob.name, cells, "accent" if staged else "" if is_used else "dim")
-
-    def effect(self) -> list[str]:
-        """What applying would do: a line for each staged value, what follows from it, what another algorithm means."""
-        due = self.due()
-        switches = "algorithm" in self.staged
-        lines = []
-        for name, staged in self.staged.items():
-            knob = hyperparameter(name)
-            boundary = "rollout" if switches else knob.boundary_under(due)
-            old = due[name] if steered(name, due) else staged.expect
-            lines.append(
-                f"{name} {knob.show(old)} -> {knob.show(staged.value)}  next {boundary}{_note(name, staged, due)}"
-            )
-        words = following_words(due, {name: staged.value for name, staged in self.staged.items()})
-        if words:
-            lines.append(f"+ follows by itself, at the same moment: {words}")
-        return lines + switch_lines(due, self.ahead())
-
 
 def _key(change: Change) -> str:
     return change.command or change.id
-
-
-def _note(name: str, staged: Staged, due: Mapping[str, Value]) -> str:
-    if name == "learning_rate":
-        return ", keeps the optimizer state"
-    numbers = (staged.expect, staged.value)
-    if name in ("group_size", "prompts_per_step", "max_new_tokens"):
-        old, new = (float(number) for number in numbers)
-        return f", up to {new / old:.2g} x the tokens of a step" if old else ""
-    if steered(name, due):
-        return ", and kl_target moves it on from there"
-    if name == "kl_coefficient" and staged.value == 0:
-        return ", measured every reference_every steps only"
-    if name == "rating_gate" and staged.value != "async":
-        return ", a step then waits for your ratings"
-    return ""
-
-
-def describe_change(change: Change) -> str:
-    """One line of the history: ``3e-6 -> 1e-6  applied @640  you``."""
-    knob = hyperparameter(change.name)
-    if change.status == "applied":
-        when = f"applied @{change.applied_step}"
-    elif change.status == "pending":
-        when = f"due at the next {change.boundary}"
-    else:
-        when = "superseded before it applied"
-    return f"{change.name} {knob.show(change.old)} -> {knob.show(change.new)}   {when}   {change.who}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from screens.staging import Staging, describe_change
+from screens.staging import Staging
+from screens.staging_rows import describe_change, effect_lines, knob_rows
 from sessions.commands import Set
 from sessions.errors import InvalidValue, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS, Value, defaults, switched
@@ -166,7 +167,7 @@ def test_the_table_marks_what_is_staged_changed_or_not_used(staging: Staging, en
     engine.take(Set(values={"temperature": 0.9}, who="ann"))
     engine.take(Set(values={"group_size": 16}, who="ann"), "pending")
     staging.stage("learning_rate", "5e-7")
-    rows = {row.key: row for row in staging.rows("grpo")}
+    rows = {row.key: row for row in knob_rows(staging, "grpo")}
     assert rows["learning_rate"].cells == ("learning_rate", "1e-6", "5e-7 *", "0 .. 1", "minibatch", "@0")
     assert rows["trust_region"].cells[1] == "0.01 !"
     assert rows["temperature"].cells[-1] == "@13 ann"
@@ -174,13 +175,13 @@ def test_the_table_marks_what_is_staged_changed_or_not_used(staging: Staging, en
     assert rows["group_size"].cells[-1] == "due ann"
     used = [row.cells[1].endswith(" !") for row in rows.values()]
     assert used == sorted(used), "what is not used stands at the end"
-    assert {row.key: row for row in staging.rows("trpo")}["learning_rate"].cells[1] == "1e-6 !"
+    assert {row.key: row for row in knob_rows(staging, "trpo")}["learning_rate"].cells[1] == "1e-6 !"
 
 
 def test_the_effect_says_old_new_and_when(staging: Staging) -> None:
     staging.stage("learning_rate", "5e-7")
     staging.stage("group_size", "16")
-    first, second = staging.effect()
+    first, second = effect_lines(staging)
     assert first == "learning_rate 1e-6 -> 5e-7  next minibatch, keeps the optimizer state"
     assert second == "group_size 8 -> 16  next rollout, up to 2 x the tokens of a step"
 
@@ -201,7 +202,7 @@ def test_the_history_says_what_became_of_a_change(engine: Engine) -> None:
 
 def test_staging_another_algorithm_shows_what_follows_and_sends_only_what_was_staged(staging: Staging) -> None:
     staging.stage("algorithm", "ppo")
-    rows = {row.key: row for row in staging.rows("grpo")}
+    rows = {row.key: row for row in knob_rows(staging, "grpo")}
     assert [rows[n].cells[2] for n in ("algorithm", "kl_placement", "kl_estimator", "kl_coefficient")] == [
         "ppo *", "reward +", "k1 +", "0.05 +",
     ]  # fmt: skip
@@ -211,25 +212,25 @@ def test_staging_another_algorithm_shows_what_follows_and_sends_only_what_was_st
 
 def test_the_marks_are_those_of_the_staged_algorithm(staging: Staging) -> None:
     staging.stage("algorithm", "trpo")
-    rows = {row.key: row for row in staging.rows("grpo")}
+    rows = {row.key: row for row in knob_rows(staging, "grpo")}
     assert rows["learning_rate"].cells[1] == "1e-6 !"
     assert rows["trust_region"].cells[1] == "0.01"
     assert rows["gamma"].cells[1] == "1 !", "trpo reads it only with baseline value"
     staging.stage("baseline", "value")
-    assert {row.key: row for row in staging.rows("grpo")}["gamma"].cells[1] == "1"
+    assert {row.key: row for row in knob_rows(staging, "grpo")}["gamma"].cells[1] == "1"
 
 
 def test_what_is_not_used_can_be_left_out(staging: Staging) -> None:
     staging.stage("gamma", "0.9")
-    shown = {row.key for row in staging.rows("grpo", all_of_them=False)}
+    shown = {row.key for row in knob_rows(staging, "grpo", all_of_them=False)}
     assert "gamma" in shown, "it is staged"
     assert "trust_region" not in shown
-    assert len(staging.rows("grpo")) == len(HYPERPARAMETERS)
+    assert len(knob_rows(staging, "grpo")) == len(HYPERPARAMETERS)
 
 
 def test_the_effect_of_another_algorithm_in_words(staging: Staging) -> None:
     staging.stage("algorithm", "ppo")
-    text = "\n".join(staging.effect())
+    text = "\n".join(effect_lines(staging))
     assert "algorithm grpo -> ppo  next rollout" in text
     assert "kl_placement loss -> reward" in text
     assert "ppo also uses: gamma 1, gae_lambda 0.95, value_model head" in text
