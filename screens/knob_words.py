@@ -52,31 +52,31 @@ def knob_lines(
     lines = [
         f"{knob.name}{symbol}: {knob.help}",
         *([f"healthy: {knob.healthy}"] if knob.healthy else []),
-        f"{now}{began}default {knob.show(knob.default)}{_other_defaults(knob)}",
+        f"{now}{began}default {default_text(knob)}",
         f"allowed {knob.range_text}   a change applies at the next {knob.boundary}{_later(knob)}",
-        _readers(knob),
+        f"read by {readers_text(knob) or 'every algorithm'}",
     ]
     if algorithm and not knob.used_by(algorithm, values or None):
         lines[-1] += f"; {algorithm}, which runs, does not read it now"
     return lines
 
 
-def _other_defaults(knob: Hyperparameter) -> str:
+def default_text(knob: Hyperparameter) -> str:
+    """``0.04, 0.05 with algorithm ppo, 0.05 with algorithm trpo``."""
+    text = knob.show(knob.default)
     if knob.depends is None:
-        return ""
+        return text
     other, table = knob.depends
-    return "".join(f", {knob.show(value)} with {other} {when}" for when, value in table.items())
+    return text + "".join(f", {knob.show(value)} with {other} {when}" for when, value in table.items())
 
 
 def _later(knob: Hyperparameter) -> str:
     return f" ({knob.later[2]} with {knob.later[0]} {knob.later[1]})" if knob.later else ""
 
 
-def _readers(knob: Hyperparameter) -> str:
-    if not knob.algorithms:
-        return "read by every algorithm"
-    words = [
+def readers_text(knob: Hyperparameter) -> str:
+    """``ppo, trpo with baseline value``; empty for every algorithm."""
+    return ", ".join(
         f"{name} with {knob.unless[1]} {knob.unless[2]}" if knob.unless and knob.unless[0] == name else name
         for name in knob.algorithms
-    ]
-    return f"read by {', '.join(words)}"
+    )

@@ -30,11 +30,21 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def hyperparameters() -> str:
+    from screens.knob_words import default_text, readers_text
+
     rows = [
-        [f"`{k.name}`", k.symbol, k.show(k.default), k.range_text, k.boundary, ", ".join(k.algorithms) or "all", k.help,
-         k.healthy]
+        [
+            f"`{k.name}`",
+            k.symbol,
+            default_text(k),
+            k.range_text,
+            k.boundary,
+            readers_text(k) or "all",
+            k.help,
+            k.healthy,
+        ]
         for k in HYPERPARAMETERS.values()
-    ]  # fmt: skip
+    ]
     return (
         f"# Hyperparameters\n\n{MADE}\n"
         "Set them at the start with `workbench run --set name=value` (or `name=value@STEP`, from that step on) and\n"
