@@ -51,13 +51,14 @@ def arrange(
     rows = min(max(1, room // CHART_HEIGHT), most)
     small = min(max(rows, room // SMALL_CHART_HEIGHT), most)
     fit, more = 2 * rows, 2 * small
-    pages = 1 if fit >= len(charts) else 1 + -(-len(charts) // more)
+    first = 1 if small > rows else 0  # where they cannot be smaller, page 0 is the first of those pages
+    pages = 1 if fit >= len(charts) else first + -(-len(charts) // more)
     page %= pages
     if page == 0:
         shown = list(charts[:fit])
     else:
         rows = small
-        shown = list(charts[(page - 1) * more : page * more])
+        shown = list(charts[(page - first) * more : (page - first + 1) * more])
     hidden = [name for name in charts if name not in shown]
     panes = list(panels[:rows]) if wide else []
     hidden += [name for name in panels if wide and name not in panes]

@@ -29,6 +29,13 @@ async def test_golden(attach: Attach, name: str, size: tuple[int, int]) -> None:
         check_golden(name, frame(app))
 
 
+async def test_golden_of_a_staged_algorithm(attach: Attach) -> None:
+    async with attach(size=(80, 24)) as (app, pilot):
+        await pilot.press("p", "plus", "plus")
+        await until_shown(app, "trpo *", "1 staged", "not used by trpo")
+        check_golden("parameters-switch-80x24", frame(app))
+
+
 async def test_editing_staging_and_applying(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("p", "j", "enter")
