@@ -32,10 +32,10 @@ from sessions.records import SessionSettings
 VARIANTS: dict[str, dict[str, Value]] = {
     "grpo": {"algorithm": "grpo"},
     "ppo": {"algorithm": "ppo"},
-    "ppo, 4 epochs (preset)": dict(preset("ppo").values),
+    "ppo (preset: 4 epochs)": dict(preset("ppo").values),
     "trpo": {"algorithm": "trpo"},
-    "trpo, a quarter of the groups in F": {"algorithm": "trpo", "fisher_fraction": 0.25},
-    "trpo, value baseline": {"algorithm": "trpo", "baseline": "value"},
+    "trpo (preset)": dict(preset("trpo").values),
+    "trpo (preset), value baseline": {**preset("trpo").values, "baseline": "value"},
 }
 
 

@@ -159,6 +159,10 @@ class DifferenceProduct:
             e = self.scale * (2 * PROBE_KL / curvature) ** 0.5
         return product
 
+    def curvature(self, v: Tensor) -> float:
+        """v'Fv of all processes, from the KL at a small distance along v: a few forward passes, and no product."""
+        return 2 * PROBE_KL * (self.scale / self._radius(v)) ** 2
+
     def _radius(self, v: Tensor) -> float:
         """e at which the KL is about :data:`PROBE_KL`, from the KL at a probe: it grows with the distance's square."""
         size = float(v.norm())

@@ -104,10 +104,14 @@ class TrustRegion:
             self.found.note = "no gradient"
             return self.tally.results(self.policy.accelerator) | metrics
         old = OldPolicy(self.policy, [part.batch for part in parts])
-        direction = self._direction(groups, gradient, old, key)
+        direction, whole = self._direction(groups, gradient, old, key)
+        curvature = direction.curvature
+        if not whole and curvature > 0:  # a share of the groups knows nothing of directions that move the others
+            curvature = DifferenceProduct(old, tokens, self._safe_point, self._reduced).curvature(direction.x)
+        self.found.curvature = curvature
         metrics["grad/norm"] = norm
-        if direction.curvature > 0 and math.isfinite(direction.curvature):
-            metrics |= self._search(direction, gradient, old, parts, tokens, surrogate)
+        if curvature > 0 and math.isfinite(curvature):
+            metrics |= self._search(direction.x, curvature, gradient, old, parts, tokens, surrogate)
         else:
             self.found.note = "no curvature along the direction that conjugate gradient found; no step"
             metrics["trpo/step_fraction"] = 0.0
@@ -153,8 +157,8 @@ class TrustRegion:
 
     def _direction(
         self, groups: Sequence[RolloutGroup], gradient: Tensor, old: OldPolicy, key: Sequence[str | int]
-    ) -> Direction:
-        """Conjugate gradient on the Fisher products of some or all of the groups."""
+    ) -> tuple[Direction, bool]:
+        """Conjugate gradient on the Fisher products of some or all of the groups; whether it was all."""
         knobs = self.knobs
         seen = self._subsample(groups, key)
         rows = [row for group in seen for row in group.rows()]
@@ -174,8 +178,7 @@ class TrustRegion:
             first=first,
         )
         self.found.residuals, self.found.damping = direction.residuals, damping
-        self.found.curvature = direction.curvature
-        return direction
+        return direction, part is old
 
     def _subsample(self, groups: Sequence[RolloutGroup], key: Sequence[str | int]) -> list[RolloutGroup]:
         """Whole groups, the same ones for every product of an update."""
@@ -248,7 +251,8 @@ class TrustRegion:
 
     def _search(
         self,
-        direction: Direction,
+        direction: Tensor,
+        curvature: float,
         gradient: Tensor,
         old: OldPolicy,
         parts: Sequence[_Part],
@@ -257,8 +261,8 @@ class TrustRegion:
     ) -> dict[str, float]:
         """Shrink the step until it is inside the trust region and better; the old weights if it never is."""
         trust_region, backtracks = self.knobs.number("trust_region"), self.knobs.whole("backtracks")
-        length = step_length(trust_region, direction.curvature)
-        predicted = length * float(gradient @ direction.x)
+        length = step_length(trust_region, curvature)
+        predicted = length * float(gradient @ direction)
         extremes: tuple[float, float] = (1.0, 1.0)
         committed = False
 
@@ -266,7 +270,7 @@ class TrustRegion:
             nonlocal extremes
             old.restore()
             self.control.advance(len(self.found.tries), backtracks)
-            old.place(direction.x, fraction * length)
+            old.place(direction, fraction * length)
             kl, there, extremes = self._look(old, parts, tokens)
             self.found.tries.append(Try(fraction=fraction, kl=_finite(kl), gain=_finite(there - surrogate)))
             return kl, there - surrogate

@@ -272,7 +272,9 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "damping", "", "float", 1e-3, "update",
             "Added to the Fisher matrix's diagonal, as a multiple of the curvature along the gradient.",
             low=0.0, high=1e3, algorithms=("trpo",),
-            healthy="1e-3; raise it when conjugate gradient does not converge or trpo/gain_ratio is far from 1.",
+            healthy="0.1 to 1 where the rollout has far fewer tokens than the model has parameters: better steps, "
+            "and conjugate gradient converges in half the products (preset trpo has 1). Raise it when "
+            "trpo/cg_residual stays over 0.5 or trpo/gain_ratio is far from 1.",
         ),
         Hyperparameter(
             "damping_scale", "", "choice", "curvature", "update",
@@ -294,7 +296,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "fisher_fraction", "", "float", 1.0, "update",
             "Share of the rollout's groups that the Fisher products see; the gradient and the line search see all.",
             low=0.01, high=1.0, algorithms=("trpo",), nudge=("scale", 2.0),
-            healthy="1; 0.25 makes a step cheaper by about as much as the products cost.",
+            healthy="1 or, with a damping of 0.1 or more, 0.25, which makes the products four times cheaper.",
         ),
         Hyperparameter(
             "baseline", "", "choice", "group", "update",
