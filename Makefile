@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test check format smollm2 test-real test-peers docs picture clean
+.PHONY: run install test check format smollm2 test-real test-peers test-learning docs picture clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Two groups: what can share the machine, in parallel; what starts engines and terminals, alone.
 test: $(VENV)/.installed
-	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real and not peers" tests
+	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real and not peers and not learning" tests
 	$(ENV) $(BIN)/python -m pytest -m "serial and not real" tests
 
 check: $(VENV)/.installed
@@ -54,6 +54,10 @@ $(PEERS)/.installed: tests/peers/requirements.txt constraints.txt
 # Their warnings are not ours to mend.
 test-peers: $(PEERS)/.installed
 	$(ENV) $(PEERS)/bin/python -m pytest -W default -m peers tests/peers
+
+# Every algorithm at full size from three seeds: about half an hour.
+test-learning: $(VENV)/.installed
+	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m learning -s --timeout 1800 tests
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m workbench.reference docs

@@ -8,47 +8,68 @@ themselves are kept.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.policy import Batch, Policy
+from engine.policy import Batch, Policy, Scores
 
 HEAD_ERROR = 1e-3
 """Nats by which logits made again from the kept states may differ from the model's own."""
 
 
 class OldPolicy:
-    """The old policy on some micro-batches.
+    """The policy as it is now, and what it says of some micro-batches.
 
-    :param batches: of this process.
+    :param batches: of this process; more can be added with :meth:`keep`.
     :ivar size: norm of the trainable parameters.
     """
 
-    def __init__(self, policy: Policy, batches: Sequence[Batch]) -> None:
-        self._policy, self._batches = policy, list(batches)
+    def __init__(self, policy: Policy, batches: Sequence[Batch] = ()) -> None:
+        self._policy = policy
         self.parameters = [p.detach().clone() for p in policy.parameters]
         self.size = float(torch.stack([p.norm() for p in self.parameters]).norm())
         kept = {id(p): old for p, old in zip(policy.parameters, self.parameters, strict=True)}
         self._head = _OldHead(policy, kept)
+        self._begin(batches)
+
+    def _begin(self, batches: Sequence[Batch]) -> None:
+        self._batches: list[Batch] = []
         self._states: list[Tensor] = []
         self._exact = True
-        for batch in self._batches:
-            state = self._state(batch)  # which may change the form of the earlier ones
-            self._states.append(state)
+        for batch in batches:
+            self.keep(batch, self._scores(batch))
 
-    def _state(self, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            scores = self._policy.full_precision_scorer(batch, keep_logits=True)
-            assert scores.logits is not None
-            if self._exact and self._head.explains(scores.hidden, scores.logits, batch):
-                return scores.hidden.clone()
-            if self._exact:  # from the first batch on: all of them are kept in one form
-                self._exact = False
-                self._states = [self._state(earlier) for earlier in self._batches[: len(self._states)]]
-            return scores.logits.log_softmax(-1)
+    def on(self, batches: Sequence[Batch]) -> OldPolicy:
+        """The same policy on other micro-batches; its parameters are shared. Only while they are in place."""
+        other = copy.copy(self)
+        other._begin(batches)
+        return other
+
+    def keep(self, batch: Batch, scores: Scores) -> None:
+        """Add a micro-batch.
+
+        :param scores: of this policy on it, with logits.
+        """
+        assert scores.logits is not None
+        hidden, logits = scores.hidden.detach(), scores.logits.detach()
+        if self._exact and not self._head.explains(hidden, logits, batch):
+            self._exact = False  # from the first batch on: all of them are kept in one form
+            self._states = [self._log_probabilities(self._scores(earlier)) for earlier in self._batches]
+        self._batches.append(batch)
+        self._states.append(hidden.clone() if self._exact else self._log_probabilities(scores))
+
+    @torch.no_grad()
+    def _scores(self, batch: Batch) -> Scores:
+        return self._policy.full_precision_scorer(batch, keep_logits=True)
+
+    @staticmethod
+    def _log_probabilities(scores: Scores) -> Tensor:
+        assert scores.logits is not None
+        return scores.logits.detach().log_softmax(-1)
 
     def log_probabilities(self, index: int) -> Tensor:
         """log p_old [rows, T, V] of a micro-batch."""

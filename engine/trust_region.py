@@ -8,7 +8,7 @@ processes add theirs up. Whenever a safe point is passed, the policy's parameter
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -95,7 +95,8 @@ class TrustRegion:
         rows = [row for group in groups for row in group.rows()]
         parts = self._parts([row for row in rows if row.group.own])
         tokens = sum(len(row.response.tokens) for row in rows)
-        gradient, surrogate = self._gradient(parts, tokens)
+        old = OldPolicy(self.policy)
+        gradient, surrogate = self._gradient(parts, tokens, old)
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             raise NonFinite("the gradient of the surrogate", [row.name for row in rows if row.teaches])
@@ -103,11 +104,10 @@ class TrustRegion:
         if norm == 0:
             self.found.note = "no gradient"
             return self.tally.results(self.policy.accelerator) | metrics
-        old = OldPolicy(self.policy, [part.batch for part in parts])
         direction, whole = self._direction(groups, gradient, old, key)
         curvature = direction.curvature
         if not whole and curvature > 0:  # a share of the groups knows nothing of directions that move the others
-            curvature = DifferenceProduct(old, tokens, self._safe_point, self._reduced).curvature(direction.x)
+            curvature = self._difference(old, tokens).curvature(direction.x)
         self.found.curvature = curvature
         metrics["grad/norm"] = norm
         if curvature > 0 and math.isfinite(curvature):
@@ -137,15 +137,19 @@ class TrustRegion:
             parts.append(_Part(part, batch, padded([row.token_advantages for row in part], batch.mask)))
         return parts
 
-    def _gradient(self, parts: Sequence[_Part], tokens: int) -> tuple[Tensor, float]:
-        """g [n] of the mean of rho A at the old policy, and that mean; l_old of the fresh rows is this forward's."""
+    def _gradient(self, parts: Sequence[_Part], tokens: int, old: OldPolicy) -> tuple[Tensor, float]:
+        """g [n] of the mean of rho A at the old policy, and that mean; l_old of the fresh rows is this forward's.
+
+        :param old: is given what the old policy says of every micro-batch.
+        """
         parameters = self.policy.parameters
         gradient = flatten([None] * len(parameters), parameters)
         total = torch.zeros((), dtype=torch.float64, device=self.policy.device)
         for done, part in enumerate(parts):
             self.control.advance(done, len(parts))
             with torch.enable_grad():
-                scores = self.policy.full_precision_scorer(part.batch)
+                scores = self.policy.full_precision_scorer(part.batch, keep_logits=True)
+                old.keep(part.batch, scores)
                 part.old = old_logprobs(part.rows, scores, part.batch, alone=True)
                 ratio = importance_ratio(scores.logprobs, part.old, part.batch.mask)
                 gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).sum() / tokens
@@ -164,8 +168,8 @@ class TrustRegion:
         rows = [row for group in seen for row in group.rows()]
         tokens = sum(len(row.response.tokens) for row in rows)
         batches = [part.batch for part in self._parts([row for row in rows if row.group.own])]
-        part = old if len(seen) == len(groups) else OldPolicy(self.policy, batches)
-        product, first = self._product(part, batches, tokens, gradient, key)
+        whole = len(seen) == len(groups)
+        product, first = self._product(lambda: old if whole else old.on(batches), batches, tokens, gradient, key)
         damping = knobs.number("damping")
         if knobs.text("damping_scale") == "curvature":
             damping *= max(rayleigh_quotient(gradient, first), 0.0)
@@ -178,7 +182,7 @@ class TrustRegion:
             first=first,
         )
         self.found.residuals, self.found.damping = direction.residuals, damping
-        return direction, part is old
+        return direction, whole
 
     def _subsample(self, groups: Sequence[RolloutGroup], key: Sequence[str | int]) -> list[RolloutGroup]:
         """Whole groups, the same ones for every product of an update."""
@@ -189,30 +193,42 @@ class TrustRegion:
     # ------------------------------------------------------------------------------------------ the products
 
     def _product(
-        self, old: OldPolicy, batches: Sequence[Batch], tokens: int, gradient: Tensor, key: Sequence[str | int]
+        self,
+        seen: Callable[[], OldPolicy],
+        batches: Sequence[Batch],
+        tokens: int,
+        gradient: Tensor,
+        key: Sequence[str | int],
     ) -> tuple[Product, Tensor]:
-        """The Fisher product to use, checked once against the other kind, and F g."""
+        """The Fisher product to use, checked once against the other kind, and F g.
+
+        :param seen: the old policy on the batches that the products see.
+        """
         wanted = self.knobs.text("fisher_product")
         unchecked = wanted not in self.check.done
-        difference = DifferenceProduct(old, tokens, self._safe_point, self._reduced)
         exact: ExactProduct | None = None
         if unchecked or wanted == "exact" or (wanted == "auto" and self.check.agrees):
             exact = self._exact(batches, tokens, gradient if unchecked else None)
         if unchecked:
-            self._compare(exact, difference, [gradient, self._random_vector(gradient, key)])
+            self._compare(exact, self._difference(seen(), tokens), [gradient, self._random_vector(gradient, key)])
             self.check.done.add(wanted)
             exact = exact and self._exact(batches, tokens, None)  # the difference moved what its graph had kept
-        use: ExactProduct | DifferenceProduct = difference
         if exact is not None and (wanted == "exact" or (wanted == "auto" and self.check.agrees)):
-            use = exact
-        self.found.product = "exact" if use is exact else "difference"
-        if wanted != "difference" and use is difference:
-            self.found.note = f"Fisher products by difference: {self.check.why}"
+            use: ExactProduct | DifferenceProduct = exact
+            self.found.product = "exact"
+        else:
+            use = self._difference(seen(), tokens)
+            self.found.product = "difference"
+            if wanted != "difference":
+                self.found.note = f"Fisher products by difference: {self.check.why}"
 
         def product(v: Tensor) -> Tensor:
             return self._reduced(use(v))
 
         return product, product(gradient)
+
+    def _difference(self, old: OldPolicy, tokens: int) -> DifferenceProduct:
+        return DifferenceProduct(old, tokens, self._safe_point, self._reduced)
 
     def _exact(self, batches: Sequence[Batch], tokens: int, probe: Tensor | None) -> ExactProduct | None:
         """The exact product, if the model's kernels have it.
