@@ -41,7 +41,7 @@ def train(task: str, *arguments: str) -> dict[int, dict[str, Any]]:
     assert lines[-1]["state"] == "DONE"
     steps = {line["step"]: line["metrics"] for line in lines if line["event"] == "step"}
     for metrics in steps.values():
-        shown = ("time/", "memory/", "eval/", "reward/mean", "groups/dead")
+        shown = ("time/", "memory/", "eval/", "reward/mean", "groups/dead", "trpo/", "value/", "kl/")
         print({name: round(value, 3) for name, value in metrics.items() if name.startswith(shown)})
     return steps
 
@@ -55,18 +55,47 @@ def test_smollm2_runs_two_steps_on_gsm8k() -> None:
         assert abs(steps[step]["kl/k3"]) < 0.1
 
 
-def test_smollm2_learns_from_sums_that_it_gets_right_now_and_then(tmp_path: Path) -> None:
+def sums(folder: Path) -> str:
+    """A file of sums that the model gets right now and then."""
     rows = [
         {"question": f"Compute {a}+{b}. Answer with the number only.", "answer": str(a + b)}
         for a in range(2, 20)
         for b in range(2, 20)
     ]
-    task = tmp_path / "sums.jsonl"
+    task = folder / "sums.jsonl"
     task.write_text("\n".join(map(json.dumps, rows)))
-    steps = train(str(task), "--set", "evaluate_every=0")
+    return str(task)
+
+
+def test_smollm2_learns_from_sums_that_it_gets_right_now_and_then(tmp_path: Path) -> None:
+    steps = train(sums(tmp_path), "--set", "evaluate_every=0")
     trained = [metrics for metrics in steps.values() if metrics["groups/dead_fraction"] < 1]
     assert trained, "every group was dead: nothing was trained"
     for metrics in trained:
         assert metrics["grad/norm"] > 0
         assert metrics["update/relative_size"] > 0
         assert metrics["sampler_gap/max"] < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["head", "separate"])
+def test_smollm2_with_ppo(tmp_path: Path, kind: str) -> None:
+    given = ("--set", "evaluate_every=0", "--set", "value_warmup_steps=1", "--set", f"value_model={kind}")
+    steps = train(sums(tmp_path), "--algorithm", "ppo", *given)
+    assert "grad/norm" not in steps[1]
+    assert steps[1]["value/loss"] > 0
+    assert steps[2]["grad/norm"] > 0
+    assert steps[2]["update/relative_size"] > 0
+    assert steps[2]["ratio/first_error"] < 1e-3
+
+
+@pytest.mark.parametrize("product", ["exact", "difference"])
+def test_smollm2_with_trpo(tmp_path: Path, product: str) -> None:
+    given = ("--set", "evaluate_every=0", "--set", f"fisher_product={product}", "--set", "cg_iterations=3")
+    steps = train(sums(tmp_path), "--preset", "trpo", *given)
+    trained = [metrics for metrics in steps.values() if metrics.get("grad/norm")]
+    assert trained, "every group was dead: nothing was trained"
+    for metrics in trained:
+        assert metrics["trpo/step_fraction"] > 0
+        assert metrics["trpo/kl_realised"] <= 0.01
+        assert metrics["trpo/gain_actual"] > 0
+    assert trained[0]["trpo/product_error"] < 1e-2
