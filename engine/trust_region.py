@@ -249,15 +249,17 @@ class TrustRegion:
 
     def _compare(self, exact: ExactProduct | None, difference: DifferenceProduct, vectors: Sequence[Tensor]) -> None:
         """Along the gradient and a random vector: the difference against the exact product, or else half the step."""
-        half = DifferenceProduct(difference.old, difference.tokens, self._safe_point, self._reduced, scale=0.5)
         fine = [self._reduced(exact(v)) for v in vectors] if exact is not None else []
         coarse = [self._reduced(difference(v)) for v in vectors]
-        finer = [self._reduced(half(v)) for v in vectors]
-        steady = max(map(relative_difference, coarse, finer))
-        self.found.product_error = max(map(relative_difference, coarse, fine)) if fine else steady
-        if fine and self.found.product_error > CHECK_TOLERANCE >= steady:
-            self.check.agrees = False
-            self.check.why = f"the second derivative is off by {self.found.product_error:.1e}"
+        error = max(map(relative_difference, coarse, fine)) if fine else math.inf
+        if error > CHECK_TOLERANCE:
+            half = DifferenceProduct(difference.old, difference.tokens, self._safe_point, self._reduced, scale=0.5)
+            steady = max(relative_difference(c, self._reduced(half(v))) for c, v in zip(coarse, vectors, strict=True))
+            if fine and steady <= CHECK_TOLERANCE:
+                self.check.agrees = False
+                self.check.why = f"the second derivative is off by {error:.1e}"
+            error = error if fine else steady
+        self.found.product_error = error
 
     def _random_vector(self, like: Tensor, key: Sequence[str | int]) -> Tensor:
         noise = stream("fisher check", *key).standard_normal(len(like), dtype="float32")

@@ -31,7 +31,7 @@ def models(home: Path) -> None:
 def train(task: str, *arguments: str) -> dict[int, dict[str, Any]]:
     """Step -> metrics of two steps of SmolLM2."""
     command = [
-        *(sys.executable, "-m", "workbench", "run", "--headless", "--json"),
+        *(sys.executable, "-m", "workbench", "run", "--headless", "--json", "--no-nice"),
         *("--model", "smollm2", "--task", task, "--steps", "2", *arguments),
         *("--set", "prompts_per_step=2", "--set", "group_size=4", "--set", "max_new_tokens=48"),
     ]
