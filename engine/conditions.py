@@ -11,7 +11,7 @@ import msgspec
 from sessions.hyperparameters import Value
 from sessions.records import StepRecord
 from sessions.watch_words import condition_words
-from sessions.watches import HYSTERESIS, Apart, Bound, Condition, Fall, Jump, Limit, NonFinite, Sign
+from sessions.watches import ABSENT, HYSTERESIS, Apart, Bound, Condition, Fall, Jump, Limit, NonFinite, Sign
 
 _BEYOND: dict[Sign, Callable[[float, float], bool]] = {
     ">": lambda value, level: value > level,
@@ -100,7 +100,10 @@ def eased(condition: Condition) -> Condition:
 
 def asleep(unless: Mapping[str, Value], record: StepRecord) -> bool:
     """Whether a hyperparameter or metric has a value at which a watch sleeps."""
-    return any(record.values.get(name, record.metrics.get(name)) == value for name, value in unless.items())
+    return any(
+        name not in record.metrics if value == ABSENT else record.values.get(name, record.metrics.get(name)) == value
+        for name, value in unless.items()
+    )
 
 
 def _limit(condition: Limit, past: Past) -> Finding | None:

@@ -109,7 +109,7 @@ METRICS: dict[str, Metric] = {
             healthy="It rises with reward/mean. Falling while the reward rises is reward hacking: pause and read the best responses."),
         Metric("eval/length", "held-out length", "tokens", "mean length of the greedy held-out responses"),
         Metric("value/explained_variance", "expl var", "", "1 - Var(R - V) / Var(R) over response tokens: the share of the returns' spread that the value model foresaw, with its estimates from before the update", "up", _VALUE,
-            "Above 0, rising to 0.3 to 0.8. Below 0 it is worse than a constant: lengthen value_warmup_steps, lower value_learning_rate, raise gae_lambda to 1. About 0: it adds nothing; grpo would do as well."),
+            "Above 0, rising to 0.3 to 0.8. Below 0 it is worse than a constant: raise gae_lambda to 1, lengthen value_warmup_steps, or change value_learning_rate. About 0: it adds nothing; grpo would do as well."),
         Metric("value/loss", "value loss", "", "half the mean of (V - R)^2, the larger of it clipped and not", "down", _VALUE,
             "It falls, then stays. Rising: the rewards' scale changed, or value_learning_rate is too high."),
         Metric("value/clip_fraction", "value clip", "", "share of tokens whose value moved further than value_clip in the update", "down", _VALUE,

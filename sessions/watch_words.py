@@ -2,7 +2,8 @@
 
 ::
 
-    [NAME:] CONDITION [unless KNOB=VALUE [or METRIC=VALUE ...]] [in fp32|bf16] [warn|error] [notify|pause|checkpoint]
+    [NAME:] CONDITION [unless KNOB=VALUE [or METRIC=VALUE|absent ...]]
+        [in fp32|bf16] [warn|error] [notify|pause|checkpoint]
 
     [abs] METRIC > >= < <= or == NUMBER [for STEPS]        kl/k3 > 0.2 for 3 pause
     METRIC jumps FACTORx [floor NUMBER] [after STEPS]      kl/k3 jumps 5x floor 0.02 after 20
@@ -26,6 +27,7 @@ from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.metrics import METRICS
 from sessions.watches import (
+    ABSENT,
     LONGEST,
     Action,
     Apart,
@@ -287,6 +289,8 @@ def _unless(rest: _Rest) -> dict[str, Value]:
             raise rest.wrong("after `unless` comes NAME=VALUE")
         if name in HYPERPARAMETERS:
             found[name] = HYPERPARAMETERS[name].parse(value)
+        elif value == ABSENT:
+            found[name] = value
         else:
             try:
                 found[name] = float(value)

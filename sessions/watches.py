@@ -20,6 +20,8 @@ HYSTERESIS = 0.1
 """How far, as a share of its level, a metric must come back before the condition counts as cleared."""
 LONGEST = 200
 """Most steps that a condition may look back."""
+ABSENT = "absent"
+"""What a watch that sleeps where a metric was not measured has in place of its value."""
 
 Sign = Literal[">", ">=", "<", "<=", "=="]
 Way = Literal["rises", "falls"]
@@ -106,7 +108,8 @@ def metrics_of(condition: Condition) -> list[str]:
 class Watch(Data, frozen=True):
     """A condition and what to do when it comes true.
 
-    :ivar unless: hyperparameters and metrics; while one has the value given here the watch sleeps.
+    :ivar unless: hyperparameters and metrics; while one has the value given here the watch sleeps;
+        with :data:`ABSENT` for a value, while the step did not measure that metric.
     :ivar precision: of the computation that it is meant for; empty: any.
     :ivar remedy: what to try, one line.
     :ivar says: the alarm's message, with ``{value}`` and any ``{metric}`` put in; empty: the condition's own words.
@@ -206,8 +209,9 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
     ),
     Watch(
         name="value model", condition=Limit(metric="value/explained_variance", sign="<", level=0),
-        says="the value model explains less than the mean return does ({value:.2f})",
-        remedy="raise value_learning_rate or value_warmup_steps",
+        # while the value model trains alone, which it does to get over 0, the policy has no gradient
+        unless={"grad/norm": ABSENT}, says="explained variance {value:.3f}: below a constant guess",
+        remedy="raise gae_lambda to 1, lengthen value_warmup_steps, or change value_learning_rate",
     ),
     Watch(
         name="trpo rejected", condition=Limit(metric="trpo/step_fraction", sign="==", level=0, steps=3),

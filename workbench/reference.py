@@ -99,7 +99,7 @@ def alarms() -> str:
         "`workbench send S watch RULE` or `:watch RULE` adds a watch, or takes the place of the one with the same\n"
         f"metric and condition: `:watch {EXAMPLE}`. `unwatch NAME` takes one away, `watch NAME` brings a default\n"
         "back, `watches` lists them and how each stands. They are kept with the session.\n\n"
-        "```\n[NAME:] CONDITION [unless KNOB=VALUE [or METRIC=VALUE ...]] [in fp32|bf16] [warn|error] "
+        "```\n[NAME:] CONDITION [unless KNOB=VALUE [or METRIC=VALUE|absent ...]] [in fp32|bf16] [warn|error] "
         "[notify|pause|checkpoint]\n```\n\n"
         + table(["condition", "holds while"], shapes)
         + "\nEvery session starts with these. Where two have one name, the precision of the computation picks.\n\n"

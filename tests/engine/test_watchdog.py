@@ -70,7 +70,8 @@ def fired(
          [{"kl__old_new": 0.01}] * 20 + [{"kl__old_new": 0.051}]),
         ("gradient spike", [{"grad__norm": 0.05}] * 20 + [{"grad__norm": 0.9}],
          [{"grad__norm": 0.2}] * 20 + [{"grad__norm": 2.1}]),
-        ("value model", [{}, {"value__explained_variance": 0.0}], [{"value__explained_variance": -0.01}]),
+        ("value model", [{}, {"value__explained_variance": 0.0, "grad__norm": 1.0}],
+         [{"value__explained_variance": -0.01, "grad__norm": 1.0}]),
         ("trpo rejected", [{"trpo__step_fraction": x} for x in (0.0, 0.0, 0.5, 0.0)],
          [{"trpo__step_fraction": x} for x in (0.5, 0.0, 0.0, 0.0)]),
         ("fisher products", [{"trpo__product_error": 1e-2}], [{"trpo__product_error": 1.1e-2}]),
@@ -231,6 +232,19 @@ def test_a_watch_sleeps_unless() -> None:
     assert fired([{"kl__k3": 1.0}], words) == []
     assert fired([{"kl__k3": 1.0}], words.replace("=4", "=5")) == [(1, "kl/k3 high")]
     assert fired([{"kl__k3": 1.0, "entropy": 0.0}], words.replace("=4", "=5")) == []
+
+
+def test_a_watch_sleeps_where_a_metric_is_absent() -> None:
+    steps = [{"kl__k3": 1.0}, {"kl__k3": 1.0, "grad__norm": 1.0}]
+    assert fired(steps, "kl/k3 > 0.2 unless grad/norm=absent") == [(2, "kl/k3 high")]
+
+
+def test_the_value_model_is_judged_once_the_policy_trains_too() -> None:
+    dog = Watchdog(w for w in default_watches("fp32") if w.name == "value model")
+    alone = record(1, value__explained_variance=-0.5, value__warmup_left=1.0)
+    beside = record(2, value__explained_variance=-0.004, value__warmup_left=0.0, grad__norm=1.0)
+    assert dog.look(alone) == []
+    assert [a.message for _, a in dog.look(beside)] == ["explained variance -0.004: below a constant guess @2"]
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,8 @@ def unless() -> st.SearchStrategy[dict]:
     value = st.sampled_from(knobs).flatmap(
         lambda k: st.tuples(st.just(k.name), st.sampled_from(k.choices) if k.choices else st.just(k.default))
     )
-    return st.dictionaries(METRIC.filter(lambda name: name not in HYPERPARAMETERS), FINITE, max_size=2) | value.map(
-        lambda pair: {pair[0]: pair[1]}
-    )
+    metric = METRIC.filter(lambda name: name not in HYPERPARAMETERS)
+    return st.dictionaries(metric, FINITE | st.just("absent"), max_size=2) | value.map(lambda pair: {pair[0]: pair[1]})
 
 
 CONDITIONS = st.one_of(
