@@ -7,13 +7,15 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
 from sessions.errors import EngineEnded, SessionError, SessionRunning, UsageError
 from sessions.folders import SessionFolder, all_sessions, check_session_name, new_session, session_folder, sessions_home
+from sessions.hyperparameters import parse_assignment
+from sessions.presets import preset
 from sessions.records import SessionSettings, Status
 from workbench.daemon import discard, last_seq, last_step, restart_session, start_engine, start_session, until_ready
 from workbench.output import ProgressLine, duration, need_terminal, say
@@ -79,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.headless:
         need_terminal("add --headless to train without screens")
     if arguments.algorithm is not None:
-        arguments.sets = [f"algorithm={arguments.algorithm}", *(arguments.sets or ())]
+        arguments.sets = _with_algorithm(arguments.algorithm, arguments.sets or (), arguments.preset or "")
     folder, fresh = _session(arguments)
     since, before = last_seq(folder), last_step(folder)
     supervisor = start_engine(folder)
@@ -99,6 +101,21 @@ def run(arguments: argparse.Namespace) -> int:
     from workbench.headless import run_headless
 
     return asyncio.run(run_headless(folder, since, as_json=arguments.json))
+
+
+def _with_algorithm(algorithm: str, sets: Sequence[str], published: str) -> list[str]:
+    """What ``--set`` was given, with the algorithm first.
+
+    :raises UsageError: if something else on the line names another.
+    """
+    given = [(f"--set {text}", parse_assignment(text)) for text in sets]
+    others = [(what, a.value) for what, a in given if a.name == "algorithm" and a.step is None]
+    if published:
+        others.append((f"--preset {published}", preset(published).values.get("algorithm", algorithm)))
+    for what, other in others:
+        if other != algorithm:
+            raise UsageError(f"--algorithm {algorithm} does not go with {what}, which is for {other}; leave one out")
+    return [f"algorithm={algorithm}", *sets]
 
 
 def _give_up(folder: SessionFolder, error: EngineEnded, *, fresh: bool) -> NoReturn:

@@ -54,6 +54,17 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*HEADLESS, "--set", "group_size=4@x"], 2, "the step after @ should be a whole number"),
         ([*HEADLESS, "--set", "kl_estimator=k1"], 2, "k1 has no gradient as a loss"),
         ([*HEADLESS, "--set", "kl_placement=reward@9"], 2, "kl_placement reward goes with kl_estimator k1"),
+        (
+            [*HEADLESS, "--algorithm", "ppo", "--preset", "dapo"],
+            2,
+            "--algorithm ppo does not go with --preset dapo, which is for grpo; leave one out",
+        ),
+        (
+            [*HEADLESS, "--set", "algorithm=ppo", "--algorithm", "trpo"],
+            2,
+            "--algorithm trpo does not go with --set algorithm=ppo, which is for ppo; leave one out",
+        ),
+        ([*HEADLESS, "--algorithm", "ppp"], 2, "algorithm: 'ppp' is not one of grpo, ppo, trpo"),
         ([*HEADLESS, "--set", "rating_gate=wait"], 2, "rating_gate: 'wait' is not a gate"),
         ([*HEADLESS, "--model", "tinny"], 2, "unknown model 'tinny'; did you mean tiny?"),
         ([*HEADLESS, "--model", "smollm2"], 2, "`workbench fetch smollm2` gets it"),
