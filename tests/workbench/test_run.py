@@ -12,7 +12,7 @@ import pytest
 import screens.app
 from engine.tasks import BUILT_IN
 from sessions.errors import InputFileError, SessionError, UsageError
-from sessions.folders import SessionFolder, all_sessions, new_session, session_folder
+from sessions.folders import EngineInfo, SessionFolder, all_sessions, new_session, session_folder
 from sessions.records import SessionSettings
 from tests.workbench.conftest import Workbench, poll
 from workbench import daemon, output, settings
@@ -194,3 +194,16 @@ def test_text_of_a_model_is_made_visible_on_a_terminal(monkeypatch: pytest.Monke
     assert output.show("a\x1b[31m\nb") == "a\x1b[31m\nb"
     monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True)
     assert output.show("a\x1b[31m\nb") == "a␛[31m\nb"
+
+
+@pytest.mark.parametrize(("served", "code"), [(False, 0), (True, None)])
+def test_an_engine_that_left_in_order_needs_no_last_words(
+    home: Path, monkeypatch: pytest.MonkeyPatch, served: bool, code: int | None
+) -> None:
+    monkeypatch.setattr(daemon, "LAST_WORDS_SECONDS", 0.0)
+    folder = new_session("s", SessionSettings(name=""))
+    folder.database.touch()
+    if served:  # it was killed before it could take its address with it
+        folder.write_engine(EngineInfo(pid=1, socket="gone", started=0.0, version="0"))
+    info = asyncio.run(daemon.until_ended(folder))
+    assert (info.code if info is not None else None) == code
