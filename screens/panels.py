@@ -182,7 +182,8 @@ def value_rows(live: Live, width: int, height: int) -> list[Row]:
     rows: list[Row] = [[(f" {kind}", "strong"), ("  predicts the return from every prefix", "dim")]]
     left = metrics.get("value/warmup_left")
     if left:
-        rows.append([(f" trains alone for {short(left)} more steps; the policy stands still", "warn")])
+        steps = "step" if left == 1 else "steps"
+        rows.append([(f" trains alone for {left:.0f} more {steps}; the policy stands still", "warn")])
     measured = [(label, metrics[name], healthy) for label, name, healthy in _VALUE_METRICS if name in metrics]
     if not measured:
         rows.append([(" not measured yet", "dim")])

@@ -178,7 +178,10 @@ class ChartView(Framed, can_focus=True):
             known = [value for value in values if value is not None]
             total = sum(known) if known else None
             label = reading.long if reading.long and width >= LONG_TITLE else reading.label
-            parts.append(f"{label} {percent(total) if reading.share else short(total)}".strip())
+            text = f"{label} {percent(total) if reading.share else short(total)}".strip()
+            steps = self.points(reading.metrics[0])[0]
+            stale = steps and not self._measured_lately(reading.metrics[0])  # the chart's own, of a switch back
+            parts.append(f"{text} @{steps[-1]}" if stale else text)
         parts += [f"limit {short(values[-1])}" for name in self._limits() if (values := self._limit_points(name)[1])]
         if self.view.cross is not None:
             parts.insert(1, f"@{self.view.cross}")
@@ -238,6 +241,10 @@ class ChartView(Framed, can_focus=True):
             pass
         elif self.live.last_step is None:
             why = f"{nothing}; now: {phase_text(self.live)}" if self.live.status else nothing
+        elif known.name.startswith("trpo/") and self.live.values.get("algorithm") == "trpo":
+            why = "no update of trpo has finished"
+        elif why == nothing and "value/warmup_left" in self.live.last_step.metrics:
+            why = "the value model has trained alone so far; the policy stands still meanwhile"
         elif why == nothing:
             why = "it has not been measured"
         elif known.name.startswith("kl/") and not self.live.values.get("kl_coefficient"):

@@ -131,6 +131,41 @@ async def test_a_number_that_is_not_measured_any_more_leaves_the_title(attach: A
         assert "clip frac" not in text
 
 
+async def test_a_chart_of_an_algorithm_that_was_switched_back_to_says_how_old_its_number_is(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    engine.set(algorithm="trpo")
+    engine.finish_step()
+    kept = engine.series["trpo/kl_realised"]
+    measured = kept.steps[-1]
+    engine.set(algorithm="grpo")
+    for _ in range(30):
+        engine.finish_step()
+    kept.steps[:], kept.values[:] = [measured], [0.004]
+    engine.set(algorithm="trpo")
+    async with attach(size=(160, 48)) as (app, _):
+        await until_shown(app, f"KL(old,new) .004 @{measured}")
+
+
+async def test_an_empty_chart_of_trpo_says_that_no_update_has_finished(attach: Attach, engine: FakeEngine) -> None:
+    engine.finish_step()
+    engine.set(algorithm="trpo")
+    async with attach(size=(160, 48)) as (app, _):
+        await until_shown(app, "no cg residual yet:", "no update of trpo has finished")
+
+
+async def test_while_the_value_model_trains_alone_the_charts_of_the_policy_say_so(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    engine.set(algorithm="ppo")
+    engine.finish_step(**{"value/warmup_left": 1.0})
+    del engine.series["loss/policy"]
+    async with attach(size=(160, 48)) as (app, _):
+        text = " ".join((await until_shown(app, "no policy loss yet:")).split())
+        assert "the value model has trained alone so far" in text
+        assert "trains alone for 1 more step;" in text
+
+
 async def test_zoom_and_back(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await until_shown(app, "kl/k3")
