@@ -290,7 +290,7 @@ class Preview(Record):
         furthest = sorted(self.responses, key=lambda r: -abs(r.change))[:most]
         lines += [
             f"{r.name}  reward {shown(r.reward)}  advantage {r.advantage:+.3f}  "
-            f"log p {r.logprob:.3f} {'+' if r.change >= 0 else '-'} {abs(r.change):.4f}"
+            f"log p {r.logprob:.3f} -> {r.logprob + r.change:.3f}"
             for r in furthest
         ]
         if len(self.responses) > len(furthest):

@@ -709,4 +709,5 @@ def test_what_a_preview_says() -> None:
     assert "KL old-new 0.009" in lines[1]
     assert lines[2] == "line search: 1 of the step: KL 0.02, gain 0.1"
     assert [line.split()[0] for line in lines[4:6]] == ["3.1B", "3.1C"]
+    assert lines[4].endswith("log p -3.000 -> -3.700")
     assert "1 more responses" in lines[6]
