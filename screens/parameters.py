@@ -85,8 +85,9 @@ class ParametersScreen(WorkbenchScreen):
         state = pane_state(self.live)
         reads = self.staging.reads(self.algorithm)
         if self.live.values:
-            room = self.table.widths(max(40, self.size.width - 2))[RANGE]
-            self.table.set_rows(knob_rows(self.staging, self.algorithm, room, all_of_them=self._all))
+            widths = self.table.widths(max(40, self.size.width - 2))
+            rows = knob_rows(self.staging, self.algorithm, widths[RANGE], widths[-1], all_of_them=self._all)
+            self.table.set_rows(rows)
         else:
             words = loading_lines(self.live) if state == "loading" else failed_lines(self.live)
             self.table.empty = words[0]
@@ -161,7 +162,7 @@ class ParametersScreen(WorkbenchScreen):
         if self.knob and self.live.values:
             knob = hyperparameter(self.knob)
             value = knob.show(self.staging.candidate(self.knob))
-            self.query_one(Ask).ask("value", f"{knob.name} =", value, knob.range_text)
+            self.query_one(Ask).ask("value", f"{knob.name} =", value, knob.range_text, replace=True)
             self.say(f"allowed: {knob.range_text}")
 
     def _stage(self, name: str, text: str) -> None:

@@ -23,18 +23,21 @@ RANGE = 3
 """Place of the range among them: its room decides how it is written."""
 
 
-def knob_rows(staging: Staging, algorithm: str, room: int = 80, *, all_of_them: bool = True) -> list[Row]:
+def knob_rows(
+    staging: Staging, algorithm: str, room: int = 80, last: int = 20, *, all_of_them: bool = True
+) -> list[Row]:
     """The table: the knobs that are used, then the others, dim and with ``!`` beside the value.
 
     :param algorithm: the running one; a staged one counts instead.
     :param room: cells of the column with the range.
+    :param last: cells of the column with the last change: who made it is left out where only half of it would fit.
     :param all_of_them: False leaves out what is not used, unless it is staged.
     """
     reads = staging.reads(algorithm)
     follows = staging.following()
     changes: dict[str, Change] = {c.name: c for c in staging.changes() if c.status != "superseded"}
     rows = [
-        _row(staging, knob, name in reads, changes.get(name), follows.get(name), room)
+        _row(staging, knob, name in reads, changes.get(name), follows.get(name), room, last)
         for name, knob in HYPERPARAMETERS.items()
     ]
     shown = [row for row in rows if all_of_them or row.key in reads or row.key in staging.staged]
@@ -42,8 +45,14 @@ def knob_rows(staging: Staging, algorithm: str, room: int = 80, *, all_of_them: 
 
 
 def _row(
-    staging: Staging, knob: Hyperparameter, is_used: bool, change: Change | None, follows: Value | None, room: int
-) -> Row:  # fmt: skip
+    staging: Staging,
+    knob: Hyperparameter,
+    is_used: bool,
+    change: Change | None,
+    follows: Value | None,
+    room: int,
+    last: int,
+) -> Row:
     value = staging.values().get(knob.name, knob.default)
     staged = f"{knob.show(staging.staged[knob.name].value)} *" if knob.name in staging.staged else ""
     if not staged and follows is not None:
@@ -53,7 +62,7 @@ def _row(
     changed = "@0"
     if change is not None:
         when = f"@{change.applied_step}" if change.status == "applied" else "due"
-        changed = f"{when} {change.who}"
+        changed = f"{when} {change.who}" if len(when) + 1 + len(change.who) <= last else when
     cells = (
         knob.name, knob.show(value) + ("" if is_used else " !"), staged, range_cell(knob, room),
         knob.boundary_under(staging.values()), changed,

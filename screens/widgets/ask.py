@@ -64,8 +64,11 @@ class Ask(Horizontal):
     def is_open(self) -> bool:
         return self.has_class("-open")
 
-    def ask(self, purpose: str, question: str, value: str = "", hint: str = "") -> None:
-        """Open the line; the answer comes as a message with this purpose."""
+    def ask(self, purpose: str, question: str, value: str = "", hint: str = "", *, replace: bool = False) -> None:
+        """Open the line; the answer comes as a message with this purpose.
+
+        :param replace: the text is selected, so that what is typed takes its place.
+        """
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = purpose
@@ -78,6 +81,8 @@ class Ask(Horizontal):
         self.add_class("-open")
         # At once, not after the next refresh: the keys that follow are meant for this line.
         self.screen.set_focus(entry)
+        if replace:
+            entry.action_select_all()
 
     def close(self) -> None:
         """Hide the line; the focus goes back where it was."""

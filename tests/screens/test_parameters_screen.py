@@ -48,6 +48,14 @@ async def test_editing_staging_and_applying(attach: Attach, engine: FakeEngine) 
         assert sets(engine) == [({"learning_rate": 2e-7}, {"learning_rate": 5e-7})]
 
 
+async def test_what_is_typed_takes_the_place_of_the_value(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("p", "enter", *"trpo", "enter")
+        await until_shown(app, "trpo *", "1 staged")
+        await pilot.press("enter", "right", "backspace", "backspace", "backspace", "backspace", *"ppo", "enter")
+        await until_shown(app, "ppo *", "1 staged")
+
+
 async def test_a_wrong_value_stays_in_the_line_with_the_reason(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("p", "j", "enter", *["backspace"] * 6, *"7", "enter")

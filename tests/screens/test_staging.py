@@ -173,6 +173,8 @@ def test_the_table_marks_what_is_staged_changed_or_not_used(staging: Staging, en
     assert rows["temperature"].cells[-1] == "@13 ann"
     assert rows["group_size"].cells[1] == "8"
     assert rows["group_size"].cells[-1] == "due ann"
+    narrow = {row.key: row.cells[-1] for row in knob_rows(staging, "grpo", last=6)}
+    assert (narrow["temperature"], narrow["group_size"]) == ("@13", "due")
     used = [row.cells[1].endswith(" !") for row in rows.values()]
     assert used == sorted(used), "what is not used stands at the end"
     assert {row.key: row for row in knob_rows(staging, "trpo")}["learning_rate"].cells[1] == "1e-6 !"
