@@ -85,7 +85,7 @@ def axis_labels(values: Sequence[float]) -> list[str]:
     """The numbers of equally spaced ticks, with the same number of decimals where that is short enough."""
     largest = max((abs(value) for value in values), default=0.0)
     step = abs(values[1] - values[0]) if len(values) > 1 else largest
-    if step and step >= 0.001 and largest < 1000:
+    if step and step >= 0.0001 and largest < 1000:
         decimals = next(d for d in range(5) if d == 4 or abs(step * 10**d - round(step * 10**d)) < 1e-6 * step * 10**d)
         labels = [f"{value:.{decimals}f}" for value in values]
         if max(map(len, labels)) <= 6:

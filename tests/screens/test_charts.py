@@ -169,6 +169,7 @@ def test_other_numbers() -> None:
     assert [span(s) for s in (4.2, 90, 11520, 200_000, None)] == ["4 s", "1 min", "3h12m", "2d07h", "-"]
     assert axis_label(2e-12) == "2e-12"
     assert axis_labels([0.0, 0.25, 0.5]) == ["0", "0.25", "0.50"]
+    assert axis_labels([0.009, 0.0095, 0.01]) == ["0.0090", "0.0095", "0.0100"]  # not 0.01 twice
 
 
 @pytest.mark.parametrize(("cross", "under"), [(34, "0 34"), (33, "0 33"), (0, "0 34"), (1, "0 1 34"), (17, "0 17 34")])
