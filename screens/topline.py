@@ -68,7 +68,8 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
         cause = visible(live.exit.cause) if live.exit else "the engine has ended"
         return [*parts, (0, cause)]
     if word == "PAUSED" and status.note:
-        return [*parts, (2, status.note)]
+        who, _, keys = status.note.partition("; ")  # who is said even where there is no room for the keys
+        return [*parts, (2, who), (3, keys)]
     if word == "WAIT":
         return [*parts, (0, phase_text(live))]
     parts.append((2, phase_text(live, with_bar=width >= 140)))

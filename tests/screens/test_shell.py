@@ -373,3 +373,10 @@ async def test_without_a_long_answer_it_says_so(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("colon", *"answer", "enter")
         await until_shown(app, "no command has had a long answer yet")
+
+
+async def test_who_paused_is_said_where_the_whole_note_has_no_room(attach: Attach, engine: FakeEngine) -> None:
+    engine.beat(state="PAUSED", note="paused by alarm: the entropy is low; space goes on, . runs one step")
+    async with attach() as (app, _):
+        text = await until_shown(app, "PAUSED", "step 121", "paused by alarm: the entropy is low")
+        assert "space goes on" not in text.splitlines()[0]
