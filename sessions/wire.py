@@ -150,7 +150,9 @@ def describe(event: AnyEvent) -> tuple[str, str]:
         case StepDone(record=record):
             reward = record.metrics.get("reward/mean")
             kl = record.metrics.get("kl/k3")
+            held_out = record.metrics.get("eval/accuracy") if record.step == 0 else None
             parts = [f"reward {reward:.3f}" if reward is not None else "no reward"]
+            parts = [f"held-out {held_out:.1%}"] if held_out is not None else parts
             parts += [f"kl {kl:.4f}"] if kl is not None else []
             return "step", f"step {record.step} done: {', '.join(parts)}"
         case GroupsScored(heads=heads):

@@ -121,6 +121,11 @@ def test_series(store: Store) -> None:
     assert {data.name for data in store.series_data("main")} == set(series)
 
 
+def test_step_0_is_told_by_the_accuracy_that_it_is_there_for(store: Store) -> None:
+    before = StepRecord(branch="main", step=0, time=4.0, metrics={"eval/accuracy": 0.582})
+    assert wire.describe(store.add_step(before, [], 500)) == ("step", "step 0 done: held-out 58.2%")
+
+
 def test_the_warm_up_is_among_the_series_of_every_branch_and_not_among_its_steps(store: Store) -> None:
     for step in (1, 2, 3):
         record = StepRecord(branch=WARM_UP, step=step, time=float(step), metrics={"warmup/loss": 1.0 / step})
