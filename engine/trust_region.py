@@ -216,7 +216,7 @@ class TrustRegion:
         if exact is not None and (wanted == "exact" or (wanted == "auto" and self.check.agrees)):
             use: ExactProduct | DifferenceProduct = exact
             self.found.product = "exact"
-        else:
+        else:  # not that of the check: a run that is resumed checks again, and its probes must begin alike
             use = self._difference(seen(), tokens)
             self.found.product = "difference"
             if wanted != "difference":

@@ -612,6 +612,19 @@ def test_saved_and_loaded_ppo_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> 
     assert all(torch.equal(t, second.tensors()[n]) for n, t in first.tensors().items())
 
 
+@pytest.mark.parametrize("product", ["exact", "difference", "auto"])
+def test_saved_and_loaded_trpo_goes_on_bit_for_bit(tmp_path: Path, product: str) -> None:
+    values = {**TRPO, "fisher_product": product, "cg_iterations": 3}
+    whole = make_learner(tmp_path / "whole", **values)
+    whole.run_step()
+    whole.save("test")
+    other = make_learner(tmp_path / "other", save=False, **values)
+    other.load(checkpointing.newest_checkpoint(tmp_path / "whole"))
+    for learner in (whole, other):
+        assert learner.run_step()["trpo/step_fraction"] > 0
+    assert same_weights(weights_of(whole.policy), weights_of(other.policy))
+
+
 def test_a_checkpoint_remembers_that_trpo_came_before(tmp_path: Path) -> None:
     learner = make_learner(tmp_path / "a", **TRPO)
     learner.run_step()
