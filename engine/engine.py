@@ -30,7 +30,7 @@ from engine.watching import KEY, Watching
 from engine.words import one_line
 from sessions import wire
 from sessions.commands import new_id
-from sessions.errors import Refused, SessionError, WorkbenchError
+from sessions.errors import InvalidValue, Refused, SessionError, WorkbenchError
 from sessions.folders import SessionFolder
 from sessions.records import (
     Alarm,
@@ -364,12 +364,20 @@ class Engine(Threads):
 
     def _begin(self, step: int) -> None:
         """On the compute thread: a step begins, and changes with boundary rollout take effect."""
-        scheduled = self.knobs.begin_step(step)
+        try:
+            scheduled = self.knobs.begin_step(step)
+        except InvalidValue as error:  # people have changed what the scheduled values were to go with
+            self.soon(self._left_out, step, str(error))
+            scheduled = self.knobs.begin_step(step)
         if scheduled:
             self.soon(self.service.orders.changes_accepted, scheduled)
         self.control.phase = "idle"
         self.control.begin_step(step)
         self._apply("rollout", step)
+
+    def _left_out(self, step: int, why: str) -> None:
+        text = f"what --set asks for at step {step} is left out: {why}"
+        self.spawn(self.alarm("schedule", text, level="warn", remedy="set what you want of it by hand"))
 
     def _apply(self, boundary: Any, step: int) -> None:
         applied: list[Change] = self.knobs.apply(boundary, step)

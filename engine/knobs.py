@@ -145,7 +145,8 @@ class Knobs:
 
         That is what the schedule holds, and what was set in this step before an engine went back to its checkpoint.
 
-        :raises InvalidValue: if a scheduled value does not go with the others.
+        :raises InvalidValue: if a scheduled value does not go with the others; what was scheduled is left out then,
+            and calling again does the rest.
         """
         with self._lock:
             now = [a for a in self._schedule if a.step is not None and a.step <= step]

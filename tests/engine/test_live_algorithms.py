@@ -69,6 +69,17 @@ async def test_a_switch_equals_a_run_started_so_bit_for_bit(algorithm: str) -> N
     assert same_weights(*weights)
 
 
+async def test_a_schedule_that_a_switch_has_made_impossible_is_left_out_and_said() -> None:
+    async with live(session(sets=["kl_estimator=k2@3", "clip_low=0.1@4"]), **QUICK) as tested:
+        await tested.step()
+        await tested.first("set algorithm=ppo")
+        await tested.step(3)
+        (alarm,) = [e.alarm for e in tested.of(wire.AlarmRaised) if e.alarm.rule == "schedule"]
+        assert "at step 3 is left out: kl_placement reward goes with kl_estimator k1" in alarm.message
+        values = tested.engine.knobs.values
+        assert (values["algorithm"], values["kl_estimator"], values["clip_low"]) == ("ppo", "k1", 0.1)
+
+
 async def test_values_of_each_prefix_are_kept_with_the_response() -> None:
     async with live(algorithm="ppo", kl_placement="reward", kl_estimator="k1", gae_lambda=1.0) as tested:
         await tested.step()
