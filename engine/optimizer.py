@@ -42,6 +42,7 @@ class Optimizer:
         fused = accelerator.device.type in {"cpu", "cuda"}
         plain = torch.optim.AdamW(self.parameters, lr=0.0, fused=fused)
         self.optimizer: Any = accelerator.prepare_optimizer(plain)
+        accelerator._optimizers.remove(self.optimizer)  # kept for checkpoints that we write ourselves, and for ever
         self._watched = _watched(self.parameters)
 
     def clip(self) -> float:

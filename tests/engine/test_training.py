@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -673,6 +674,21 @@ def test_a_preview_is_the_update_that_follows(tmp_path: Path, algorithm: str) ->
         ]
     plain.run_step()
     assert same_weights(weights_of(plain.policy), weights_of(previewed.policy))
+
+
+def test_a_preview_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path, **PPO)
+    groups = sampled(learner)
+    tried(learner, groups)
+    kept = tensors_in_memory()
+    for _ in range(2):
+        tried(learner, groups)
+    assert tensors_in_memory() == kept
+
+
+def tensors_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
 
 
 def logprobs_by_hand(learner: Learner, row: Row) -> float:
