@@ -55,16 +55,24 @@ class GroupSampler:
         self._tokens: dict[str, list[int]] = {}
         self.scoring_seconds = 0.0
 
-    def sample(self, step: int, prompts: Sequence[Prompt], first_number: int, on_start: OnStart) -> list[RolloutGroup]:
+    def sample(
+        self,
+        step: int,
+        prompts: Sequence[Prompt],
+        first_number: int,
+        on_start: OnStart,
+        before: Sequence[Prompt] = (),
+    ) -> list[RolloutGroup]:
         """Sample and score a group for each prompt.
 
         :param first_number: of the groups.
+        :param before: prompts that this step has asked already.
         :returns: the groups of all ranks, in the order of their prompts.
         """
         group_size, temperature = self._knobs.whole("group_size"), self._knobs.number("temperature")
         mine = list(range(self._rank, len(prompts), self._ranks))
         self._control.begin("sampling", len(mine) * group_size)
-        samples = self._sample(step, prompts, mine, on_start) if mine else Samples()
+        samples = self._sample(step, prompts, mine, on_start, before) if mine else Samples()
         groups = []
         for k, i in enumerate(mine):
             rows = range(k * group_size, (k + 1) * group_size)
@@ -86,11 +94,13 @@ class GroupSampler:
         self.scoring_seconds += self._control.clock() - began
         return self._all_ranks(groups)
 
-    def _sample(self, step: int, prompts: Sequence[Prompt], mine: Sequence[int], on_start: OnStart) -> Samples:
+    def _sample(
+        self, step: int, prompts: Sequence[Prompt], mine: Sequence[int], on_start: OnStart, before: Sequence[Prompt]
+    ) -> Samples:
         group_size, length = self._knobs.whole("group_size"), self._knobs.whole("max_new_tokens")
         noise = []
         for i in mine:
-            earlier = sum(p.id == prompts[i].id for p in prompts[:i])  # a small task repeats prompts inside a step
+            earlier = sum(p.id == prompts[i].id for p in (*before, *prompts[:i]))  # a small task repeats prompts inside a step
             for index in range(group_size):
                 noise.append(response_noise(self._seed, step, prompts[i].id, index, length, earlier))
         return sample(

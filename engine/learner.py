@@ -101,9 +101,10 @@ class Learner:
 
     def _ask(self, step: int, count: int, first_number: int, on_start: OnStart) -> list[RolloutGroup]:
         """Groups for the next prompts."""
+        before = self.task.take(self.settings.seed, self.cursor, self._taken)
         prompts = self.task.take(self.settings.seed, self.cursor + self._taken, count)
         self._taken += count
-        return self.sampler.sample(step, prompts, first_number, on_start)
+        return self.sampler.sample(step, prompts, first_number, on_start, before)
 
     def check_algorithm(self, name: str) -> None:
         """Refuse to switch to an algorithm that cannot run here.

@@ -470,6 +470,17 @@ def test_a_prompt_twice_in_a_step_is_sampled_anew(tmp_path: Path) -> None:
     assert [r.tokens for r in one.record.responses] != [r.tokens for r in two.record.responses]
 
 
+def test_a_prompt_that_takes_a_dead_groups_place_is_sampled_anew(tmp_path: Path) -> None:
+    def reward(prompts: list[str], completions: list[str], answer: list[str], **_: Any) -> list[float]:
+        return [0.0 if int(answer[0]) < 2 else i / 10 for i in range(len(completions))]
+
+    learner = make_learner(tmp_path, task=small_task(4, reward), dynamic_sampling=3)
+    groups = learner.sample(1)
+    every = [*learner.replaced, *groups]
+    assert len(every) > len({g.record.prompt_id for g in every})  # a task of four prompts asks some again
+    assert len({tuple(map(tuple, (r.tokens for r in g.record.responses))) for g in every}) == len(every)
+
+
 def test_a_prompt_in_another_step_is_sampled_anew(tmp_path: Path) -> None:
     learner = make_learner(tmp_path, task=small_task(prompts=4), learning_rate=0.0)
     seen = []
