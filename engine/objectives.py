@@ -30,7 +30,8 @@ class Part:
     """A micro-batch's share of the minibatch.
 
     :ivar total: scalar with gradient, to minimise.
-    :ivar kl_old_new: the sum of (rho - 1) - log rho over its tokens.
+    :ivar kl_old_new: the sum of (rho - 1) - log rho over its tokens of this step's groups: what the update has moved.
+    :ivar tokens: how many those are.
     """
 
     total: Tensor
@@ -129,7 +130,7 @@ class GroupRelative:
         tally.mean("clip/low", loss.clipped_low, batch.mask)
         tally.mean("clip/high", loss.clipped_high, batch.mask)
         moved = note_forward(rows, batch, scores, old, loss.ratio, tally, first=first, alone=self.alone)
-        return Part(loss.total, moved, int(batch.mask.sum()))
+        return Part(loss.total, moved, int((batch.mask & fresh(rows, batch)).sum()))
 
 
 @dataclass
@@ -177,7 +178,7 @@ class Proximal:
         ratio = importance_ratio(scores.logprobs, old, batch.mask)
         moved = note_forward(rows, batch, scores, old, ratio, tally, first=first, alone=False)
         if self.value_only:
-            return Part(lost, moved, int(batch.mask.sum()))
+            return Part(lost, moved, int((batch.mask & fresh(rows, batch)).sum()))
         advantages = padded([row.token_advantages for row in rows], batch.mask)
         bounds = (self.knobs.number("clip_low"), self.knobs.number("clip_high"))
         policy = -aggregate(clipped_surrogate(ratio, advantages, *bounds), batch.mask, "token", over)
@@ -185,7 +186,7 @@ class Proximal:
         tally.total("loss/policy", float(policy.detach()))
         tally.mean("clip/low", low, batch.mask)
         tally.mean("clip/high", high, batch.mask)
-        return Part(policy + lost, moved, int(batch.mask.sum()))
+        return Part(policy + lost, moved, int((batch.mask & fresh(rows, batch)).sum()))
 
 
 def denominators(rows: Sequence[Row], knobs: Knobs) -> Denominators:
@@ -215,24 +216,26 @@ def note_forward(
     first: bool,
     alone: bool,
 ) -> float:
-    """Measure a training forward; the sum of (rho - 1) - log rho over its tokens.
+    """Measure a training forward; the sum of (rho - 1) - log rho over the fresh rows' tokens.
+
+    Where a late row began to move is not this update's doing.
 
     What the unchanged policy says (``first``) should be what the sampler said.
     """
     mask, logprobs = batch.mask, scores.logprobs.detach()
+    new = mask & fresh(rows, batch)
     moved = kl_old_new(torch.where(mask, logprobs, 0.0), torch.where(mask, old, 0.0))
     tally.mean("entropy", scores.entropy, mask)
-    tally.mean("kl/old_new", moved, mask)
+    tally.mean("kl/old_new", moved, new)
     tally.maximum("ratio/max", ratio, mask)
     tally.minimum("ratio/min", ratio, mask)
     for i, row in enumerate(rows):
         if not row.response.entropies:
             row.response.entropies = scores.entropy[i, : len(row.response.tokens)].tolist()
     if first:
-        new = mask & fresh(rows, batch)
         gap = (logprobs - padded([row.response.logprobs for row in rows], mask)).abs()
         tally.mean("sampler_gap/mean", gap, new)
         tally.maximum("sampler_gap/max", gap, new)
         if not alone:
             tally.maximum("ratio/first_error", (ratio - 1).abs(), new)
-    return float(torch.where(mask, moved, 0.0).sum())
+    return float(torch.where(new, moved, 0.0).sum())

@@ -236,7 +236,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         Hyperparameter(
             "stop_kl", "", "float", 0.02, "update",
             "An update stops before the minibatch in which the policy is found to have moved this far from the one "
-            "that sampled (mean of (rho - 1) - log rho); 0: never.",
+            "that sampled (mean of (rho - 1) - log rho on the step's own groups); 0: never.",
             unit="nats/token", low=0.0, high=100.0, algorithms=("ppo",),
         ),
         Hyperparameter(

@@ -65,7 +65,7 @@ METRICS: dict[str, Metric] = {
             healthy="As kl/k3."),
         Metric("kl/k3", "kl", "nats/token", "mean of exp(-L) - 1 + L with L = log pi - log ref: unbiased, never negative", "down", _REFERENCE,
             healthy="0 to 0.05 early, growing slowly. A jump: lower learning_rate or raise kl_coefficient. Over about 0.5 the policy has left the reference behind."),
-        Metric("kl/old_new", "kl update", "nats/token", "mean of (rho - 1) - log rho over the update: how far it moved the policy; 0 with one optimizer step a rollout, where it is read before the step",
+        Metric("kl/old_new", "kl update", "nats/token", "mean of (rho - 1) - log rho over the update, on the step's own groups: how far it moved the policy; 0 with one optimizer step a rollout, where it is read before the step",
             healthy="1e-4 to 1e-2. Over 0.02: too many epochs or too high a learning_rate; ppo's stop_kl ends an update there."),
         Metric("entropy", "entropy", "nats/token", "mean entropy of the policy's distribution at each response token",
             healthy="It falls slowly. Half of its first value: exploration is going; under a third: it has collapsed. Raise temperature, clip_high (to 0.28) or entropy_bonus. Rising: the responses become noise, or are cut."),

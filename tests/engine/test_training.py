@@ -220,6 +220,22 @@ def test_it_stops_when_the_policy_has_moved(tmp_path: Path) -> None:
     assert 1 <= steps[1e-7] < 6
 
 
+def test_where_a_late_group_comes_from_does_not_stop_it(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path, **PPO, learning_rate=3e-3, epochs=2, stop_kl=0.0)
+    record = sampled(learner)[0].record
+    for _ in range(3):
+        learner.run_step()
+    drift = learner.drift(record)
+    learner.knobs.request(Set(values={"stop_kl": drift / 100, "learning_rate": 1e-7}), learner.step)
+    learner.knobs.apply("update", 4)
+    groups = [*sampled(learner), *learner.late_groups([record])]
+    learner.advantages(groups, {})
+    metrics = learner.update(4, groups, lambda: (learner.knobs.apply("minibatch", 4), None)[1])
+    assert metrics["update/optimizer_steps"] == 2
+    assert metrics["kl/old_new"] < drift / 100
+    assert metrics["ratio/min"] < 0.9  # of the late group
+
+
 def test_the_divergence_is_a_reward_of_every_token(tmp_path: Path) -> None:
     learner = make_learner(tmp_path, **{**PPO, "kl_coefficient": 0.5, "gae_lambda": 1.0, "value_warmup_steps": 1})
     for _ in range(3):
