@@ -193,7 +193,6 @@ class Training:
         value_only: bool,
     ) -> dict[str, float]:
         value_model = self._value_model()
-        left = value_model.warmup_left
         optimizers = {"value": value_model.optimizer}
         if not value_only:
             optimizers = {"policy": self.optimizer, **optimizers}
@@ -208,8 +207,9 @@ class Training:
             stop_kl=0.0 if value_only else self.knobs.number("stop_kl"),
         )
         metrics = update.run(groups, seed, step)
-        value_model.updates += 1
-        return {**metrics, "value/warmup_left": float(max(0, left - 1))}
+        if metrics["update/optimizer_steps"]:  # none where no response has a reward
+            value_model.updates += 1
+        return {**metrics, "value/warmup_left": float(value_model.warmup_left)}
 
     def _trpo(
         self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]

@@ -168,7 +168,7 @@ class TrustRegion:
         rows = [row for group in seen for row in group.rows()]
         tokens = sum(len(row.response.tokens) for row in rows)
         batches = [part.batch for part in self._parts([row for row in rows if row.group.own])]
-        whole = len(seen) == len(groups)
+        whole = len(rows) == sum(len(group.rows()) for group in groups)
         product, first = self._product(lambda: old if whole else old.on(batches), batches, tokens, gradient, key)
         damping = knobs.number("damping")
         if knobs.text("damping_scale") == "curvature":
@@ -186,9 +186,10 @@ class TrustRegion:
 
     def _subsample(self, groups: Sequence[RolloutGroup], key: Sequence[str | int]) -> list[RolloutGroup]:
         """Whole groups, the same ones for every product of an update."""
-        kept = max(1, math.ceil(self.knobs.number("fisher_fraction") * len(groups)))
-        chosen = sorted(permutation("fisher groups", *key, n=len(groups))[:kept])
-        return [groups[int(i)] for i in chosen]
+        filled = [group for group in groups if group.rows()]  # one that a reward function failed on says nothing
+        kept = max(1, math.ceil(self.knobs.number("fisher_fraction") * len(filled)))
+        chosen = sorted(permutation("fisher groups", *key, n=len(filled))[:kept])
+        return [filled[int(i)] for i in chosen]
 
     # ------------------------------------------------------------------------------------------ the products
 

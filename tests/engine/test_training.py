@@ -97,6 +97,13 @@ def test_it_begins_at_the_mean_score(tmp_path: Path) -> None:
     assert values == pytest.approx([sum(scores) / len(scores)] * len(values), rel=1e-5)
 
 
+def test_a_step_without_rewards_is_none_of_its_warm_up(tmp_path: Path) -> None:
+    task = small_task(function=lambda prompts, completions, **_: [None] * len(completions))
+    learner = make_learner(tmp_path, task=task, **{**PPO, "value_warmup_steps": 2})
+    assert learner.run_step()["value/warmup_left"] == 2
+    assert learner.training.value_model.updates == 0  # so that it still begins at the mean score
+
+
 def test_it_learns_what_can_be_predicted(tmp_path: Path) -> None:
     """The score depends on the prompt alone, which every state knows."""
     task = small_task(2, lambda prompts, completions, **_: [float(p == "0+0=") for p in prompts])
@@ -476,6 +483,19 @@ def test_a_share_of_the_groups_is_the_same_for_every_product(tmp_path: Path) -> 
         assert metrics["trpo/step_fraction"] > 0
         fractions[fraction] = metrics["trpo/curvature"]
     assert fractions[1.0] != fractions[0.5]
+
+
+def test_a_share_is_of_the_groups_that_teach(tmp_path: Path) -> None:
+    def fails_on_even(prompts: list[str], completions: list[str], answer: list[str], **_: Any) -> list[float]:
+        if int(answer[0]) % 2 == 0:
+            raise ValueError("no")
+        return [float(len(c)) + i / 10 for i, c in enumerate(completions)]
+
+    for seed in range(4):
+        learner = make_learner(
+            tmp_path / str(seed), task=small_task(12, fails_on_even), seed=seed, **TRPO, fisher_fraction=0.25
+        )
+        assert learner.run_step()["trpo/step_fraction"] > 0
 
 
 def test_with_a_value_model_as_the_baseline(tmp_path: Path) -> None:
