@@ -19,7 +19,7 @@ from engine.control import Control
 from engine.credit import apply_ratings, reward_penalties, write_advantages, write_value_advantages
 from engine.knobs import Knobs
 from engine.objectives import GroupRelative, Proximal
-from engine.optimizer import Optimizer, relative_size
+from engine.optimizer import Optimizer, Saved, relative_size
 from engine.passes import old_pass
 from engine.policy import Policy
 from engine.reference import Reference, tally_divergence
@@ -214,18 +214,29 @@ class Training:
     def _trpo(
         self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]
     ) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        warming = False
-        if self.needs_values:
-            warming = self._value_model().warmup_left > 0
-            metrics = self._with_value_model(step, seed, groups, boundary, value_only=True)
-            del metrics["update/optimizer_steps"]
+        if not self.needs_values:
+            return self._searched(step, seed, groups, boundary)
+        value_model = self._value_model()
+        warming = value_model.warmup_left > 0
+        before, updates = Saved(value_model.optimizer), value_model.updates
+        metrics = self._with_value_model(step, seed, groups, boundary, value_only=True)
+        del metrics["update/optimizer_steps"]
         if warming:
             return metrics
+        try:
+            return metrics | self._searched(step, seed, groups, boundary)
+        except Exception:  # the step is dropped, and what it did to the value model with it
+            before.restore()
+            value_model.updates = updates
+            raise
+
+    def _searched(
+        self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]
+    ) -> dict[str, float]:
         boundary()
         search = TrustRegion(self.policy, self.knobs, self.control, self.micro_tokens, self.self_check)
         before = self.optimizer.watch()
-        metrics |= search.run(groups, seed, step)
+        metrics = search.run(groups, seed, step)
         if metrics.get("trpo/step_fraction"):
             metrics["update/relative_size"] = relative_size(before, self.optimizer.watch())
         self.trust_region = search.found

@@ -547,6 +547,22 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     assert same_weights(before, weights_of(learner.policy))
 
 
+def test_a_step_that_fails_leaves_the_value_model_too(tmp_path: Path) -> None:
+    learner = make_learner(
+        tmp_path, policy=random_policy(spread=2.5), **{**TRPO, "baseline": "value", "value_warmup_steps": 0}
+    )
+    learner.run_step()
+    groups = sampled(learner)
+    value_model = learner.training.value_model
+    before, moments = value_model.tensors(), {n: t.clone() for n, t in value_model.optimizer.tensors().items()}
+    groups[1].record.responses[2].advantages[0] = math.nan
+    with pytest.raises(NonFinite):
+        learner.update(2, groups, lambda: None)
+    assert all(torch.equal(t, before[n]) for n, t in value_model.tensors().items())
+    assert all(torch.equal(t, moments[n]) for n, t in value_model.optimizer.tensors().items())
+    assert (value_model.updates, value_model.optimizer.steps) == (1, 1)
+
+
 def test_too_little_memory_is_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = random_policy(spread=2.5)
     n = sum(p.numel() for p in policy.parameters)
