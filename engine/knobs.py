@@ -98,9 +98,13 @@ class Knobs:
     ) -> tuple[list[Change], list[Change]]:
         new, superseded = [], []
         switches = wanted.get("algorithm", due["algorithm"]) != due["algorithm"]
+        switched_already = due["algorithm"] != self._values["algorithm"]
+        waits = switches or not self._goes_now(wanted)
         for name, value in wanted.items():
-            boundary = hyperparameter(name).boundary_under(due)
-            if switches:  # what comes with another algorithm goes with it, not a phase before
+            knob = hyperparameter(name)
+            boundary = knob.boundary_under({**due, **wanted})
+            # what comes with another algorithm, or after it, goes with it and not a phase before
+            if waits or (switched_already and knob.depends is not None and knob.depends[0] == "algorithm"):
                 boundary = "rollout"
             for earlier in [c for c in self._pending if c.name == name]:
                 self._pending.remove(earlier)
@@ -122,6 +126,16 @@ class Knobs:
             self._pending.append(change)
             new.append(change)
         return new, superseded
+
+    def _goes_now(self, wanted: Mapping[str, Value]) -> bool:
+        """Whether values go together before those that wait for the next rollout are there."""
+        early = {c.name: c.new for c in self._pending if c.boundary != "rollout"}
+        early |= {name: v for name, v in wanted.items() if hyperparameter(name).boundary != "rollout"}
+        try:
+            check_together({**self._values, **early})
+        except InvalidValue:
+            return False
+        return True
 
     def take_up(self, changes: Iterable[Change], step: int) -> None:
         """Go on with the changes of an earlier engine: those that wait, and those of steps that run again.

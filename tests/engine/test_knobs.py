@@ -179,3 +179,39 @@ def test_a_new_engine_takes_up_what_waited_and_what_runs_again() -> None:
     assert other.apply("minibatch", 3) == [late]
     assert [c.who for c in other.begin_step(4)] == ["--set"]
     assert other.begin_step(5) == []
+
+
+def waiting(k: Knobs) -> dict[str, str]:
+    return {c.name: c.boundary for c in k.pending}
+
+
+def test_what_is_set_after_a_switch_goes_with_it() -> None:
+    k = knobs()
+    ask(k, algorithm="ppo")
+    ask(k, kl_placement="reward", kl_estimator="k1", kl_coefficient=0.2, gamma=0.9)
+    assert waiting(k) == {
+        "algorithm": "rollout",
+        "kl_placement": "rollout",
+        "kl_estimator": "rollout",
+        "kl_coefficient": "rollout",
+        "gamma": "update",  # which says the same of either algorithm
+    }
+    k.apply("update", 3)
+    assert k.text("kl_placement") == "loss"
+    k.apply("rollout", 4)
+    assert (k.text("algorithm"), k.text("kl_placement"), k.number("kl_coefficient")) == ("ppo", "reward", 0.2)
+
+
+def test_values_that_only_go_with_one_that_waits_wait_with_it() -> None:
+    k = Knobs({**defaults(), "max_new_tokens": 6})
+    ask(k, overlong_penalty=8, max_new_tokens=12)
+    assert waiting(k) == {"overlong_penalty": "rollout", "max_new_tokens": "rollout"}
+    k = Knobs({**defaults(), "max_new_tokens": 6})
+    ask(k, overlong_penalty=4, max_new_tokens=12)
+    assert waiting(k) == {"overlong_penalty": "update", "max_new_tokens": "rollout"}
+
+
+def test_a_boundary_is_that_of_the_values_it_is_set_with() -> None:
+    k = knobs()
+    ask(k, kl_placement="reward", kl_estimator="k1", kl_coefficient=0.2)
+    assert waiting(k)["kl_coefficient"] == "update"
