@@ -97,15 +97,17 @@ class Knobs:
         self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, command: str, step: int
     ) -> tuple[list[Change], list[Change]]:
         new, superseded = [], []
-        switches = wanted.get("algorithm", due["algorithm"]) != due["algorithm"]
-        switched_already = due["algorithm"] != self._values["algorithm"]
-        waits = switches or not self._goes_now(wanted)
+        together = {**due, **wanted}
+        waits = together["algorithm"] != due["algorithm"] or not self._goes_now(wanted)
         for name, value in wanted.items():
             knob = hyperparameter(name)
-            boundary = knob.boundary_under({**due, **wanted})
-            # what comes with another algorithm, or after it, goes with it and not a phase before
-            if waits or (switched_already and knob.depends is not None and knob.depends[0] == "algorithm"):
-                boundary = "rollout"
+            leader = knob.depends[0] if knob.depends is not None else ""
+            if waits:  # what comes with another algorithm goes with it, not a phase before
+                boundary: Boundary = "rollout"
+            elif leader and together[leader] != self._values[leader]:  # and so does what comes after it
+                boundary = hyperparameter(leader).boundary
+            else:
+                boundary = knob.boundary_under(together)
             for earlier in [c for c in self._pending if c.name == name]:
                 self._pending.remove(earlier)
                 superseded.append(msgspec.structs.replace(earlier, status="superseded"))

@@ -215,3 +215,11 @@ def test_a_boundary_is_that_of_the_values_it_is_set_with() -> None:
     k = knobs()
     ask(k, kl_placement="reward", kl_estimator="k1", kl_coefficient=0.2)
     assert waiting(k)["kl_coefficient"] == "update"
+
+
+def test_what_follows_another_knob_goes_with_it() -> None:
+    k = knobs()
+    ask(k, value_model="separate")
+    assert waiting(k) == {"value_model": "update", "value_learning_rate": "update"}
+    ask(k, value_learning_rate=1e-4)
+    assert waiting(k)["value_learning_rate"] == "update"
