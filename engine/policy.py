@@ -138,6 +138,19 @@ class TokenScorer(nn.Module):
         return Scores(logprobs, entropy, hidden[:, -(length + 1) : -1], logits if keep_logits else None)
 
 
+class _Autocast(nn.Module):
+    """A scorer in the precision of training, without the accelerator keeping it."""
+
+    def __init__(self, scorer: TokenScorer, accelerator: Accelerator) -> None:
+        super().__init__()
+        self.scorer, self._accelerator = scorer, accelerator
+
+    def forward(self, batch: Batch, *, keep_logits: bool = False, entropy_gradient: bool = False) -> Scores:
+        with self._accelerator.autocast():
+            scores: Scores = self.scorer(batch, keep_logits=keep_logits, entropy_gradient=entropy_gradient)
+        return scores
+
+
 class Policy:
     """A model to train.
 
@@ -159,7 +172,7 @@ class Policy:
         if self.bf16:
             _full_precision_head(self.model)
         self.full_precision_scorer = TokenScorer(self.model)
-        self.plain_scorer = TokenScorer(self.model)
+        self.plain_scorer: nn.Module = TokenScorer(self.model)
         self.scorer: nn.Module = accelerator.prepare_model(self.plain_scorer)
         self.scorer.train()
         self.end_tokens = end_tokens(model, tokenizer)
@@ -222,7 +235,7 @@ class Policy:
         copied = copy.copy(self)
         copied.model = self._copied_model({id(tensor): tensor for tensor in frozen})
         copied.full_precision_scorer = TokenScorer(copied.model)
-        copied.scorer = copied.plain_scorer = copied.full_precision_scorer
+        copied.scorer = copied.plain_scorer = _Autocast(copied.full_precision_scorer, self.accelerator)
         copied.parameters = [p for p in copied.model.parameters() if p.requires_grad]
         return copied
 

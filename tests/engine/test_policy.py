@@ -201,3 +201,15 @@ def test_a_chat_template_is_used_where_there_is_one() -> None:
     assert with_template.encode_prompt("1+1") == policy.encode_prompt("(1+1)")
     without = Policy(policy.model, policy.tokenizer, policy.accelerator, chat_template=False)
     assert without.encode_prompt("1+1") == policy.encode_prompt("1+1")
+
+
+def test_a_shadow_computes_in_the_precision_of_training() -> None:
+    policy = random_policy()
+    policy.accelerator = SimpleNamespace(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    batch = make_batch(PROMPTS, RESPONSES, [1.0] * 3, 0, CPU)
+    with policy.inference():
+        trained = policy.full_precision_scorer(batch).logprobs
+    shadow = policy.shadow()
+    with torch.no_grad():
+        assert torch.equal(shadow.scorer(batch).logprobs, trained)
+        assert not torch.equal(shadow.full_precision_scorer(batch).logprobs, trained)
