@@ -98,6 +98,11 @@ class Control:
             self._changed.notify_all()
 
     @property
+    def committed(self) -> bool:
+        """Whether the update of the step in progress has changed weights."""
+        return self._committed
+
+    @property
     def pausing(self) -> bool:
         """Whether a pause has been asked for."""
         return self._pause

@@ -227,6 +227,8 @@ class Orders:
             raise Refused("the run is not paused; `pause update` pauses before the next update, where it can be tried")
         if engine.rollout is None:
             raise Refused(f"step {engine.step} has no scored responses to try; `pause update` pauses where it has")
+        if engine.control.committed:
+            raise Refused(f"the update of step {engine.step} has changed weights; try the next one before its update")
         self._accepted(command, "computes on a copy")
         engine.control.ask(lambda: self._try(command))
 

@@ -187,6 +187,19 @@ async def test_a_try_while_it_runs_is_refused() -> None:
         tested.hold.release()
 
 
+async def test_a_try_inside_an_update_that_has_stepped_is_refused_at_once() -> None:
+    async with live(epochs=4) as tested:
+        tested.hold.at("updating", 3)
+        await tested.first("resume")
+        await tested.held()
+        await tested.first("pause")
+        tested.hold.release()
+        await tested.paused()
+        answer = await tested.do("preview")
+        assert answer.status == "rejected"
+        assert "the update of step 1 has changed weights" in answer.text
+
+
 async def test_discarding_after_a_try() -> None:
     async with live() as tested:
         await tested.do("pause update")
