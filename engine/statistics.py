@@ -81,7 +81,7 @@ def reward_statistics(groups: Sequence[RolloutGroup], reward_range: tuple[float,
     metrics: dict[str, float | None] = {}
     metrics["reward/mean"], metrics["reward/std"] = mean_std(rewards)
     metrics["reward/automatic"] = mean_std(automatic)[0]
-    for component in responses[0].components if responses else ():
+    for component in dict.fromkeys(name for r in responses for name in r.components):
         values = [v for r in responses if (v := r.components.get(component)) is not None]
         metrics[f"reward/{component}"] = mean_std(values)[0]
     metrics["advantage/mean"], metrics["advantage/std"] = mean_std(advantages)

@@ -56,6 +56,13 @@ def test_the_reward_that_teaches() -> None:
     assert effective_reward(response) is None
 
 
+def test_a_component_counts_wherever_a_response_has_it() -> None:
+    group = rollout_group([None, 0.5, 1.0])
+    for response, penalty in zip(group.record.responses[1:], (0.0, -0.5), strict=True):
+        response.components["overlong"] = penalty  # the first has no reward that it could lower
+    assert reward_statistics([group], (0.0, 1.0))["reward/overlong"] == -0.25
+
+
 def test_length_correlation_is_averaged_over_groups_that_have_one() -> None:
     rising = rollout_group([0, 1, 2], [1, 2, 3])
     falling = rollout_group([2, 1, 0, None], [1, 2, 3, 9])
