@@ -38,15 +38,16 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     check_together(values)
     accelerator = make_accelerator(settings.device, settings.precision)
     policy = load_policy(model_folder(settings.model), accelerator, chat_template=settings.chat_template)
-    for algorithm in {str(values["algorithm"]), *(str(a.value) for a in assignments if a.name == "algorithm")}:
-        check_memory(algorithm, policy)
     newest = checkpointing.newest_checkpoint(folder.checkpoints)
     finished = 0
     if newest is not None:
         state = checkpointing.read_state(newest)
         finished = state.step
         values |= {hyperparameter(name).name: value for name, value in state.values.items()}
-    knobs = Knobs(values, [a for a in assignments if a.step is not None and a.step > finished])
+    schedule = [a for a in assignments if a.step is not None and a.step > finished]
+    for algorithm in {str(values["algorithm"]), *(str(a.value) for a in schedule if a.name == "algorithm")}:
+        check_memory(algorithm, policy)
+    knobs = Knobs(values, schedule)
     learner = Learner(settings, task, policy, knobs, control, folder.checkpoints)
     if newest is not None:
         learner.load(newest)

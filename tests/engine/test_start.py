@@ -1,0 +1,44 @@
+"""What a session is refused for when it starts or goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import memory
+from engine.control import Control
+from engine.learner import Learner
+from engine.start import start
+from sessions.errors import Refused
+from tests.engine.live import session
+
+SMALL = ["prompts_per_step=1", "group_size=2", "max_new_tokens=2"]
+
+
+def begun(name: str, *sets: str, steps: int = 0) -> tuple[Any, Learner]:
+    """A session's folder and its learner, after some steps and a checkpoint."""
+    folder = session(name, sets=[*SMALL, *sets])
+    learner, _ = start(folder.settings(), Control(), folder)
+    learner.save("start of RL")
+    for _ in range(steps):
+        learner.run_step()
+    learner.save("test")
+    return folder, learner
+
+
+def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    started_so, _ = begun("a", "algorithm=trpo", "kl_placement=reward", "kl_estimator=k1")
+    switched, learner = begun("b")
+    learner.knobs._values |= {"algorithm": "trpo", "kl_placement": "reward", "kl_estimator": "k1"}
+    learner.save("after a switch")
+    scheduled, _ = begun("c", "algorithm=trpo@3", steps=1)
+    passed, learner = begun("d", "algorithm=trpo@2", "fisher_product=difference", "cg_iterations=1", steps=2)
+    learner.knobs._values |= {"algorithm": "grpo", "kl_placement": "loss", "kl_estimator": "k3"}
+    learner.save("after it was switched back")
+
+    monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
+    for folder in (started_so, switched, scheduled):
+        with pytest.raises(Refused, match="trpo needs 6 fp32 copies"):
+            start(folder.settings(), Control(), folder)
+    start(passed.settings(), Control(), passed)
