@@ -29,6 +29,8 @@ __all__ = [
 
 _GRADIENT = ("grpo", "ppo")
 """Those that step AdamW on the policy."""
+_STEPPED = ("grpo", "ppo", "trpo")
+"""Those that step any AdamW: with trpo that of the value model, where there is one."""
 _VALUE = ("ppo", "trpo")
 _WITH_VALUE = ("trpo", "baseline", "value")
 _IN_REWARD: dict[str, Value] = {"ppo": "reward", "trpo": "reward"}
@@ -55,25 +57,25 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         Hyperparameter(
             "lr_warmup_steps", "", "int", 0, "minibatch",
             "Optimizer steps over which the learning rate rises linearly from 0; constant afterwards.",
-            low=0, high=1_000_000, algorithms=_GRADIENT, nudge=("add", 10),
+            low=0, high=1_000_000, algorithms=_STEPPED, unless=_WITH_VALUE, nudge=("add", 10),
         ),
         Hyperparameter(
             "weight_decay", "", "float", 0.0, "minibatch",
-            "AdamW's decoupled weight decay.", low=0.0, high=1.0, algorithms=_GRADIENT,
+            "AdamW's decoupled weight decay.", low=0.0, high=1.0, algorithms=_STEPPED, unless=_WITH_VALUE,
         ),
         Hyperparameter(
             "max_grad_norm", "", "float", 1.0, "minibatch",
             "The gradient is scaled down to this norm before a step.",
-            low=1e-6, high=1e6, algorithms=_GRADIENT,
+            low=1e-6, high=1e6, algorithms=_STEPPED, unless=_WITH_VALUE,
         ),
         Hyperparameter(
             "adam_beta1", "beta1", "float", 0.9, "minibatch",
-            "Decay of AdamW's first moment.", low=0.0, high=0.9999, algorithms=_GRADIENT,
+            "Decay of AdamW's first moment.", low=0.0, high=0.9999, algorithms=_STEPPED, unless=_WITH_VALUE,
             nudge=("add", 0.01),
         ),
         Hyperparameter(
             "adam_beta2", "beta2", "float", 0.999, "minibatch",
-            "Decay of AdamW's second moment.", low=0.0, high=0.99999, algorithms=_GRADIENT,
+            "Decay of AdamW's second moment.", low=0.0, high=0.99999, algorithms=_STEPPED, unless=_WITH_VALUE,
             nudge=("add", 0.001),
         ),
         Hyperparameter(
@@ -98,13 +100,13 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         Hyperparameter(
             "epochs", "mu", "int", 1, "update",
             "Passes over the rollout in one update. With trpo and baseline value: passes of the value model.",
-            low=1, high=64, algorithms=(*_GRADIENT, "trpo"), unless=_WITH_VALUE, nudge=("add", 1),
+            low=1, high=64, algorithms=_STEPPED, unless=_WITH_VALUE, nudge=("add", 1),
             healthy="1 for grpo, 1 to 4 for ppo: while clip/low + clip/high stay under 0.2 and kl/old_new under 0.02.",
         ),
         Hyperparameter(
             "minibatches", "", "int", 1, "update",
             "Sets of whole groups the rollout is cut into; one optimizer step for each.",
-            low=1, high=256, algorithms=(*_GRADIENT, "trpo"), unless=_WITH_VALUE, nudge=("add", 1),
+            low=1, high=256, algorithms=_STEPPED, unless=_WITH_VALUE, nudge=("add", 1),
         ),
         Hyperparameter(
             "clip_low", "eps low", "float", 0.2, "minibatch",

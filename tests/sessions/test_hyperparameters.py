@@ -224,6 +224,8 @@ def test_a_knob_may_be_none() -> None:
 def test_who_uses_what() -> None:
     values = defaults({"algorithm": "trpo"})
     assert not hyperparameter("learning_rate").used_by("trpo")
+    assert not hyperparameter("max_grad_norm").used_by("trpo", values)
+    assert hyperparameter("max_grad_norm").used_by("trpo", {**values, "baseline": "value"})  # the value model's AdamW
     assert not hyperparameter("gae_lambda").used_by("trpo", values)
     assert hyperparameter("gae_lambda").used_by("trpo", {**values, "baseline": "value"})
     assert hyperparameter("gae_lambda").used_by("ppo", values)
