@@ -100,7 +100,9 @@ class GroupSampler:
         group_size, length = self._knobs.whole("group_size"), self._knobs.whole("max_new_tokens")
         noise = []
         for i in mine:
-            earlier = sum(p.id == prompts[i].id for p in (*before, *prompts[:i]))  # a small task repeats prompts inside a step
+            earlier = sum(
+                p.id == prompts[i].id for p in (*before, *prompts[:i])
+            )  # a small task repeats prompts inside a step
             for index in range(group_size):
                 noise.append(response_noise(self._seed, step, prompts[i].id, index, length, earlier))
         return sample(

@@ -478,7 +478,7 @@ def test_a_prompt_that_takes_a_dead_groups_place_is_sampled_anew(tmp_path: Path)
     groups = learner.sample(1)
     every = [*learner.replaced, *groups]
     assert len(every) > len({g.record.prompt_id for g in every})  # a task of four prompts asks some again
-    assert len({tuple(map(tuple, (r.tokens for r in g.record.responses))) for g in every}) == len(every)
+    assert len({tuple(tuple(r.tokens) for r in g.record.responses) for g in every}) == len(every)
 
 
 def test_a_prompt_in_another_step_is_sampled_anew(tmp_path: Path) -> None:

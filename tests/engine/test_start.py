@@ -10,6 +10,7 @@ from engine import memory
 from engine.control import Control
 from engine.learner import Learner
 from engine.start import start
+from sessions.commands import Set
 from sessions.errors import Refused
 from tests.engine.live import session
 
@@ -27,15 +28,20 @@ def begun(name: str, *sets: str, steps: int = 0) -> tuple[Any, Learner]:
     return folder, learner
 
 
+def switch(learner: Learner, algorithm: str) -> None:
+    """And write a checkpoint."""
+    learner.knobs.request(Set(values={"algorithm": algorithm}), learner.step + 1)
+    learner.knobs.apply("rollout", learner.step + 1)
+    learner.save("after a switch")
+
+
 def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     started_so, _ = begun("a", "algorithm=trpo", "kl_placement=reward", "kl_estimator=k1")
     switched, learner = begun("b")
-    learner.knobs._values |= {"algorithm": "trpo", "kl_placement": "reward", "kl_estimator": "k1"}
-    learner.save("after a switch")
+    switch(learner, "trpo")
     scheduled, _ = begun("c", "algorithm=trpo@3", steps=1)
     passed, learner = begun("d", "algorithm=trpo@2", "fisher_product=difference", "cg_iterations=1", steps=2)
-    learner.knobs._values |= {"algorithm": "grpo", "kl_placement": "loss", "kl_estimator": "k3"}
-    learner.save("after it was switched back")
+    switch(learner, "grpo")
 
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
     for folder in (started_so, switched, scheduled):
