@@ -34,6 +34,7 @@ class TrainingState(Record):
 
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
+    :ivar step_cursor: prompts taken by finished steps; fewer where tries at the next step were dropped, -1: not known.
     :ivar optimizer_steps: optimizer steps taken so far.
     :ivar last_algorithm: of the newest update.
     :ivar value_model: its kind; empty where there is none.
@@ -45,6 +46,7 @@ class TrainingState(Record):
     cursor: int
     optimizer_steps: int
     values: dict[str, Value]
+    step_cursor: int = -1
     reference_refreshed: int = 0
     last_algorithm: str = ""
     value_model: str = ""

@@ -41,6 +41,7 @@ class Learner:
     :param folder: of the session's checkpoints.
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
+    :ivar step_cursor: the same when the step in progress began for the first time; a dropped try moves only the cursor.
     :ivar sampler: asks the policy the task's questions.
     :ivar training: the policy's optimizer, value model and algorithms.
     :ivar replaced: dead groups of the newest step whose places others took.
@@ -61,7 +62,7 @@ class Learner:
         self.reference = Reference(policy, lambda: checkpointing.policy_weights(folder / "0"))
         self.training = Training(policy, self.reference, knobs, control, settings.micro_tokens, task.reward_range)
         self.step = 0
-        self.cursor = 0
+        self.cursor = self.step_cursor = 0
         self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch)
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
@@ -101,7 +102,7 @@ class Learner:
 
     def _ask(self, step: int, count: int, first_number: int, on_start: OnStart) -> list[RolloutGroup]:
         """Groups for the next prompts."""
-        before = self.task.take(self.settings.seed, self.cursor, self._taken)
+        before = self.task.take(self.settings.seed, self.step_cursor, self.cursor + self._taken - self.step_cursor)
         prompts = self.task.take(self.settings.seed, self.cursor + self._taken, count)
         self._taken += count
         return self.sampler.sample(step, prompts, first_number, on_start, before)
@@ -183,6 +184,7 @@ class Learner:
             metrics["groups/replaced"] = float(len(self.replaced))
         self.step = step
         self.take_on()
+        self.step_cursor = self.cursor
         refresh = self.knobs.whole("reference_refresh_steps")
         if refresh and step % refresh == 0:
             self.reference.refresh(step)
@@ -233,6 +235,7 @@ class Learner:
         state = checkpointing.TrainingState(
             step=self.step,
             cursor=self.cursor,
+            step_cursor=self.step_cursor,
             optimizer_steps=self.optimizer.steps,
             values=self.knobs.values,
             reference_refreshed=self.reference.refreshed,
@@ -262,6 +265,7 @@ class Learner:
             self.training.value_model.load(value, optimizer, state.value_steps, state.value_updates)
         self.training.last_algorithm = state.last_algorithm
         self.step, self.cursor = state.step, state.cursor
+        self.step_cursor = state.step_cursor if state.step_cursor >= 0 else state.cursor
 
 
 def peak_memory() -> int:

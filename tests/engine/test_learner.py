@@ -482,6 +482,19 @@ def test_a_prompt_that_takes_a_dead_groups_place_is_sampled_anew(tmp_path: Path)
     assert len({tuple(tuple(r.tokens) for r in g.record.responses) for g in every}) == len(every)
 
 
+def test_a_step_that_was_dropped_is_sampled_anew_resumed_or_not(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path / "a", task=small_task(4))
+    tries = [learner.sample(1)]
+    learner.take_on()
+    learner.save("test")
+    resumed = make_learner(tmp_path / "b", task=small_task(4), save=False)
+    resumed.load(checkpointing.newest_checkpoint(tmp_path / "a"))
+    tries += [learner.sample(1, 5), resumed.sample(1, 5)]
+    first, second, again = ({tuple(tuple(r.tokens) for r in g.record.responses) for g in groups} for groups in tries)
+    assert not first & second  # of the same four prompts
+    assert again == second
+
+
 def test_a_prompt_in_another_step_is_sampled_anew(tmp_path: Path) -> None:
     learner = make_learner(tmp_path, task=small_task(prompts=4), learning_rate=0.0)
     seen = []
