@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from engine.algorithms.surrogate import importance_ratio
@@ -99,7 +100,7 @@ class TrustRegion:
         gradient, surrogate = self._gradient(parts, tokens, old)
         norm = float(gradient.norm())
         if not math.isfinite(norm):
-            raise NonFinite("the gradient of the surrogate", [row.name for row in rows if row.teaches])
+            raise NonFinite("the gradient of the surrogate", self._culprits(rows, tokens))
         metrics: dict[str, float] = {"loss/policy": -surrogate}
         if norm == 0:
             self.found.note = "no gradient"
@@ -158,6 +159,26 @@ class TrustRegion:
             total += gained.detach().double()
             note_forward(part.rows, part.batch, scores, part.old, ratio, self.tally, first=True, alone=True)
         return self._reduced(gradient), float(self._reduced(total))
+
+    def _culprits(self, rows: Sequence[Row], tokens: int) -> list[str]:
+        """Which rows have a gradient that is not finite, tried one by one; of all processes."""
+        found = []
+        for row in rows:
+            if not row.group.own:
+                continue
+            (part,) = self._parts([row])
+            with torch.enable_grad():
+                scores = self.policy.full_precision_scorer(part.batch)
+                ratio = importance_ratio(
+                    scores.logprobs, old_logprobs([row], scores, part.batch, alone=True), part.batch.mask
+                )
+                gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).sum() / tokens
+                parts = torch.autograd.grad(gained, self.policy.parameters, allow_unused=True)
+            if not all(bool(torch.isfinite(g).all()) for g in parts if g is not None):
+                found.append(row.name)
+        if self.policy.accelerator.num_processes > 1:
+            found = [name for names in gather_object([found]) for name in names]
+        return found
 
     def _direction(
         self, groups: Sequence[RolloutGroup], gradient: Tensor, old: OldPolicy, key: Sequence[str | int]

@@ -391,6 +391,8 @@ def check_together(values: Mapping[str, Value]) -> None:
         raise InvalidValue(
             "kl_estimator k1 has no gradient as a loss; use k3, k3_ratio, k2 or full, or set kl_placement reward too"
         )
+    if values["kl_target"] != NONE and values["kl_coefficient"] == 0 and algorithm == "ppo":
+        raise InvalidValue("kl_target steers kl_coefficient by factors: it needs one above 0; set kl_coefficient too")
     if values["ratio_level"] == "sequence" and values["loss_aggregation"] != "response":
         raise InvalidValue(
             f"ratio_level sequence goes with loss_aggregation response, not {values['loss_aggregation']}; set both"

@@ -79,7 +79,7 @@ METRICS: dict[str, Metric] = {
             healthy="0 with one optimizer step a rollout; 0.05 to 0.2 in all with several. With clip/high over 0.3: lower learning_rate, epochs or minibatches."),
         Metric("clip/high", "clip high", "", "share of tokens whose ratio is above 1 + clip_high with a positive advantage", "down",
             healthy="As clip/low. Much larger than clip/low while entropy falls: raise clip_high."),
-        Metric("ratio/max", "ratio max", "", "largest importance ratio",
+        Metric("ratio/max", "ratio max", "", "largest importance ratio (late groups count, but not in a line search)",
             healthy="1 with one optimizer step a rollout; under 5 otherwise. Over 10: the policy moved too far in one update, or sampling and training differ."),
         Metric("ratio/min", "ratio min", "", "smallest importance ratio",
             healthy="1 with one optimizer step a rollout; over 0.2 otherwise. About 0: tokens that the update all but forbade."),

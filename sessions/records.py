@@ -276,7 +276,8 @@ class Preview(Record):
 
         lines = [
             f"what {self.algorithm} would do with step {self.step} (nothing has changed; {self.seconds:.1f} s):",
-            f"loss {shown(self.loss)}   grad norm {shown(self.grad_norm)}   KL old-new {shown(self.kl_old_new)}   "
+            f"loss {shown(self.loss)}   grad norm {shown(self.grad_norm)}   "
+            f"KL old-new {shown(self.kl_old_new)} (estimated)   "
             f"ratio {shown(self.ratio_min)} to {shown(self.ratio_max)}",
         ]
         if self.note:

@@ -207,8 +207,8 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
         says="reward follows length ({value:+.2f})",
         remedy="look at the longest and shortest responses of the newest groups",
     ),
-    Watch(
-        name="value model", condition=Limit(metric="value/explained_variance", sign="<", level=0),
+    Watch(  # a little under 0 for a step is what a constant guess has by chance
+        name="value model", condition=Limit(metric="value/explained_variance", sign="<", level=-0.05, steps=3),
         # while the value model trains alone, which it does to get over 0, the policy has no gradient
         unless={"grad/norm": ABSENT}, says="explained variance {value:.3f}: below a constant guess",
         remedy="raise gae_lambda to 1, lengthen value_warmup_steps, or change value_learning_rate",

@@ -70,8 +70,8 @@ def fired(
          [{"kl__old_new": 0.01}] * 20 + [{"kl__old_new": 0.051}]),
         ("gradient spike", [{"grad__norm": 0.05}] * 20 + [{"grad__norm": 0.9}],
          [{"grad__norm": 0.2}] * 20 + [{"grad__norm": 2.1}]),
-        ("value model", [{}, {"value__explained_variance": 0.0, "grad__norm": 1.0}],
-         [{"value__explained_variance": -0.01, "grad__norm": 1.0}]),
+        ("value model", [{"value__explained_variance": x, "grad__norm": 1.0} for x in (-0.9, -0.05, -0.9)],
+         [{"value__explained_variance": -0.06, "grad__norm": 1.0}] * 3),
         ("trpo rejected", [{"trpo__step_fraction": x} for x in (0.0, 0.0, 0.5, 0.0)],
          [{"trpo__step_fraction": x} for x in (0.5, 0.0, 0.0, 0.0)]),
         ("fisher products", [{"trpo__product_error": 1e-2}], [{"trpo__product_error": 1.1e-2}]),
@@ -241,10 +241,10 @@ def test_a_watch_sleeps_where_a_metric_is_absent() -> None:
 
 def test_the_value_model_is_judged_once_the_policy_trains_too() -> None:
     dog = Watchdog(w for w in default_watches("fp32") if w.name == "value model")
-    alone = record(1, value__explained_variance=-0.5, value__warmup_left=1.0)
-    beside = record(2, value__explained_variance=-0.004, value__warmup_left=0.0, grad__norm=1.0)
-    assert dog.look(alone) == []
-    assert [a.message for _, a in dog.look(beside)] == ["explained variance -0.004: below a constant guess @2"]
+    for step in range(1, 6):
+        assert dog.look(record(step, value__explained_variance=-0.5, value__warmup_left=5.0 - step)) == []
+    beside = record(6, value__explained_variance=-0.1, value__warmup_left=0.0, grad__norm=1.0)
+    assert [a.message for _, a in dog.look(beside)] == ["explained variance -0.100: below a constant guess @6"]
 
 
 @pytest.mark.parametrize(

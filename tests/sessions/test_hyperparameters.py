@@ -202,6 +202,7 @@ def test_a_separate_value_model_has_a_rate_of_its_own() -> None:
     ("given_values", "message"),
     [
         ({"algorithm": "ppo", "kl_placement": "loss", "kl_estimator": "k3"}, "has the divergence in the reward"),
+        ({"algorithm": "ppo", "kl_target": 0.1, "kl_coefficient": 0.0}, "it needs one above 0"),
         ({"ratio_level": "sequence", "loss_aggregation": "token"}, "goes with loss_aggregation response"),
         ({"overlong_penalty": 12, "max_new_tokens": 12}, "not less than max_new_tokens"),
     ],
