@@ -55,7 +55,7 @@ $(PEERS)/.installed: tests/peers/requirements.txt constraints.txt
 test-peers: $(PEERS)/.installed
 	$(ENV) $(PEERS)/bin/python -m pytest -W default -m peers tests/peers
 
-# Every algorithm at full size from three seeds: about half an hour.
+# Every algorithm and preset at full size from three seeds, to its bar: a few minutes.
 test-learning: $(VENV)/.installed
 	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m learning -s --timeout 1800 tests
 
