@@ -76,24 +76,13 @@ def test_the_exact_divergence_is_measured_now_and_then(tmp_path: Path) -> None:
     assert 0 < measured[1] < measured[3]
 
 
-def test_the_entropy_bonus(tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", [False, True])
+def test_the_entropy_bonus(tmp_path: Path, without: bool) -> None:
+    """It reaches the rows that have no advantage too."""
     learner = make_learner(tmp_path, kl_coefficient=0.0, entropy_bonus=0.3)
     groups = sampled(learner)
-    rows = rows_of(groups)
-    total = torch.zeros(())
-    for row in rows:
-        prompt, tokens = row.prompt, row.response.tokens
-        logits = learner.policy.model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
-        l = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).squeeze(1)  # noqa: E741 - as in the paper
-        entropy = torch.distributions.Categorical(logits=logits).entropy()
-        total = total - (row.advantage * (l - l.detach()).exp() + 0.3 * entropy).mean() / len(rows)
-    close(gradient(learner, groups), policy_gradient(learner, total))
-
-
-def test_an_entropy_bonus_reaches_rows_without_an_advantage(tmp_path: Path) -> None:
-    learner = make_learner(tmp_path, kl_coefficient=0.0, entropy_bonus=0.3)
-    groups = sampled(learner)
-    groups[0].advantages = [0.0] * 4
+    if without:
+        groups[0].advantages = [0.0] * 4
     rows = rows_of(groups)
     total = torch.zeros(())
     for row in rows:
