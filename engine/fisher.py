@@ -7,7 +7,7 @@ r"""Products of a policy's Fisher matrix with vectors: the Hessian of the mean K
 with z the tempered logits at a response token and p their softmax. The KL's own gradient is 0 at the old policy, so
 this is its Hessian exactly, with no sampling of tokens.
 
-``exact`` differentiates twice: J'u is linear in a dummy u, and its derivative along u is J; so one backward pass
+``exact`` differentiates twice: J'u is linear in a cotangent u, and its derivative by u is J; so one backward pass
 through that backward pass gives J v, and one more through the forward pass J'(..). ``difference`` is the central
 difference of the KL's gradient, for attention kernels that have no second derivative.
 
@@ -65,7 +65,7 @@ class _Graph:
 
     logits: Tensor
     pullback: Sequence[Tensor | None]
-    dummy: Tensor
+    cotangent: Tensor
     probabilities: Tensor
     mask: Tensor
 
@@ -99,18 +99,20 @@ class ExactProduct:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             logits = self._policy.full_precision_scorer(batch, keep_logits=True).logits
             assert logits is not None
-            dummy = torch.zeros_like(logits, requires_grad=True)
+            cotangent = torch.zeros_like(logits, requires_grad=True)
             try:
                 pullback = torch.autograd.grad(
-                    logits, self._policy.parameters, dummy, create_graph=True, allow_unused=True
+                    logits, self._policy.parameters, cotangent, create_graph=True, allow_unused=True
                 )
             except RuntimeError as error:
                 raise _second(error) from None
-        return _Graph(logits, pullback, dummy, logits.detach().softmax(-1), batch.mask)
+        return _Graph(logits, pullback, cotangent, logits.detach().softmax(-1), batch.mask)
 
     def _times(self, graph: _Graph, v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         used = [(g, part) for g, part in zip(graph.pullback, v, strict=True) if g is not None and g.requires_grad]
-        (jv,) = torch.autograd.grad([g for g, _ in used], graph.dummy, [part for _, part in used], retain_graph=True)
+        (jv,) = torch.autograd.grad(
+            [g for g, _ in used], graph.cotangent, [part for _, part in used], retain_graph=True
+        )
         p = graph.probabilities
         bjv = p * (jv - (p * jv).sum(-1, keepdim=True))
         bjv = torch.where(graph.mask[..., None], bjv, 0.0) / self._tokens
