@@ -12,6 +12,7 @@ from torch import Tensor
 from engine import checkpointing
 from engine.learner import Learner
 from engine.rollout import RolloutGroup
+from sessions.commands import Set
 from tests.engine.small import make_learner
 from tests.engine.test_learner import gradient
 from tests.engine.test_training import by_hand, rows_of, sampled
@@ -142,3 +143,16 @@ def test_an_overlong_response_has_a_lower_reward_and_advantage(tmp_path: Path) -
     assert long
     assert all(r.components["overlong"] == -1 for r in long)
     assert all(r.reward == pytest.approx(r.components["early"] - 1) for r in long)
+
+
+def test_a_penalty_that_comes_after_sampling_is_in_the_update(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path)
+    groups = sampled(learner)
+    before = [row.response.reward for row in rows_of(groups)]
+    learner.knobs.request(Set(values={"overlong_penalty": 3}), 1)
+    learner.knobs.apply("update", 1)
+    learner.advantages(groups, {})
+    for row, reward in zip(rows_of(groups), before, strict=True):
+        over = max(0, row.response.length - 3) / 3
+        assert row.response.components["overlong"] == pytest.approx(-over)
+        assert row.response.reward == pytest.approx(reward - over)
