@@ -463,6 +463,8 @@ class SessionSettings(Record):
     :ivar threads: of torch; 0: physical cores less one, at least 1.
     :ivar evaluation_rows: held-out prompts; 0: as many as the task proposes.
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
+    :ivar plain: shortcuts of the engine that are turned off (:mod:`sessions.shortcuts`).
+    :ivar allow_sampler_mismatch: whether training may sample from another distribution than the policy's.
     :ivar warm_up: a file of prompts and completions to fine-tune on before RL; empty: none.
     :ivar warm_up_epochs: how often the warm-up goes through it.
     :ivar warm_up_learning_rate: after a linear rise.
@@ -482,6 +484,8 @@ class SessionSettings(Record):
     nice: bool = True
     chat_template: bool = True
     micro_tokens: int = 16_384
+    plain: list[str] = []
+    allow_sampler_mismatch: bool = False
     evaluation_rows: int = 0
     keep_token_steps: int = 500
     paused: bool = False

@@ -101,6 +101,16 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     run.add_argument("--precision", choices=("auto", "fp32", "bf16"))
     run.add_argument("--threads", type=_natural, metavar="N", help="of torch (default: physical cores less one)")
+    run.add_argument("--micro-tokens", type=_natural, metavar="N", help="tokens that one forward and backward may hold")
+    run.add_argument(
+        "--plain", action="append", metavar="SHORTCUT", help="turn one of the engine's shortcuts off, or all of them"
+    )
+    run.add_argument(
+        "--allow-sampler-mismatch",
+        action="store_true",
+        default=None,
+        help="let training sample with top_p, top_k or min_p, which the policy knows nothing of",
+    )
     run.add_argument("--no-nice", dest="nice", action="store_false", default=None, help="keep the priority")
     run.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
     run.add_argument("--paused", action="store_true", help="pause before the first step")

@@ -23,7 +23,8 @@ from workbench.settings import check_settings, preferences
 
 GIVEN = (
     "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
-    "preset", "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
+    "plain", "micro_tokens", "allow_sampler_mismatch", "preset",
+    "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
 )  # fmt: skip
 """What ``run`` takes of the settings of a session; None where it was not given."""
 
@@ -162,9 +163,12 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
 
 def _flag(name: str, value: object) -> str:
     """A setting as it is written on the command line."""
-    if name == "sets":
-        return " ".join(f"--set {text}" for text in value) if isinstance(value, list) and value else "no --set"
+    if isinstance(value, list):
+        option = {"sets": "--set"}.get(name, f"--{name}")
+        return " ".join(f"{option} {text}" for text in value) or f"no {option}"
     name = name.replace("_", "-")
+    if name == "allow-sampler-mismatch":
+        return f"--{name}" if value else f"no --{name}"
     if isinstance(value, bool):
         flag = f"--no-{name}"
         return f"no {flag}" if value else flag

@@ -2,8 +2,8 @@
 
     python -m workbench.reference docs
 
-writes ``hyperparameters.md``, ``metrics.md``, ``alarms.md``, ``commands.md`` and ``keys.md``; a test compares them
-with what is checked in, so that they cannot go stale.
+writes ``hyperparameters.md``, ``metrics.md``, ``alarms.md``, ``commands.md``, ``keys.md`` and ``shortcuts.md``; a test
+compares them with what is checked in, so that they cannot go stale.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sessions.commands import WORDS
 from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.metrics import METRICS
 from sessions.modes import MODES
+from sessions.shortcuts import SHORTCUTS
 from sessions.watch_words import BOUNDED, EXAMPLE, watch_words
 from sessions.watches import COOL_DOWN, DEFAULT_WATCHES, HYSTERESIS
 
@@ -133,12 +134,24 @@ def keys() -> str:
     )
 
 
+def shortcuts() -> str:
+    rows = [[f"`{s.name}`", s.help, s.plain] for s in SHORTCUTS.values()]
+    return (
+        f"# Shortcuts\n\n{MADE}\n"
+        "What makes the engine fast without changing what it learns: log-probabilities are the plain way's to 1e-4\n"
+        "and gradients to 1e-4 of their size in fp32 (tests show each). `workbench run --plain NAME` turns one off,\n"
+        "`--plain all` every one; the session keeps the choice.\n\n"
+        + table(["name", "what is done", "the plain way"], rows)
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "hyperparameters.md": hyperparameters,
     "metrics.md": metrics,
     "alarms.md": alarms,
     "commands.md": commands,
     "keys.md": keys,
+    "shortcuts.md": shortcuts,
 }
 
 

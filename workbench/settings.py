@@ -16,6 +16,7 @@ from sessions.folders import cache_home, check_session_name, home
 from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment, switched
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
+from sessions.shortcuts import active
 
 TASKS = ("arithmetic",)
 """Built-in tasks; anything else is a JSON-lines file."""
@@ -67,6 +68,9 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
     ):
         if given not in allowed:
             raise InvalidValue(f"{what}: {given!r} is not one of {', '.join(allowed)}")
+    if not 64 <= settings.micro_tokens < 2**31:
+        raise InvalidValue(f"--micro-tokens: {settings.micro_tokens} is out of bounds; allowed: whole numbers from 64")
+    active(settings.plain)
     check_sets(settings.sets, settings.preset)
     return msgspec.structs.replace(
         settings,
