@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from engine.batches import Batch
 from engine.old_policy import OldPolicy
-from engine.policy import Batch, Policy
+from engine.policy import Policy
 
 PROBE_KL = 1e-5
 """KL, nats a token, at the ends of a central difference: large enough for fp32, small enough to be quadratic."""

@@ -16,7 +16,7 @@ from sessions.records import Group, Response
 if TYPE_CHECKING:  # the engine imports this before it has torch
     from torch.nn import Parameter
 
-    from engine.policy import Batch
+    from engine.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)

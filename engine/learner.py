@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
 from engine import checkpointing
+from engine.batches import make_batch
 from engine.control import Control
 from engine.divergences import k3
 from engine.groups import Evaluation, GroupSampler, OnStart
@@ -24,10 +25,10 @@ from engine.invariants import Broken, audit_mask, audit_parameters, audit_respon
 from engine.knobs import Knobs
 from engine.memory import check_memory
 from engine.optimizer import Optimizer
-from engine.passes import LOGITS_LIMIT, score
-from engine.policy import Policy, load_weights, make_batch
+from engine.passes import Budget, score
+from engine.policy import Policy, load_weights
 from engine.reference import Reference
-from engine.rollout import RolloutGroup, micro_batches
+from engine.rollout import RolloutGroup, Row
 from engine.statistics import is_dead, reward_statistics
 from engine.tasks import Task
 from engine.training import Training
@@ -60,7 +61,8 @@ class Learner:
         self.settings, self.task, self.policy = settings, task, policy
         self.knobs, self.control, self.folder, self.branch = knobs, control, folder, branch
         self.reference = Reference(policy, lambda: checkpointing.policy_weights(folder / "0"))
-        self.training = Training(policy, self.reference, knobs, control, settings.micro_tokens, task.reward_range)
+        budget = Budget(settings.micro_tokens, shared=policy.accelerator.num_processes > 1)
+        self.training = Training(policy, self.reference, knobs, control, budget, task.reward_range)
         self.step = 0
         self.cursor = self.step_cursor = 0
         self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch)
@@ -148,11 +150,14 @@ class Learner:
         rows = RolloutGroup(group).rows()
         now: list[float] = []
         old: list[float] = []
-        for batch in micro_batches(rows, self.settings.micro_tokens, LOGITS_LIMIT, self.policy.vocabulary):
+
+        def compare(part: list[Row]) -> None:
             safe_point()
-            for row, values in zip(batch, score(self.policy, self.policy.plain_scorer, batch), strict=True):
-                now += values
-                old += row.response.logprobs
+            for row, values in zip(part, score(self.policy, self.policy.plain_scorer, part), strict=True):
+                now.extend(values)
+                old.extend(row.response.logprobs)
+
+        self.training.budget.each(self.policy, rows, compare)
         # sampled from old, so k3 with the roles of policy and reference taken by old and now
         return float(k3(torch.tensor(old), torch.tensor(now)).mean()) if now else math.inf
 

@@ -15,12 +15,15 @@ from torch import Tensor
 from engine.algorithms import grpo
 from engine.algorithms.ppo import value_loss
 from engine.algorithms.surrogate import Denominators, aggregate, clipped, clipped_surrogate, importance_ratio
+from engine.batches import Batch
 from engine.divergences import full_kl, kl_old_new
 from engine.knobs import Knobs
-from engine.passes import LOGITS_LIMIT, batch_of, padded
-from engine.policy import Batch, Policy, Scores
+from engine.old_logprobs import OldLogprobs
+from engine.passes import batch_of, padded
+from engine.policy import Policy
 from engine.reference import Reference
 from engine.rollout import Row
+from engine.scorer import Scores
 from engine.tally import Tally
 from engine.value_model import ValueModel
 
@@ -42,9 +45,11 @@ class Part:
 class Objective(Protocol):
     """What the update asks of an algorithm."""
 
+    old: OldLogprobs
+
     @property
-    def logits_limit(self) -> int:
-        """Most response tokens x vocabulary in a micro-batch."""
+    def keeps_logits(self) -> bool:
+        """Whether it asks for the logits of a micro-batch."""
 
     def denominators(self, rows: Sequence[Row]) -> Denominators:
         """What the losses of a minibatch are divided by."""
@@ -64,15 +69,12 @@ class Objective(Protocol):
 
 @dataclass
 class GroupRelative:
-    """GRPO on the rows of a micro-batch.
-
-    :ivar alone: whether the update makes one optimizer step: l_old is then the forward pass's own.
-    """
+    """GRPO on the rows of a micro-batch."""
 
     policy: Policy
     knobs: Knobs
     reference: Reference
-    alone: bool
+    old: OldLogprobs
 
     @property
     def beta(self) -> float:
@@ -80,13 +82,9 @@ class GroupRelative:
         return self.knobs.number("kl_coefficient") if self.knobs.text("kl_placement") == "loss" else 0.0
 
     @property
-    def full(self) -> bool:
+    def keeps_logits(self) -> bool:
         """Whether the divergence is the sum over the vocabulary."""
         return self.beta > 0 and self.knobs.text("kl_estimator") == "full"
-
-    @property
-    def logits_limit(self) -> int:
-        return LOGITS_LIMIT // 4 if self.full else LOGITS_LIMIT
 
     def denominators(self, rows: Sequence[Row]) -> Denominators:
         return denominators(rows, self.knobs)
@@ -95,13 +93,14 @@ class GroupRelative:
         return row.teaches
 
     def reaches(self, row: Row) -> bool:
-        return row.teaches or self.beta > 0 or self.knobs.number("entropy_bonus") > 0
+        others = self.beta > 0 or self.knobs.number("entropy_bonus") > 0
+        return row.teaches or others or "skip_zero" not in self.policy.shortcuts
 
     def part(self, rows: Sequence[Row], over: Denominators, tally: Tally, *, first: bool) -> Part:
         knobs, beta, bonus = self.knobs, self.beta, self.knobs.number("entropy_bonus")
         batch = batch_of(self.policy, rows)
-        scores: Scores = self.policy.scorer(batch, keep_logits=self.full, entropy_gradient=bonus > 0)
-        old = old_logprobs(rows, scores, batch, alone=self.alone)
+        scores: Scores = self.policy.scorer(batch, keep_logits=self.keeps_logits, entropy_gradient=bonus > 0)
+        old = self.old.of(rows, batch, scores, unmoved=first)
         reference = full = None
         if beta > 0:
             reference = padded([row.response.reference_logprobs for row in rows], batch.mask)
@@ -129,7 +128,7 @@ class GroupRelative:
         tally.total("loss/kl", float(loss.kl.detach()))
         tally.mean("clip/low", loss.clipped_low, batch.mask)
         tally.mean("clip/high", loss.clipped_high, batch.mask)
-        moved = note_forward(rows, batch, scores, old, loss.ratio, tally, first=first, alone=self.alone)
+        moved = note_forward(rows, batch, scores, old, loss.ratio, tally, first=first, alone=self.old.alone)
         return Part(loss.total, moved, int((batch.mask & fresh(rows, batch)).sum()))
 
 
@@ -143,9 +142,10 @@ class Proximal:
     policy: Policy
     knobs: Knobs
     value_model: ValueModel
+    old: OldLogprobs
     value_only: bool = False
 
-    logits_limit = LOGITS_LIMIT
+    keeps_logits = False
 
     def denominators(self, rows: Sequence[Row]) -> Denominators:
         return denominators([row for row in rows if row.response.returns], self.knobs)
@@ -159,9 +159,9 @@ class Proximal:
         batch = batch_of(self.policy, rows)
         if self.value_only:
             with torch.no_grad(), self.policy.accelerator.autocast():
-                scores: Scores = self.policy.plain_scorer(batch)
+                scores: Scores = self.policy.plain_scorer(batch, keep_hidden=True)
         else:
-            scores = self.policy.scorer(batch)
+            scores = self.policy.scorer(batch, keep_hidden=True)
         with self.policy.accelerator.autocast():
             values = self.value_model.estimate(batch, scores, alone=self.value_only)
         lost, cut = value_loss(
@@ -174,9 +174,9 @@ class Proximal:
         )
         tally.total("value/loss", float(lost.detach()))
         tally.mean("value/clip_fraction", cut, batch.mask)
-        old = old_logprobs(rows, scores, batch, alone=False)
+        old = self.old.of(rows, batch, scores, unmoved=first)
         ratio = importance_ratio(scores.logprobs, old, batch.mask)
-        moved = note_forward(rows, batch, scores, old, ratio, tally, first=first, alone=False)
+        moved = note_forward(rows, batch, scores, old, ratio, tally, first=first, alone=self.old.alone)
         if self.value_only:
             return Part(lost, moved, int((batch.mask & fresh(rows, batch)).sum()))
         advantages = padded([row.token_advantages for row in rows], batch.mask)
@@ -197,12 +197,6 @@ def denominators(rows: Sequence[Row], knobs: Knobs) -> Denominators:
 def fresh(rows: Sequence[Row], batch: Batch) -> Tensor:
     """Which rows are of this step [rows, 1]."""
     return torch.tensor([not row.group.late for row in rows], device=batch.mask.device)[:, None]
-
-
-def old_logprobs(rows: Sequence[Row], scores: Scores, batch: Batch, *, alone: bool) -> Tensor:
-    """l_old [rows, T]: as recorded, or where one optimizer step is made, the fresh rows' own forward pass."""
-    old = padded([row.old for row in rows], batch.mask)
-    return torch.where(fresh(rows, batch), scores.logprobs.detach(), old) if alone else old
 
 
 def note_forward(

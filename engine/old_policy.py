@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.policy import Batch, Policy, Scores
+from engine.batches import Batch
+from engine.policy import Policy
+from engine.scorer import Scores
 
 HEAD_ERROR = 1e-3
 """Nats by which logits made again from the kept states may differ from the model's own."""
@@ -55,6 +57,7 @@ class OldPolicy:
         :param scores: of this policy on it, with logits.
         """
         assert scores.logits is not None
+        assert scores.hidden is not None
         hidden, logits = scores.hidden.detach(), scores.logits.detach()
         if self._exact and not self._head.explains(hidden, logits, batch):
             self._exact = False  # from the first batch on: all of them are kept in one form
@@ -64,7 +67,7 @@ class OldPolicy:
 
     @torch.no_grad()
     def _scores(self, batch: Batch) -> Scores:
-        return self._policy.full_precision_scorer(batch, keep_logits=True)
+        return self._policy.full_precision_scorer(batch, keep_hidden=True, keep_logits=True)
 
     @staticmethod
     def _log_probabilities(scores: Scores) -> Tensor:

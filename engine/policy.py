@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,120 +20,17 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from engine.batches import Batch
+from engine.layouts import differs_packed, reads_states
+from engine.scorer import Scores, TokenScorer
 from sessions.errors import InputFileError, SessionError, UsageError
+from sessions.shortcuts import SHORTCUTS
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 TINY = Path(__file__).parent / "tiny_model"
 """The model that travels with the package."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Prompts and responses, padded: prompts on the left, responses on the right.
-
-    :ivar ids: [rows, P + T].
-    :ivar attention: [rows, P + T], 1 on real tokens.
-    :ivar positions: [rows, P + T], counting real tokens from 0.
-    :ivar targets: [rows, T], the response tokens.
-    :ivar mask: [rows, T], true on real response tokens.
-    :ivar temperature: [rows].
-    """
-
-    ids: Tensor
-    attention: Tensor
-    positions: Tensor
-    targets: Tensor
-    mask: Tensor
-    temperature: Tensor
-
-
-def make_batch(
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    temperatures: Sequence[float],
-    pad: int,
-    device: torch.device,
-) -> Batch:
-    """Pad rows of prompt and response tokens into a batch. Masks come from lengths, never from token values."""
-    rows = len(prompts)
-    width = max(len(p) for p in prompts)
-    length = max(len(r) for r in responses)
-    ids = torch.full((rows, width + length), pad, dtype=torch.long)
-    attention = torch.zeros(rows, width + length, dtype=torch.long)
-    mask = torch.zeros(rows, length, dtype=torch.bool)
-    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        ids[i, width - len(prompt) : width] = torch.tensor(prompt)
-        ids[i, width : width + len(response)] = torch.tensor(response)
-        attention[i, width - len(prompt) : width + len(response)] = 1
-        mask[i, : len(response)] = True
-    positions = (attention.cumsum(1) - 1).clamp(min=0)
-    return Batch(
-        ids.to(device),
-        attention.to(device),
-        positions.to(device),
-        ids[:, width:].to(device),
-        mask.to(device),
-        torch.tensor(temperatures, dtype=torch.float32).to(device),
-    )
-
-
-class Scores(NamedTuple):
-    """What a forward pass says of a batch's response tokens; values where the mask is false mean nothing.
-
-    :ivar logprobs: [rows, T] of the tempered distribution, in fp32.
-    :ivar entropy: [rows, T] of that distribution, nats; without gradient unless that was asked for.
-    :ivar hidden: [rows, T, D], the state before each token that the output layer reads.
-    :ivar logits: [rows, T, V], tempered, in fp32; None unless they were asked for.
-    """
-
-    logprobs: Tensor
-    entropy: Tensor
-    hidden: Tensor
-    logits: Tensor | None
-
-
-class TokenScorer(nn.Module):
-    """Log-probabilities of response tokens: the forward pass of training, as one module that can be distributed."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._listens = False
-        self._hidden: Tensor | None = None
-        head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-        head.register_forward_pre_hook(self._seen)
-
-    def _seen(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if self._listens:
-            self._hidden = inputs[0]
-
-    def forward(self, batch: Batch, *, keep_logits: bool = False, entropy_gradient: bool = False) -> Scores:
-        """Score a batch."""
-        length = batch.targets.shape[1]
-        keep = {"logits_to_keep": length + 1} if self._keeps else {}
-        self._listens = True
-        try:
-            output = self.model(
-                input_ids=batch.ids,
-                attention_mask=batch.attention,
-                position_ids=batch.positions,
-                use_cache=False,
-                **keep,
-            )
-        finally:
-            self._listens = False
-            hidden, self._hidden = self._hidden, None
-        assert hidden is not None, "the model did not run its output layer"
-        logits = output.logits[:, -(length + 1) : -1].float() / batch.temperature[:, None, None]
-        normaliser = logits.logsumexp(-1)
-        logprobs = logits.gather(-1, batch.targets[..., None]).squeeze(-1) - normaliser
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            expected = torch.einsum("rtv,rtv->rt", (logits - normaliser[..., None]).exp(), logits)
-            entropy = normaliser - expected
-        return Scores(logprobs, entropy, hidden[:, -(length + 1) : -1], logits if keep_logits else None)
 
 
 class _Autocast(nn.Module):
@@ -145,9 +40,9 @@ class _Autocast(nn.Module):
         super().__init__()
         self.scorer, self._accelerator = scorer, accelerator
 
-    def forward(self, batch: Batch, *, keep_logits: bool = False, entropy_gradient: bool = False) -> Scores:
+    def forward(self, batch: Batch, **wanted: bool) -> Scores:
         with self._accelerator.autocast():
-            scores: Scores = self.scorer(batch, keep_logits=keep_logits, entropy_gradient=entropy_gradient)
+            scores: Scores = self.scorer(batch, **wanted)
         return scores
 
 
@@ -159,9 +54,19 @@ class Policy:
     :ivar plain_scorer: the same without that, for passes without gradient, which ranks make in different numbers.
     :ivar full_precision_scorer: the same in fp32 throughout, for what bf16 would round away.
     :ivar end_tokens: any of them ends a response.
+    :ivar shortcuts: those that are taken (:mod:`sessions.shortcuts`).
+    :ivar packs: whether groups are trained on as trees; ``why_padded`` says why they are not.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, accelerator: Accelerator, *, chat_template: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        accelerator: Accelerator,
+        *,
+        chat_template: bool = True,
+        shortcuts: Collection[str] = tuple(SHORTCUTS),
+    ) -> None:
         self.accelerator = accelerator
         self.tokenizer = tokenizer
         self.device: torch.device = accelerator.device
@@ -171,8 +76,10 @@ class Policy:
         self.bf16 = accelerator.mixed_precision == "bf16"
         if self.bf16:
             _full_precision_head(self.model)
-        self.full_precision_scorer = TokenScorer(self.model)
-        self.plain_scorer: nn.Module = TokenScorer(self.model)
+        self.shortcuts = frozenset(shortcuts)
+        self._choose_layout()
+        self.full_precision_scorer = self._scorer_of(self.model)
+        self.plain_scorer: nn.Module = self._scorer_of(self.model)
         self.scorer: nn.Module = accelerator.prepare_model(self.plain_scorer)
         self.scorer.train()
         self.end_tokens = end_tokens(model, tokenizer)
@@ -182,6 +89,25 @@ class Policy:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise UsageError("the model has no trainable parameters; nothing would be learned")
+
+    def _choose_layout(self) -> None:
+        """Packed or padded batches, and how logits are made: what the shortcuts ask for and the model can."""
+        wanted = self.shortcuts & {"tree", "chunked_logits"}
+        self.why_padded = reads_states(self.model, self.device) if wanted else "the shortcuts are turned off"
+        self._reads_states = not self.why_padded
+        if self._reads_states:
+            turned_off = "" if "tree" in self.shortcuts else "the shortcut tree is turned off"
+            self.why_padded = turned_off or differs_packed(self.model, self.device)
+        self.packs = not self.why_padded
+
+    def _scorer_of(self, model: Any) -> TokenScorer:
+        chunked = "chunked_logits" in self.shortcuts
+        return TokenScorer(model, reads_states=self._reads_states, chunked=chunked)
+
+    @property
+    def chunks_logits(self) -> bool:
+        """Whether the logits of a whole micro-batch never exist at once."""
+        return self._reads_states and "chunked_logits" in self.shortcuts
 
     def encode_prompt(self, text: str) -> list[int]:
         """A question as tokens, in the chat template if the tokenizer has one."""
@@ -227,14 +153,14 @@ class Policy:
         for parameter in frozen.parameters():
             parameter.requires_grad_(False)
         frozen.eval()
-        return TokenScorer(frozen)
+        return self._scorer_of(frozen)
 
     def shadow(self) -> Policy:
         """A copy that can be trained without touching this one; weights that do not train are shared."""
         frozen = [*(p for p in self.model.parameters() if not p.requires_grad), *self.model.buffers()]
         copied = copy.copy(self)
         copied.model = self._copied_model({id(tensor): tensor for tensor in frozen})
-        copied.full_precision_scorer = TokenScorer(copied.model)
+        copied.full_precision_scorer = self._scorer_of(copied.model)
         copied.scorer = copied.plain_scorer = _Autocast(copied.full_precision_scorer, self.accelerator)
         copied.parameters = [p for p in copied.model.parameters() if p.requires_grad]
         return copied
@@ -270,7 +196,9 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     return Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[plain])
 
 
-def load_policy(path: Path, accelerator: Accelerator, *, chat_template: bool = True) -> Policy:
+def load_policy(
+    path: Path, accelerator: Accelerator, *, chat_template: bool = True, shortcuts: Collection[str] = tuple(SHORTCUTS)
+) -> Policy:
     """Load any causal language model that transformers can, with fp32 master weights.
 
     :raises InputFileError: with the reason, if it cannot be loaded.
@@ -281,7 +209,7 @@ def load_policy(path: Path, accelerator: Accelerator, *, chat_template: bool = T
     except Exception as error:  # noqa: BLE001 - transformers raises many kinds; all mean that the folder is unusable
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputFileError(f"model {path}: cannot be loaded as a causal language model ({reason})") from None
-    return Policy(model, tokenizer, accelerator, chat_template=chat_template)
+    return Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts)
 
 
 def load_weights(model: Any, weights: dict[str, Tensor]) -> None:

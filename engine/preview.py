@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from engine.control import Control
 from engine.knobs import Knobs
 from engine.memory import check_memory
-from engine.passes import LOGITS_LIMIT, score
-from engine.rollout import RolloutGroup, Row, micro_batches
+from engine.passes import score
+from engine.rollout import RolloutGroup, Row
 from engine.training import Ratings, Training
 from sessions.errors import Refused
 from sessions.hyperparameters import Value, check_together, switched
@@ -125,10 +125,13 @@ def _logprobs(training: Training, rows: Sequence[Row]) -> list[list[float]]:
     """Log-probabilities of every row's tokens, in the order of the rows."""
     places = {(id(row.group), row.place): i for i, row in enumerate(rows)}
     found: list[list[float]] = [[] for _ in rows]
-    for part in micro_batches(rows, training.micro_tokens, LOGITS_LIMIT, training.policy.vocabulary):
+
+    def note(part: list[Row]) -> None:
         training.control.safe_point()
         for row, values in zip(part, score(training.policy, training.policy.plain_scorer, part), strict=True):
             found[places[id(row.group), row.place]] = values
+
+    training.budget.each(training.policy, rows, note)
     return found
 
 

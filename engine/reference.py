@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from engine.batches import Batch
 from engine.divergences import full_kl, k1, k2, k3
-from engine.passes import LOGITS_LIMIT, batch_of, score
-from engine.policy import Batch, Policy, TokenScorer
-from engine.rollout import RolloutGroup, micro_batches
+from engine.passes import Budget, batch_of, score
+from engine.policy import Policy
+from engine.rollout import RolloutGroup, Row
+from engine.scorer import TokenScorer
 from engine.tally import Tally
 
 
@@ -50,16 +52,19 @@ class Reference:
         self._scorer = self._policy.make_reference(weights)
         self.refreshed = refreshed
 
-    def score(self, groups: Sequence[RolloutGroup], micro_tokens: int, safe_point: Callable[[], None]) -> None:
+    def score(self, groups: Sequence[RolloutGroup], budget: Budget, safe_point: Callable[[], None]) -> None:
         """Write l_ref into every response that this process holds and that has none yet."""
         rows = [r for g in groups if g.own for r in g.rows() if not r.response.reference_logprobs]
         if not rows:
             return
         scorer = self._loaded()
-        for batch in micro_batches(rows, micro_tokens, LOGITS_LIMIT, self._policy.vocabulary):
+
+        def write(part: list[Row]) -> None:
             safe_point()
-            for row, values in zip(batch, score(self._policy, scorer, batch), strict=True):
+            for row, values in zip(part, score(self._policy, scorer, part), strict=True):
                 row.response.reference_logprobs = values
+
+        budget.each(self._policy, rows, write)
 
     def logits(self, batch: Batch) -> Tensor:
         """The reference's tempered logits [rows, T, V] on a batch, without gradient."""
@@ -69,17 +74,20 @@ class Reference:
         return logits
 
     def measure_full(
-        self, groups: Sequence[RolloutGroup], micro_tokens: int, safe_point: Callable[[], None], tally: Tally
+        self, groups: Sequence[RolloutGroup], budget: Budget, safe_point: Callable[[], None], tally: Tally
     ) -> None:
         """Add the exact KL(policy, reference) over all tokens of the fresh groups; a forward pass of both."""
         rows = [r for g in groups if g.own and not g.late for r in g.rows()]
-        for part in micro_batches(rows, micro_tokens, LOGITS_LIMIT // 4, self._policy.vocabulary):
+
+        def add(part: list[Row]) -> None:
             safe_point()
             batch = batch_of(self._policy, part)
             with self._policy.inference():
                 logits = self._policy.plain_scorer(batch, keep_logits=True).logits
             assert logits is not None
             tally.mean("kl/full", full_kl(logits, self.logits(batch)), batch.mask)
+
+        budget.each(self._policy, rows, add, keeps_logits=True)
 
 
 def tally_divergence(groups: Sequence[RolloutGroup], tally: Tally) -> None:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from engine.randomness import permutation
 from sessions.records import Group, Response
-
-
-class Sized(Protocol):
-    """What takes a row of a batch: tokens that are given, and tokens that are scored."""
-
-    @property
-    def prompt(self) -> list[int]: ...
-
-    @property
-    def tokens(self) -> list[int]: ...
-
-
-_S = TypeVar("_S", bound=Sized)
 
 
 @dataclass
@@ -34,7 +20,7 @@ class RolloutGroup:
     :ivar advantages: one a response, ratings included; with a value model the mean over its tokens.
     :ivar automatic: the same without ratings.
     :ivar dead: whether every advantage is 0 because the rewards are alike.
-    :ivar old_logprobs: l_old of each response, where another pass than sampling made it.
+    :ivar old_logprobs: l_old of each response, empty where no other pass than sampling made it.
     :ivar values: the value model's estimates for each response, before the update.
     """
 
@@ -73,6 +59,10 @@ class Row:
         return self.response.tokens
 
     @property
+    def temperature(self) -> float:
+        return self.group.record.temperature
+
+    @property
     def advantage(self) -> float:
         return self.group.advantages[self.place]
 
@@ -93,8 +83,19 @@ class Row:
 
     @property
     def old(self) -> list[float]:
-        """l_old: recomputed where it was, else the sampler's."""
-        return self.group.old_logprobs[self.place] if self.group.old_logprobs else self.response.logprobs
+        """l_old: that of the pass which made it, else the sampler's."""
+        return self.recorded_old or self.response.logprobs
+
+    def record_old(self, logprobs: list[float]) -> None:
+        """Keep l_old as another pass than sampling made it."""
+        if not self.group.old_logprobs:
+            self.group.old_logprobs = [[] for _ in self.group.record.responses]
+        self.group.old_logprobs[self.place] = logprobs
+
+    @property
+    def recorded_old(self) -> list[float]:
+        """l_old where another pass than sampling made it; empty where none did."""
+        return self.group.old_logprobs[self.place] if self.group.old_logprobs else []
 
 
 def minibatches(groups: Sequence[RolloutGroup], count: int, *key: str | int) -> list[list[RolloutGroup]]:
@@ -103,23 +104,3 @@ def minibatches(groups: Sequence[RolloutGroup], count: int, *key: str | int) -> 
         return [list(groups)]
     order = permutation("minibatches", *key, n=len(groups))
     return [[groups[int(i)] for i in part] for part in np.array_split(order, min(count, len(groups)))]
-
-
-def micro_batches(rows: Sequence[_S], tokens: int, logits: int, vocabulary: int) -> Iterator[list[_S]]:
-    """Cut rows into sets that fit in memory; it never changes a result, because denominators are the minibatch's.
-
-    :param tokens: most prompt and response tokens, padding included.
-    :param logits: most response tokens x vocabulary, padding included.
-    """
-    batch: list[_S] = []
-    width = length = 0
-    for row in sorted(rows, key=lambda r: (len(r.prompt), len(r.tokens))):
-        wider, longer = max(width, len(row.prompt)), max(length, len(row.tokens))
-        size = len(batch) + 1
-        if batch and (size * (wider + longer) > tokens or size * (longer + 1) * vocabulary > logits):
-            yield batch
-            batch, wider, longer = [], len(row.prompt), len(row.tokens)
-        batch.append(row)
-        width, length = wider, longer
-    if batch:
-        yield batch

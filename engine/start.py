@@ -19,6 +19,7 @@ from sessions.folders import SessionFolder, cache_home
 from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment
 from sessions.presets import preset
 from sessions.records import SessionSettings
+from sessions.shortcuts import active
 
 
 def start(settings: SessionSettings, control: Control, folder: SessionFolder) -> tuple[Learner, Knobs]:
@@ -37,7 +38,12 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     values = defaults(task.defaults, given)
     check_together(values)
     accelerator = make_accelerator(settings.device, settings.precision)
-    policy = load_policy(model_folder(settings.model), accelerator, chat_template=settings.chat_template)
+    policy = load_policy(
+        model_folder(settings.model),
+        accelerator,
+        chat_template=settings.chat_template,
+        shortcuts=active(settings.plain),
+    )
     newest = checkpointing.newest_checkpoint(folder.checkpoints)
     finished = 0
     if newest is not None:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.batches import make_batch, padded_micro_batches
 from engine.passes import LOGITS_LIMIT
-from engine.policy import Policy, make_batch
+from engine.policy import Policy
 from engine.randomness import permutation
-from engine.rollout import micro_batches
 from engine.tally import Tally
 from sessions.errors import InputFileError, SessionError
 from sessions.examples import Example, Message
@@ -235,7 +235,7 @@ class FineTuning:
         tokens = sum(len(row.tokens) for row in rows)
         accelerator, policy = self._policy.accelerator, self._policy
         mine = rows[self._rank :: self._ranks]
-        batches = list(micro_batches(mine, self._micro_tokens, LOGITS_LIMIT, policy.vocabulary))
+        batches = list(padded_micro_batches(mine, self._micro_tokens, LOGITS_LIMIT // policy.vocabulary))
         tally = Tally()
         tally.total("loss", 0.0)
         if not batches:  # a process without a share still takes part in the reduction of gradients

@@ -19,8 +19,9 @@ from engine.control import Control
 from engine.credit import apply_ratings, reward_penalties, write_advantages, write_value_advantages
 from engine.knobs import Knobs
 from engine.objectives import GroupRelative, Proximal
+from engine.old_logprobs import OldLogprobs
 from engine.optimizer import Optimizer, Saved, relative_size
-from engine.passes import old_pass
+from engine.passes import Budget, value_pass
 from engine.policy import Policy
 from engine.reference import Reference, tally_divergence
 from engine.rollout import RolloutGroup
@@ -50,7 +51,7 @@ class Training:
     reference: Reference
     knobs: Knobs
     control: Control
-    micro_tokens: int
+    budget: Budget
     reward_range: tuple[float, float]
     optimizer: Optimizer = field(init=False)
     value_model: ValueModel | None = None
@@ -82,7 +83,7 @@ class Training:
     def measure_reference(self, step: int, groups: Sequence[RolloutGroup]) -> None:
         """Write l_ref into the groups, if this step compares the policy with its reference."""
         if self.knobs.number("kl_coefficient") > 0 or self._compares(step):
-            self.reference.score(groups, self.micro_tokens, self.control.safe_point)
+            self.reference.score(groups, self.budget, self.control.safe_point)
 
     def _compares(self, step: int) -> bool:
         every = self.knobs.whole("reference_every")
@@ -104,7 +105,8 @@ class Training:
             scores = [score for g in groups for r in g.record.responses if (score := effective_reward(r)) is not None]
             if scores:
                 value_model.begin_at(sum(scores) / len(scores))
-            old_pass(self.policy, groups, self.micro_tokens, self.control.safe_point, value_model)
+            # the penalty in the reward is measured from l_old, before the update
+            value_pass(self.policy, groups, self.budget, self.control.safe_point, value_model, needs_old=beta > 0)
             self._measured = write_value_advantages(
                 groups,
                 self.policy.accelerator,
@@ -135,7 +137,7 @@ class Training:
         def boundary() -> None:
             at_minibatch()
             if self.knobs.number("kl_coefficient") > 0:  # which may have been 0 until this boundary
-                self.reference.score(groups, self.micro_tokens, self.control.safe_point)
+                self.reference.score(groups, self.budget, self.control.safe_point)
 
         if self.last_algorithm == "trpo" and self.algorithm != "trpo":
             self.optimizer.forget_direction()
@@ -158,7 +160,7 @@ class Training:
         if not self._compares(step) or (used and self.knobs.number("kl_coefficient") > 0):
             return {}
         tally = Tally()
-        self.reference.measure_full(groups, self.micro_tokens, self.control.safe_point, tally)
+        self.reference.measure_full(groups, self.budget, self.control.safe_point, tally)
         return tally.results(self.policy.accelerator)
 
     def _final_divergence(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
@@ -169,14 +171,15 @@ class Training:
     def _grpo(
         self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]
     ) -> dict[str, float]:
-        alone = self.knobs.whole("epochs") * min(self.knobs.whole("minibatches"), len(groups)) == 1
-        if not alone:
-            old_pass(self.policy, groups, self.micro_tokens, self.control.safe_point)
-        objective = GroupRelative(self.policy, self.knobs, self.reference, alone)
+        objective = GroupRelative(self.policy, self.knobs, self.reference, self._old_logprobs(groups))
         update = Update(
-            self.policy, objective, {"policy": self.optimizer}, self.knobs, self.control, self.micro_tokens, boundary
+            self.policy, objective, {"policy": self.optimizer}, self.knobs, self.control, self.budget, boundary
         )
         return update.run(groups, seed, step)
+
+    def _old_logprobs(self, groups: Sequence[RolloutGroup]) -> OldLogprobs:
+        steps = self.knobs.whole("epochs") * min(self.knobs.whole("minibatches"), len(groups))
+        return OldLogprobs(self.policy, self.budget, self.control.safe_point, alone=steps == 1)
 
     def _ppo(
         self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]
@@ -198,11 +201,11 @@ class Training:
             optimizers = {"policy": self.optimizer, **optimizers}
         update = Update(
             self.policy,
-            Proximal(self.policy, self.knobs, value_model, value_only),
+            Proximal(self.policy, self.knobs, value_model, self._old_logprobs(groups), value_only),
             optimizers,
             self.knobs,
             self.control,
-            self.micro_tokens,
+            self.budget,
             boundary,
             stop_kl=0.0 if value_only else self.knobs.number("stop_kl"),
         )
@@ -234,7 +237,7 @@ class Training:
         self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]
     ) -> dict[str, float]:
         boundary()
-        search = TrustRegion(self.policy, self.knobs, self.control, self.micro_tokens, self.self_check)
+        search = TrustRegion(self.policy, self.knobs, self.control, self.budget, self.self_check)
         before = self.optimizer.watch()
         metrics = search.run(groups, seed, step)
         if metrics.get("trpo/step_fraction"):
@@ -256,7 +259,7 @@ class Training:
     def shadow(self, knobs: Knobs, control: Control) -> Training:
         """A copy to be trained without touching this one."""
         copied = Training(
-            self.policy.shadow(), self.reference, knobs, control, self.micro_tokens, self.reward_range
+            self.policy.shadow(), self.reference, knobs, control, self.budget, self.reward_range
         )  # fmt: skip
         copied.optimizer.load(self.optimizer.tensors(), self.optimizer.steps)
         if self.value_model is not None:

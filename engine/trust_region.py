@@ -24,15 +24,18 @@ from engine.algorithms.trpo import (
     rayleigh_quotient,
     step_length,
 )
+from engine.batches import Batch
 from engine.control import Control
 from engine.fisher import DifferenceProduct, ExactProduct, NoSecondDerivative, flatten, relative_difference
 from engine.knobs import Knobs
-from engine.objectives import fresh, note_forward, old_logprobs
+from engine.objectives import fresh, note_forward
+from engine.old_logprobs import own_or_recorded
 from engine.old_policy import OldPolicy
-from engine.passes import LOGITS_LIMIT, batch_of, padded
-from engine.policy import Batch, Policy
+from engine.passes import Budget, batch_of, micro_batches, padded
+from engine.policy import Policy
 from engine.randomness import permutation, stream
-from engine.rollout import RolloutGroup, Row, micro_batches
+from engine.rollout import RolloutGroup, Row
+from engine.scorer import Scores
 from engine.tally import Tally
 from engine.update import NonFinite
 from sessions.records import TrustRegionStep, Try
@@ -78,7 +81,7 @@ class TrustRegion:
     policy: Policy
     knobs: Knobs
     control: Control
-    micro_tokens: int
+    budget: Budget
     check: SelfCheck
     found: TrustRegionStep = field(default_factory=TrustRegionStep)
     tally: Tally = field(default_factory=Tally)
@@ -133,7 +136,7 @@ class TrustRegion:
 
     def _parts(self, rows: Sequence[Row]) -> list[_Part]:
         parts = []
-        for part in micro_batches(rows, self.micro_tokens, LOGITS_LIMIT // 4, self.policy.vocabulary):
+        for part in micro_batches(self.policy, rows, self.budget.tokens, keeps_logits=True):
             batch = batch_of(self.policy, part)
             parts.append(_Part(part, batch, padded([row.token_advantages for row in part], batch.mask)))
         return parts
@@ -149,9 +152,9 @@ class TrustRegion:
         for done, part in enumerate(parts):
             self.control.advance(done, len(parts))
             with torch.enable_grad():
-                scores = self.policy.full_precision_scorer(part.batch, keep_logits=True)
+                scores = self.policy.full_precision_scorer(part.batch, keep_hidden=True, keep_logits=True)
                 old.keep(part.batch, scores)
-                part.old = old_logprobs(part.rows, scores, part.batch, alone=True)
+                part.old = _old(part.rows, part.batch, scores)
                 ratio = importance_ratio(scores.logprobs, part.old, part.batch.mask)
                 gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).sum() / tokens
                 if gained.requires_grad:
@@ -169,9 +172,7 @@ class TrustRegion:
             (part,) = self._parts([row])
             with torch.enable_grad():
                 scores = self.policy.full_precision_scorer(part.batch)
-                ratio = importance_ratio(
-                    scores.logprobs, old_logprobs([row], scores, part.batch, alone=True), part.batch.mask
-                )
+                ratio = importance_ratio(scores.logprobs, _old([row], part.batch, scores), part.batch.mask)
                 gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).sum() / tokens
                 parts = torch.autograd.grad(gained, self.policy.parameters, allow_unused=True)
             if not all(bool(torch.isfinite(g).all()) for g in parts if g is not None):
@@ -373,3 +374,8 @@ class TrustRegion:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _old(rows: Sequence[Row], batch: Batch, scores: Scores) -> Tensor:
+    """l_old [rows, T]: in the precision of this update, the fresh rows' own forward pass."""
+    return own_or_recorded(rows, batch, scores, [not row.group.late for row in rows])

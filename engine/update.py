@@ -8,6 +8,7 @@ half-way leaves the weights as they were.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,9 +21,9 @@ from engine.control import Control
 from engine.knobs import Knobs
 from engine.objectives import Objective, Part
 from engine.optimizer import Optimizer, Saved, relative_size
-from engine.passes import batch_of
+from engine.passes import Budget, batch_of, micro_batches
 from engine.policy import Policy
-from engine.rollout import RolloutGroup, Row, micro_batches, minibatches
+from engine.rollout import RolloutGroup, Row, minibatches
 from engine.tally import Tally
 
 
@@ -44,7 +45,7 @@ class Update:
 
     :ivar objective: what a micro-batch minimises.
     :ivar optimizers: the policy's, unless it is not to be trained now, and the value model's, where there is one.
-    :ivar micro_tokens: prompt and response tokens that one forward and backward may hold.
+    :ivar budget: how much one forward and backward may hold.
     :ivar at_minibatch: called before each optimizer step's forward passes, where changes take effect.
     :ivar stop_kl: an update stops before the minibatch that finds KL(old, new) over this; 0: never.
     """
@@ -54,7 +55,7 @@ class Update:
     optimizers: dict[str, Optimizer]
     knobs: Knobs
     control: Control
-    micro_tokens: int
+    budget: Budget
     at_minibatch: Callable[[], None]
     stop_kl: float = 0.0
     tally: Tally = field(default_factory=Tally)
@@ -97,7 +98,7 @@ class Update:
             rows = [row for group in minibatch for row in group.rows()]
             if not any(self.objective.teaches(row) for row in rows):
                 continue  # all dead: stepping would only follow the optimizer's momentum
-            kl = self._backward(rows, first=stepped == 0, progress=(index, len(plan)))
+            kl = self._gradient(rows, first=stepped == 0, progress=(index, len(plan)))
             if stepped and self.stop_kl > 0 and kl > self.stop_kl:
                 self._clear()
                 break
@@ -106,6 +107,9 @@ class Update:
                 culprits = self._culprits(rows)
                 self._clear()
                 raise NonFinite(f"the gradient of minibatch {index + 1} of {len(plan)}", culprits)
+            if not stepped:
+                later = [row for minibatch in plan[index + 1 :] for group in minibatch for row in group.rows()]
+                self.objective.old.before_moving([row for row in later if self.objective.reaches(row)])
             self.control.commit()
             for name, optimizer in self.optimizers.items():
                 optimizer.step()
@@ -117,11 +121,22 @@ class Update:
         for optimizer in self.optimizers.values():
             optimizer.clear()
 
+    def _gradient(self, rows: Sequence[Row], *, first: bool, progress: tuple[int, int]) -> float:
+        """The gradient of one minibatch, in smaller micro-batches where memory asks for them; its mean KL(old, new)."""
+        tally = copy.deepcopy(self.tally)
+
+        def undo() -> None:
+            self._clear()
+            self.objective.old.forget()
+            self.tally = copy.deepcopy(tally)
+
+        return self.budget.retry(lambda: self._backward(rows, first=first, progress=progress), undo)
+
     def _backward(self, rows: Sequence[Row], *, first: bool, progress: tuple[int, int]) -> float:
         """The gradient of one minibatch, in micro-batches; its mean KL(old, new) over all processes."""
         over = self.objective.denominators(rows)
         mine = [row for row in rows if row.group.own and self.objective.reaches(row)]
-        batches = list(micro_batches(mine, self.micro_tokens, self.objective.logits_limit, self.policy.vocabulary))
+        batches = list(micro_batches(self.policy, mine, self.budget.tokens, keeps_logits=self.objective.keeps_logits))
         accelerator = self.policy.accelerator
         moved = Tally()
         if not batches and accelerator.num_processes > 1 and "policy" in self.optimizers:

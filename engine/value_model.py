@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.batches import Batch
 from engine.knobs import Knobs
 from engine.optimizer import Optimizer
-from engine.policy import Batch, Policy, Scores
+from engine.policy import Policy
+from engine.scorer import Scores
 
 SEPARATE = "separate"
 
@@ -51,24 +53,28 @@ class ValueModel:
         parameters = [*self.head.parameters(), *(self.trunk.parameters() if self.trunk is not None else ())]
         return Optimizer(parameters, self._accelerator, self._knobs, rate="value_learning_rate", reduce=True)
 
-    def estimate(self, batch: Batch, scores: Scores, *, alone: bool = True) -> Tensor:
+    def estimate(self, batch: Batch, scores: Scores | None, *, alone: bool = True) -> Tensor:
         """V [rows, T] in fp32, with gradient where gradients are on.
 
-        :param scores: of the policy on the batch.
+        :param scores: of the policy on the batch, with its states; a model with a trunk of its own needs none.
         :param alone: whether the policy's trunk is to be left alone, of whatever kind the value model is.
         """
-        hidden = scores.hidden
         if self.trunk is not None:
             states = self.trunk(
                 input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False
             )
-            length = batch.targets.shape[1]
-            hidden = states.last_hidden_state[:, -(length + 1) : -1]
-        elif self.kind == "shared" and not alone:
+            return self._of_states(batch.gather(states.last_hidden_state))
+        assert scores is not None
+        assert scores.hidden is not None
+        hidden = scores.hidden
+        if self.kind == "shared" and not alone:
             weight = self._knobs.number("value_coefficient")
             hidden = hidden.detach() + weight * (hidden - hidden.detach())  # the value; its gradient, weighed
         else:
             hidden = hidden.detach()
+        return self._of_states(hidden)
+
+    def _of_states(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(F.normalize(hidden.float(), dim=-1)).squeeze(-1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.batches import make_batch
 from engine.invariants import Broken, audit_mask, audit_parameters, audit_responses, say_broken, widest
-from engine.policy import make_batch
 from sessions.records import Group, Response
 from tests.engine.small import make_learner, rollout_group
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from engine import checkpointing
+from engine.batches import make_batch
 from engine.control import Control
 from engine.learner import Learner
 from engine.objectives import GroupRelative
+from engine.old_logprobs import OldLogprobs
 from engine.optimizer import Optimizer
-from engine.policy import TINY, load_policy, make_accelerator, make_batch
+from engine.passes import Budget
+from engine.policy import TINY, load_policy, make_accelerator
 from engine.reference import tally_divergence
 from engine.rewards import Component
 from engine.rollout import RolloutGroup
@@ -60,9 +63,12 @@ def gradient(learner: Learner, groups: list[RolloutGroup], micro_tokens: int = 1
             optimizer.clear()
 
     alone = learner.knobs.whole("epochs") * learner.knobs.whole("minibatches") == 1
-    objective = GroupRelative(policy, learner.knobs, learner.reference, alone)
+    budget = Budget(micro_tokens)
+    objective = GroupRelative(
+        policy, learner.knobs, learner.reference, OldLogprobs(policy, budget, lambda: None, alone)
+    )
     keeping = {"policy": Keeping(policy.parameters, policy.accelerator, learner.knobs)}
-    Update(policy, objective, keeping, learner.knobs, Control(), micro_tokens, lambda: None).run(groups, 0, 1)
+    Update(policy, objective, keeping, learner.knobs, Control(), budget, lambda: None).run(groups, 0, 1)
     return kept
 
 

@@ -17,6 +17,7 @@ from engine.control import Control, Discarded
 from engine.learner import Learner
 from engine.memory import check_memory
 from engine.objectives import Proximal
+from engine.old_logprobs import OldLogprobs
 from engine.old_policy import OldPolicy
 from engine.passes import batch_of
 from engine.preview import own_copies, preview
@@ -134,7 +135,8 @@ def test_in_its_warm_up_the_policy_stays_as_it_is(tmp_path: Path, kind: str) -> 
 def gradients(learner: Learner, rows: list[Row]) -> tuple[list[Tensor], list[Tensor]]:
     """Of PPO's loss on all rows as one micro-batch: the policy's and the head's."""
     value_model = learner.training.value_model
-    objective = Proximal(learner.policy, learner.knobs, value_model)
+    old = OldLogprobs(learner.policy, learner.training.budget, lambda: None, alone=False)
+    objective = Proximal(learner.policy, learner.knobs, value_model, old)
     over = Denominators(len(rows), sum(len(r.response.tokens) for r in rows), 6)
     total = objective.part(rows, over, Tally(), first=True).total
     named = [*learner.policy.parameters, *value_model.head.parameters()]
