@@ -128,7 +128,7 @@ class GroupRelative:
         tally.total("loss/kl", float(loss.kl.detach()))
         tally.mean("clip/low", loss.clipped_low, batch.mask)
         tally.mean("clip/high", loss.clipped_high, batch.mask)
-        moved = note_forward(rows, batch, scores, old, loss.ratio, tally, first=first, alone=self.old.alone)
+        moved = note_forward(rows, batch, scores, old, loss.ratio, tally, first=first)
         return Part(loss.total, moved, int((batch.mask & fresh(rows, batch)).sum()))
 
 
@@ -176,7 +176,7 @@ class Proximal:
         tally.mean("value/clip_fraction", cut, batch.mask)
         old = self.old.of(rows, batch, scores, unmoved=first)
         ratio = importance_ratio(scores.logprobs, old, batch.mask)
-        moved = note_forward(rows, batch, scores, old, ratio, tally, first=first, alone=self.old.alone)
+        moved = note_forward(rows, batch, scores, old, ratio, tally, first=first)
         if self.value_only:
             return Part(lost, moved, int((batch.mask & fresh(rows, batch)).sum()))
         advantages = padded([row.token_advantages for row in rows], batch.mask)
@@ -208,7 +208,6 @@ def note_forward(
     tally: Tally,
     *,
     first: bool,
-    alone: bool,
 ) -> float:
     """Measure a training forward; the sum of (rho - 1) - log rho over the fresh rows' tokens.
 
@@ -230,6 +229,6 @@ def note_forward(
         gap = (logprobs - padded([row.response.logprobs for row in rows], mask)).abs()
         tally.mean("sampler_gap/mean", gap, new)
         tally.maximum("sampler_gap/max", gap, new)
-        if not alone:
-            tally.maximum("ratio/first_error", (ratio - 1).abs(), new)
+        recorded = torch.tensor([bool(row.recorded_old) for row in rows], device=mask.device)[:, None]
+        tally.maximum("ratio/first_error", (ratio - 1).abs(), new & recorded)
     return float(torch.where(new, moved, 0.0).sum())

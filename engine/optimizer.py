@@ -22,6 +22,7 @@ class Optimizer:
     :param rate: the hyperparameter that is its learning rate.
     :param reduce: whether gradients are still this process's own when it steps: their mean over all is taken then,
         as losses are multiplied by the number of processes.
+    :param fused: whether one kernel does a tensor's step, where the device has one.
     :ivar steps: optimizer steps taken in this session.
     :ivar learning_rate: of the last step, warm-up applied.
     """
@@ -34,12 +35,13 @@ class Optimizer:
         *,
         rate: str = "learning_rate",
         reduce: bool = False,
+        fused: bool = True,
     ) -> None:
         self.parameters = list(parameters)
         self._accelerator, self._knobs, self._rate, self._reduce = accelerator, knobs, rate, reduce
         self.steps = 0
         self.learning_rate = 0.0
-        fused = accelerator.device.type in {"cpu", "cuda"}
+        fused = fused and accelerator.device.type in {"cpu", "cuda"}
         plain = torch.optim.AdamW(self.parameters, lr=0.0, fused=fused)
         self.optimizer: Any = accelerator.prepare_optimizer(plain)
         accelerator._optimizers.remove(self.optimizer)  # kept for checkpoints that we write ourselves, and for ever

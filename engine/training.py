@@ -61,7 +61,12 @@ class Training:
     _measured: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.optimizer = Optimizer(self.policy.parameters, self.policy.accelerator, self.knobs)
+        self.optimizer = Optimizer(
+            self.policy.parameters,
+            self.policy.accelerator,
+            self.knobs,
+            fused="fused_adamw" in self.policy.shortcuts,
+        )
 
     @property
     def algorithm(self) -> str:

@@ -160,7 +160,7 @@ class TrustRegion:
                 if gained.requires_grad:
                     gradient += flatten(torch.autograd.grad(gained, parameters, allow_unused=True), parameters)
             total += gained.detach().double()
-            note_forward(part.rows, part.batch, scores, part.old, ratio, self.tally, first=True, alone=True)
+            note_forward(part.rows, part.batch, scores, part.old, ratio, self.tally, first=True)
         return self._reduced(gradient), float(self._reduced(total))
 
     def _culprits(self, rows: Sequence[Row], tokens: int) -> list[str]:

@@ -41,6 +41,7 @@ class ValueModel:
 
     def __init__(self, kind: str, policy: Policy, knobs: Knobs) -> None:
         self.kind, self._knobs, self._accelerator = kind, knobs, policy.accelerator
+        self._fused = "fused_adamw" in policy.shortcuts
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1).to(policy.device)
         nn.init.zeros_(self.head.weight)  # alike for every state at first, which no seed has to choose
@@ -51,7 +52,9 @@ class ValueModel:
 
     def _make_optimizer(self) -> Optimizer:
         parameters = [*self.head.parameters(), *(self.trunk.parameters() if self.trunk is not None else ())]
-        return Optimizer(parameters, self._accelerator, self._knobs, rate="value_learning_rate", reduce=True)
+        return Optimizer(
+            parameters, self._accelerator, self._knobs, rate="value_learning_rate", reduce=True, fused=self._fused
+        )
 
     def estimate(self, batch: Batch, scores: Scores | None, *, alone: bool = True) -> Tensor:
         """V [rows, T] in fp32, with gradient where gradients are on.

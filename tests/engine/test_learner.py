@@ -240,7 +240,7 @@ def test_epochs_and_minibatches(tmp_path: Path) -> None:
         for response in group.record.responses:
             assert len(response.entropies) == len(response.tokens)
     assert learner.optimizer.steps == 4
-    assert metrics["ratio/first_error"] < 1e-5
+    assert "ratio/first_error" not in metrics  # l_old is the first forward pass itself, or the sampler's
     assert metrics["sampler_gap/max"] < 1e-4
     assert metrics["ratio/max"] > 1.0
     assert metrics["kl/old_new"] > 0
@@ -269,7 +269,7 @@ def test_a_dead_first_minibatch_does_not_hide_the_sampler_gap(tmp_path: Path) ->
     metrics = learner.update(1, groups, lambda: None)
     assert learner.optimizer.steps == 1
     assert metrics["sampler_gap/max"] < 1e-4
-    assert metrics["ratio/first_error"] < 1e-5
+    assert "ratio/first_error" not in metrics  # l_old is the first forward pass itself, or the sampler's
 
 
 # ----------------------------------------------------------------------------------------- the divergence
