@@ -242,12 +242,17 @@ class Training:
         self, step: int, seed: int, groups: Sequence[RolloutGroup], boundary: Callable[[], None]
     ) -> dict[str, float]:
         boundary()
-        search = TrustRegion(self.policy, self.knobs, self.control, self.budget, self.self_check)
         before = self.optimizer.watch()
-        metrics = search.run(groups, seed, step)
+
+        def search() -> tuple[TrustRegion, dict[str, float]]:
+            region = TrustRegion(self.policy, self.knobs, self.control, self.budget, self.self_check)
+            return region, region.run(groups, seed, step)
+
+        # whatever interrupts a search, it leaves the old parameters and no gradient
+        searched, metrics = self.budget.retry(search, lambda: None)
         if metrics.get("trpo/step_fraction"):
             metrics["update/relative_size"] = relative_size(before, self.optimizer.watch())
-        self.trust_region = search.found
+        self.trust_region = searched.found
         return metrics
 
     def _adapt(self, metrics: Mapping[str, float], groups: Sequence[RolloutGroup]) -> None:
