@@ -250,6 +250,10 @@ class Engine(Threads):
         if self.settings.paused:
             self.control.pause("--paused")
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
+        if learner.policy.why_padded:
+            why = learner.policy.why_padded
+            await self.note("layout", f"responses are trained on as padded rows and not as trees of a group: {why}")
+        learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
         self.service.loaded()
 
     async def _set_aside(self, step: int) -> None:
@@ -374,6 +378,10 @@ class Engine(Threads):
         self.control.phase = "idle"
         self.control.begin_step(step)
         self._apply("rollout", step)
+
+    def _short_of_memory(self, text: str) -> None:
+        remedy = "fewer --micro-tokens, responses or tokens need no second try"
+        self.spawn(self.alarm("memory", text, level="warn", remedy=remedy))
 
     def _left_out(self, step: int, why: str) -> None:
         text = f"what --set asks for at step {step} is left out: {why}"

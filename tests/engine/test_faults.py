@@ -8,12 +8,20 @@ import sqlite3
 from typing import Any
 
 import pytest
+import torch
 
+from engine.control import Control
 from engine.engine import Engine
+from engine.knobs import Knobs
+from engine.learner import Learner
+from engine.policy import Policy
 from sessions import wire
 from sessions.commands import Rate, new_id
+from sessions.folders import SessionFolder
+from sessions.records import SessionSettings
+from sessions.shortcuts import active
 from tests.engine.live import live, session
-from tests.engine.small import same_weights
+from tests.engine.small import make_knobs, random_policy, same_weights, small_task
 
 
 async def disk(engine: Engine, *, full: bool) -> None:
@@ -133,3 +141,45 @@ async def test_an_error_nobody_thought_of_is_answered(
         monkeypatch.setattr(tested.engine.store, "add_rating", good)
         assert (await tested.do(command)).status == "applied"  # it is not held against a second try
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------- out of memory
+
+
+async def test_a_step_that_does_not_fit_in_memory_is_made_in_smaller_parts_and_people_are_told() -> None:
+    async with live(session("roomy")) as roomy:
+        await roomy.step(2)
+        expected = roomy.weights
+    async with live(session("tight")) as tested:
+        decoder = tested.engine.learner.policy.model.get_decoder()
+
+        def check(_, __, named) -> None:
+            if torch.is_grad_enabled() and named["input_ids"].numel() > 40:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        decoder.register_forward_pre_hook(check, with_kwargs=True)
+        await tested.step(2)
+        await tested.until(lambda: tested.of(wire.AlarmRaised))
+        alarm = tested.of(wire.AlarmRaised)[0].alarm
+        assert (alarm.rule, alarm.level) == ("memory", "warn")
+        assert "micro-batches hold at most" in alarm.message
+        assert "--micro-tokens" in alarm.remedy
+        assert not [e for e in tested.of(wire.Noted) if e.kind == "error"]
+        for a, b in zip(expected, tested.weights, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+async def test_a_model_that_is_trained_on_padded_rows_says_so_once() -> None:
+    def padded(settings: SessionSettings, control: Control, where: SessionFolder) -> tuple[Learner, Knobs]:
+        plain = random_policy()
+        policy = Policy(plain.model, plain.tokenizer, plain.accelerator, shortcuts=active(["tree"]))
+        knobs = make_knobs()
+        return Learner(settings, small_task(), policy, knobs, control, where.checkpoints), knobs
+
+    async with live(build=padded) as tested:
+        await tested.step()
+        events = await tested.engine.write(tested.engine.store.events)
+        told = [e for e in events if isinstance(e, wire.Noted) and e.kind == "layout"]
+        assert len(told) == 1
+        assert "padded rows" in told[0].text
+        assert "tree is turned off" in told[0].text
