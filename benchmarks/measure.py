@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+
+Result = TypeVar("Result")
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -40,7 +42,7 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times ours one pair's other side is: median over the pairs, smallest, largest, number of pairs."""
+    """A quotient of two sides over pairs of runs: its median, smallest and largest, and the number of pairs."""
 
     median: float
     low: float
@@ -72,16 +74,17 @@ def warm(values: Sequence[float], dropped: int) -> list[float]:
 # ---------------------------------------------------------------------------------------------------- running
 
 
-def alternate(pairs: int, ours: Callable[[int], Any], theirs: Callable[[int], Any]) -> tuple[list[Any], list[Any]]:
-    """Both sides in turn: ours(0), theirs(0), ours(1), theirs(1), ...
+def alternate(rounds: int, sides: Mapping[str, Callable[[int], Result]]) -> dict[str, list[Result]]:
+    """Every side in turn, round after round: a(0), b(0), a(1), b(1), ...
 
-    :returns: the results of either side, in order.
+    :param sides: name -> what runs one round of it, given the number of the round.
+    :returns: name -> its results, one a round.
     """
-    a, b = [], []
-    for pair in range(pairs):
-        a.append(ours(pair))
-        b.append(theirs(pair))
-    return a, b
+    found: dict[str, list[Result]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, run in sides.items():
+            found[name].append(run(number))
+    return found
 
 
 def run_json(command: Sequence[str | os.PathLike[str]], environment: Mapping[str, str] | None = None) -> Any:
@@ -91,7 +94,9 @@ def run_json(command: Sequence[str | os.PathLike[str]], environment: Mapping[str
     """
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
     surroundings = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, **(environment or {})}
-    done = subprocess.run([os.fspath(c) for c in command], env=surroundings, capture_output=True, text=True)
+    done = subprocess.run(
+        [os.fspath(c) for c in command], env=surroundings, capture_output=True, text=True, check=False
+    )
     shown = " ".join(os.fspath(c) for c in command)
     if done.returncode:
         raise RunFailed(f"{shown}: exit code {done.returncode}\n{done.stderr[-2000:]}")
@@ -137,6 +142,7 @@ def _commit() -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
+        check=False,
     )
     return done.stdout.strip() if done.returncode == 0 else ""
 
