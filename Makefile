@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PEERS  ?= .venv-peers
+PPO    ?= .venv-trl-ppo
 BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test check format smollm2 test-real test-peers test-learning docs picture clean
+.PHONY: run install test check format smollm2 test-real test-peers test-learning bench-peers docs picture clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
@@ -55,6 +56,19 @@ $(PEERS)/.installed: tests/peers/requirements.txt constraints.txt
 test-peers: $(PEERS)/.installed
 	$(ENV) $(PEERS)/bin/python -m pytest -W default -m peers tests/peers
 
+# The last TRL with PPO, which does not go with the one above.
+$(PPO)/.installed: benchmarks/peers/requirements-ppo.txt constraints.txt
+	$(PYTHON) -m venv $(PPO)
+	$(PPO)/bin/python -m pip install --quiet --upgrade pip
+	$(PPO)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(PPO)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/peers/requirements-ppo.txt
+	@touch $@
+
+# GRPO and PPO beside TRL's, in full: an hour and a half; SmolLM2 only where `make smollm2` has been run.
+bench-peers: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
+	$(ENV) $(BIN)/python benchmarks/grpo_vs_trl.py --peer-python $(PEERS)/bin/python
+	$(ENV) $(BIN)/python benchmarks/ppo_vs_trl.py --peer-python $(PPO)/bin/python
+
 # Every algorithm and preset at full size from three seeds, to its bar: a few minutes.
 test-learning: $(VENV)/.installed
 	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m learning -s --timeout 1800 tests
@@ -67,4 +81,4 @@ picture: $(VENV)/.installed
 	sh docs/picture.sh $(abspath $(BIN))/python
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PPO) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -66,7 +67,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(each), min(each), max(each), len(each))
 
 
-def warm(values: Sequence[float], dropped: int) -> list[float]:
+def warm(values: Sequence[Result], dropped: int) -> list[Result]:
     """Without the first ``dropped``, which pay for caches and lazy imports; at least one stays."""
     return list(values[min(dropped, len(values) - 1) :]) if values else []
 
@@ -187,5 +188,18 @@ def _cell(value: object) -> str:
 def write(name: str, payload: Mapping[str, Any], text: str, folder: Path = RESULTS) -> None:
     """Keep a benchmark's figures as ``NAME.json`` and its account of them, markdown, as ``NAME.md``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(payload, indent=1) + "\n")
+    write_json(folder / f"{name}.json", payload)
     (folder / f"{name}.md").write_text(text.rstrip("\n") + "\n")
+
+
+def write_json(path: Path, payload: Mapping[str, Any]) -> None:
+    """Keep figures as a file, numbers that JSON does not know as null."""
+    path.write_text(json.dumps(_finite(payload), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(v) for name, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
