@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from benchmarks.measure import versions
@@ -32,9 +31,9 @@ from engine.rewards import Component
 from engine.rollout import RolloutGroup
 from engine.sampling import sample
 from engine.tasks import Prompt
-from sessions.errors import UsageError
 from sessions.hyperparameters import Value, defaults
 from sessions.records import SessionSettings
+from sessions.shortcuts import active
 
 METRICS = (
     "reward/mean",
@@ -97,18 +96,6 @@ def values(job: Job) -> dict[str, Value]:
     }
 
 
-def settings(job: Job) -> SessionSettings:
-    """Of a session that takes the engine's shortcuts but those that the job names.
-
-    :raises UsageError: if it names any and this engine has no such switch.
-    """
-    plain = list(job.options.get("plain", []))
-    if plain and "plain" not in {field.name for field in msgspec.structs.fields(SessionSettings)}:
-        raise UsageError("this engine has no switch to turn a shortcut off; run without --ours-plain")
-    more: dict[str, Any] = {"plain": plain} if plain else {}
-    return SessionSettings(name="benchmark", seed=job.seed, threads=1, **more)
-
-
 def watch(learner: Learner, clock: Clock) -> list[list[RolloutGroup]]:
     """Time the learner's phases, and keep its newest rollout, alone in the list."""
     newest: list[list[RolloutGroup]] = []
@@ -133,10 +120,11 @@ def run(job: Job) -> Outcome:
     clock = Clock()
     reward = Component(clock.timed("scoring", REWARDS[job.reward]))
     task = replace(task_of(job.task), components={job.reward: reward})
-    policy = load_policy(Path(job.model), make_accelerator("cpu", "fp32"))
+    settings = SessionSettings(name="benchmark", seed=job.seed, threads=1, plain=list(job.options.get("plain", [])))
+    policy = load_policy(Path(job.model), make_accelerator("cpu", "fp32"), shortcuts=active(settings.plain))
     knobs = Knobs(defaults(task.defaults, values(job)))
     with tempfile.TemporaryDirectory() as folder:
-        learner = Learner(settings(job), task, policy, knobs, Control(), Path(folder))
+        learner = Learner(settings, task, policy, knobs, Control(), Path(folder))
         learner.save("start of RL")
         newest = watch(learner, clock)
         outcome.memory_before = peak_megabytes()
@@ -167,4 +155,5 @@ def answers(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> l
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as an engine does on a CPU
     print(run(Job.read(Path(sys.argv[1]).read_text())).dump())

@@ -34,7 +34,8 @@ from benchmarks.measure import (
 from benchmarks.peers.clock import COLLECTING
 from benchmarks.peers.job import Job, Outcome, Question, Step
 from benchmarks.questions import task_of
-from sessions.errors import SessionError
+from sessions.errors import WorkbenchError
+from sessions.shortcuts import active
 
 PEER = "TRL"
 OURS = ROOT / "benchmarks" / "ours.py"
@@ -402,7 +403,7 @@ def guarded(main: Callable[[], None]) -> None:
     """Run a comparison; what goes wrong is one message."""
     try:
         main()
-    except (RunFailed, Unequal, SessionError) as error:
+    except (RunFailed, Unequal, WorkbenchError) as error:
         raise SystemExit(str(error)) from None
 
 
@@ -413,6 +414,10 @@ def check_peer(python: Path) -> None:
 
 
 def plain_sides(case: Case, names: Sequence[str]) -> Case:
-    """The case with each of our sides once more, without those shortcuts."""
+    """The case with each of our sides once more, without those shortcuts.
+
+    :raises UnknownName: if there is no such shortcut.
+    """
+    active(names)
     more = [Side(f"{s.name}, plain {' '.join(names)}", {**s.options, "plain": list(names)}) for s in case.sides]
     return replace(case, sides=(*case.sides, *more)) if names else case

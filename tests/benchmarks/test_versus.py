@@ -27,6 +27,7 @@ from benchmarks.versus import (
     speed_rows,
     with_prompts,
 )
+from sessions.errors import UnknownName
 
 CASE = CASES["kl0-e1"]
 
@@ -124,6 +125,8 @@ def test_a_case_without_a_shortcut_is_another_side_of_it() -> None:
     ]
     assert sides[3] == Side(sides[3].name, {"value_model": "head", "plain": ["tree", "skip_zero"]})
     assert plain_sides(CASE, []) == CASE
+    with pytest.raises(UnknownName):
+        plain_sides(CASE, ["trees"])
 
 
 def test_brevity_tells_responses_apart_that_are_all_wrong() -> None:
