@@ -52,6 +52,7 @@ class Control:
         """Pause at the next safe point; without effect once a stop has been asked for."""
         with self._changed:
             self._pause, self.paused_by = not self._stop, who
+            self._changed.notify_all()
 
     def resume(self) -> None:
         """Go on."""
@@ -121,6 +122,18 @@ class Control:
     def stopping_now(self) -> bool:
         return self._stop_now
 
+    # ---------------------------------------------------------------------------------- from any thread
+
+    def wake(self) -> None:
+        """Something that :meth:`wait_for` waits for may have come true."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_resumed(self) -> None:
+        """Wait until no pause is asked for any more, or a stop is."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pause or self._stop)
+
     # --------------------------------------------------------------------------- on the compute thread
 
     def clock(self) -> float:
@@ -139,6 +152,17 @@ class Control:
         """Report progress inside a phase; a safe point."""
         self.done, self.total = done, total
         self.safe_point()
+
+    def wait_for(self, ready: Callable[[], bool]) -> None:
+        """Wait for another thread's work; a safe point for as long as it lasts.
+
+        :param ready: whether there is nothing to wait for; whoever makes it true calls :meth:`wake`.
+        """
+        while not ready():
+            with self._changed:
+                self._changed.wait_for(lambda: ready() or self.wanted or self._wishes())
+            if not ready():
+                self.safe_point()
 
     def finish_step(self) -> None:
         """The step is learned and recorded: errands are run, and the session may end here.

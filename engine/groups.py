@@ -17,7 +17,8 @@ from engine.policy import Policy
 from engine.randomness import response_noise
 from engine.rollout import RolloutGroup
 from engine.sampling import Growth, Samples, sample
-from engine.scoring import score_group
+from engine.scoring import Scored, score_group
+from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
 from engine.tasks import Prompt, Task
 from sessions.records import Group, Response, letters
@@ -42,10 +43,22 @@ OnStart = Callable[[Sequence[Prompt], Growth], None]
 """Given this process's prompts and their growing responses, before the first token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A response as text, and what it is worth.
+
+    :ivar ends: where in the text each token ends, characters.
+    """
+
+    text: str
+    ends: list[int]
+    scored: Scored
+
+
 class GroupSampler:
     """Asks the policy a task's questions.
 
-    :ivar scoring_seconds: that reward functions have taken since it was last set to 0.
+    :ivar scoring_seconds: that the compute thread has waited for scores since it was last set to 0.
     """
 
     def __init__(self, policy: Policy, task: Task, knobs: Knobs, control: Control, seed: int, branch: str) -> None:
@@ -53,6 +66,7 @@ class GroupSampler:
         self._seed, self._branch = seed, branch
         self._rank, self._ranks = policy.accelerator.process_index, policy.accelerator.num_processes
         self._tokens: dict[str, list[int]] = {}
+        self._pool = ScoringPool()
         self.scoring_seconds = 0.0
 
     def sample(
@@ -72,10 +86,15 @@ class GroupSampler:
         group_size, temperature = self._knobs.whole("group_size"), self._knobs.number("temperature")
         mine = list(range(self._rank, len(prompts), self._ranks))
         self._control.begin("sampling", len(mine) * group_size)
-        samples = self._sample(step, prompts, mine, on_start, before) if mine else Samples()
+        asked = [prompts[i] for i in mine]
+        with self._pool.round(lambda place, tokens: self._read(asked[place], tokens), self._control.wake) as scoring:
+            samples = self._sample(step, prompts, mine, on_start, before, scoring) if mine else Samples()
+            began = self._control.clock()
+            answers = self._scored(scoring, len(mine))
+            self.scoring_seconds += self._control.clock() - began
         groups = []
-        for k, i in enumerate(mine):
-            rows = range(k * group_size, (k + 1) * group_size)
+        for place, i in enumerate(mine):
+            rows = range(place * group_size, (place + 1) * group_size)
             groups.append(
                 Group(
                     branch=self._branch,
@@ -85,17 +104,24 @@ class GroupSampler:
                     prompt=prompts[i].text,
                     answer=prompts[i].answer,
                     temperature=temperature,
-                    responses=[self._response(place, row, samples) for place, row in enumerate(rows)],
+                    responses=[
+                        _response(letter, row, samples, answer)
+                        for letter, (row, answer) in enumerate(zip(rows, answers[place], strict=True))
+                    ],
                     prompt_tokens=self._encode(prompts[i]),
                 )
             )
-        began = self._control.clock()
-        self._score(groups, [prompts[i] for i in mine])
-        self.scoring_seconds += self._control.clock() - began
+        shape_rewards([RolloutGroup(group) for group in groups], self._knobs)
         return self._all_ranks(groups)
 
     def _sample(
-        self, step: int, prompts: Sequence[Prompt], mine: Sequence[int], on_start: OnStart, before: Sequence[Prompt]
+        self,
+        step: int,
+        prompts: Sequence[Prompt],
+        mine: Sequence[int],
+        on_start: OnStart,
+        before: Sequence[Prompt],
+        scoring: Round[list[Read]],
     ) -> Samples:
         group_size, length = self._knobs.whole("group_size"), self._knobs.whole("max_new_tokens")
         noise = []
@@ -114,6 +140,7 @@ class GroupSampler:
             np.stack(noise),
             safe_point=self._control.advance,
             on_start=lambda growth: on_start([prompts[i] for i in mine], growth),
+            on_finished=scoring.submit,
         )
 
     def _encode(self, prompt: Prompt) -> list[int]:
@@ -123,29 +150,21 @@ class GroupSampler:
             self._tokens[prompt.id] = self._policy.encode_prompt(prompt.text)
         return self._tokens[prompt.id]
 
-    def _response(self, place: int, row: int, samples: Samples) -> Response:
-        tokens = samples.tokens[row]
-        text, ends = self._policy.token_ends(tokens)
-        return Response(
-            letter=letters(place),
-            text=text,
-            length=len(tokens),
-            ended=samples.ended[row],
-            tokens=tokens,
-            ends=ends,
-            logprobs=samples.logprobs[row],
-        )
+    def _read(self, prompt: Prompt, tokens: Sequence[Sequence[int]]) -> list[Read]:
+        """On the scoring thread: the responses to a prompt as text, and the automatic reward of each."""
+        texts = [self._policy.token_ends(row) for row in tokens]
+        scored = score_group(self.task.components, prompt, [text for text, _ in texts])
+        return [Read(text, ends, result) for (text, ends), result in zip(texts, scored, strict=True)]
 
-    def _score(self, groups: Sequence[Group], prompts: Sequence[Prompt]) -> None:
-        """The automatic reward of every response."""
-        self._control.begin("scoring", len(groups))
-        for done, (group, prompt) in enumerate(zip(groups, prompts, strict=True)):
-            scored = score_group(self.task.components, prompt, [r.text for r in group.responses])
-            for response, result in zip(group.responses, scored, strict=True):
-                response.components, response.reward = result.components, result.reward
-                response.failed = result.failed
-            self._control.advance(done + 1, len(groups))
-        shape_rewards([RolloutGroup(group) for group in groups], self._knobs)
+    def _scored(self, scoring: Round[list[Read]], count: int) -> list[list[Read]]:
+        """What the scoring thread has made of every group, waiting for what is not done yet."""
+        self._control.begin("scoring", count)
+        answers = []
+        for place in range(count):
+            self._control.wait_for(lambda place=place: scoring.done(place))  # type: ignore[misc]
+            answers.append(scoring.result(place))
+            self._control.advance(place + 1, count)
+        return answers
 
     def _all_ranks(self, groups: list[Group]) -> list[RolloutGroup]:
         """Every rank's groups, in the order of their numbers; each rank trains its own."""
@@ -178,3 +197,18 @@ class GroupSampler:
             parts = gather_object([(right, tokens)])
             right, tokens = sum(p[0] for p in parts), sum(p[1] for p in parts)
         return Evaluation(right / len(prompts), tokens / len(prompts))
+
+
+def _response(place: int, row: int, samples: Samples, read: Read) -> Response:
+    return Response(
+        letter=letters(place),
+        text=read.text,
+        length=len(samples.tokens[row]),
+        ended=samples.ended[row],
+        components=read.scored.components,
+        failed=read.scored.failed,
+        reward=read.scored.reward,
+        tokens=samples.tokens[row],
+        ends=read.ends,
+        logprobs=samples.logprobs[row],
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Policy:
     ) -> None:
         self.accelerator = accelerator
         self.tokenizer = tokenizer
+        self._tokenizing = threading.Lock()  # one that encodes may not be read from another thread meanwhile
         self.device: torch.device = accelerator.device
         self.model: Any = model.to(self.device)
         _no_dropout(self.model)
@@ -111,16 +113,18 @@ class Policy:
 
     def encode_prompt(self, text: str) -> list[int]:
         """A question as tokens, in the chat template if the tokenizer has one."""
-        if not self.uses_chat_template:
-            return list(self.tokenizer(text)["input_ids"])
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
-        return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        with self._tokenizing:
+            if not self.uses_chat_template:
+                return list(self.tokenizer(text)["input_ids"])
+            rendered = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+            return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, special tokens left out."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        with self._tokenizing:
+            return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def token_ends(self, tokens: Sequence[int]) -> tuple[str, list[int]]:
         """The text of a response, and where in it each token ends (characters).

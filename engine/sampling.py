@@ -38,7 +38,33 @@ class Growth:
 
     def row(self, index: int) -> list[int]:
         """The tokens of a row so far."""
-        return [int(t) for t in self.tokens[index, : int(self.lengths[index])]]
+        row: list[int] = self.tokens[index, : int(self.lengths[index])].tolist()
+        return row
+
+
+OnFinished = Callable[[int, list[list[int]]], None]
+"""Given the index of a prompt and the tokens of all its responses, once, as soon as the last of them is finished."""
+
+
+class Finished:
+    """Tells of each prompt whose responses are all finished while those of others still grow.
+
+    :param tell: on the sampler's thread; it should hand the work on and return.
+    """
+
+    def __init__(self, growth: Growth, tell: OnFinished | None) -> None:
+        self._growth, self._tell = growth, tell
+        self._told = torch.zeros(len(growth.ended) // growth.group_size, dtype=torch.bool)
+
+    def look(self, *, over: bool = False) -> None:
+        """Tell of the prompts that are finished since the last look; of all that are left when sampling is over."""
+        if self._tell is None:
+            return
+        size = self._growth.group_size
+        finished = torch.ones_like(self._told) if over else self._growth.ended.view(-1, size).all(1)
+        for i in (finished & ~self._told).nonzero().flatten().tolist():
+            self._told[i] = True
+            self._tell(i, [self._growth.row(j) for j in range(i * size, (i + 1) * size)])
 
 
 @dataclass
@@ -65,6 +91,7 @@ def sample(
     *,
     safe_point: Callable[[int, int], None] = lambda done, total: None,
     on_start: Callable[[Growth], None] = lambda growth: None,
+    on_finished: OnFinished | None = None,
 ) -> Samples:
     """Sample ``group_size`` responses to each prompt.
 
@@ -72,10 +99,11 @@ def sample(
     :param noise: [prompts x group_size, max_new_tokens] uniform numbers in [0, 1); None: greedy.
     :param safe_point: called between decode steps with (finished rows, rows); it may block or raise.
     :param on_start: given the growing rows once, before the first token.
+    :param on_finished: given each prompt's responses as soon as the last of them is finished, the others still growing.
     """
     with policy.inference():
         return _sample(
-            policy, prompts, group_size, max_new_tokens, temperature, noise, safe_point, on_start
+            policy, prompts, group_size, max_new_tokens, temperature, noise, safe_point, on_start, on_finished
         )  # fmt: skip
 
 
@@ -88,6 +116,7 @@ def _sample(
     noise: npt.NDArray[np.float64] | None,
     safe_point: Callable[[int, int], None],
     on_start: Callable[[Growth], None],
+    on_finished: OnFinished | None,
 ) -> Samples:
     model, device = policy.model, policy.device
     rows = len(prompts) * group_size
@@ -101,6 +130,7 @@ def _sample(
     uniform = None if noise is None else torch.from_numpy(noise)
     ends = torch.tensor(sorted(policy.end_tokens), device=device)
     on_start(growth)
+    finished = Finished(growth, on_finished)
 
     ids, attention = _left_padded(prompts, policy.pad, device)
     cache = DynamicCache(config=model.config)
@@ -129,6 +159,7 @@ def _sample(
         growth.ended[here] |= ended[alive]
         alive &= ~ended
         left = int(alive.sum())
+        finished.look()
         safe_point(rows - left, rows)
         if left == 0 or i + 1 == max_new_tokens:
             break
@@ -148,6 +179,7 @@ def _sample(
             logits_to_keep=1,
         ).logits[:, -1]
         position = position + 1
+    finished.look(over=True)
     lengths = growth.lengths.tolist()
     return Samples(
         [growth.tokens[i, :n].tolist() for i, n in enumerate(lengths)],

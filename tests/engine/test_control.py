@@ -259,3 +259,72 @@ def test_errands_wait_until_the_weights_are_those_of_a_finished_step(control: Co
     assert ran == []
     control.finish_step()
     assert ran == [1]
+
+
+# ------------------------------------------------------------------------------------ waiting for another thread
+
+
+@pytest.fixture
+def waiting(control: Control) -> tuple[threading.Event, Worker]:
+    """Something to come true, and a worker that waits for it, with no other reason to wake."""
+    ready = threading.Event()
+    worker = Worker(lambda: control.wait_for(ready.is_set))
+    wait_for(lambda: control._changed._waiters)
+    return ready, worker
+
+
+def test_waiting_ends_when_whoever_is_waited_for_says_so(
+    control: Control, waiting: tuple[threading.Event, Worker]
+) -> None:
+    ready, worker = waiting
+    control.wake()
+    wait_for(lambda: control._changed._waiters)
+    assert worker.ended == ""
+    ready.set()
+    control.wake()
+    assert worker.join() == "done"
+
+
+def test_a_pause_while_waiting_holds_it(control: Control, waiting: tuple[threading.Event, Worker]) -> None:
+    ready, worker = waiting
+    control.pause("ann")
+    wait_for(lambda: control.paused)
+    ready.set()
+    control.wake()
+    assert control.paused
+    control.resume()
+    assert worker.join() == "done"
+
+
+@pytest.mark.parametrize(
+    ("wish", "raised"),
+    [(lambda c: c.stop(now=False), Stopping), (lambda c: c.stop(now=True), Stopping), (Control.discard, Discarded)],
+)
+def test_what_ends_the_step_ends_waiting(
+    control: Control, waiting: tuple[threading.Event, Worker], wish: Callable[[Control], object], raised: type
+) -> None:
+    wish(control)
+    assert isinstance(waiting[1].join(), raised)
+
+
+def test_errands_run_while_waiting(control: Control, waiting: tuple[threading.Event, Worker]) -> None:
+    ran = threading.Event()
+    control.ask(ran.set)
+    assert ran.wait(10)
+    assert waiting[1].ended == ""
+    waiting[0].set()
+    control.wake()
+    assert waiting[1].join() == "done"
+
+
+@pytest.mark.parametrize(
+    "way", [Control.resume, lambda c: c.stop(now=False), lambda c: c.pause_before(3, "ann")]
+)  # fmt: skip
+def test_waiting_for_the_end_of_a_pause(control: Control, way: Callable[[Control], object]) -> None:
+    control.wait_resumed()  # nobody has asked for one
+    control.pause("ann")
+    worker = Worker(control.wait_resumed)
+    wait_for(lambda: control._changed._waiters)
+    assert worker.ended == ""
+    way(control)
+    assert worker.join() == "done"

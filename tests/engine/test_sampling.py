@@ -89,6 +89,33 @@ def test_responses_end_at_their_first_end_token(small: Policy) -> None:
         assert ended or len(tokens) == LENGTH
 
 
+def test_a_prompt_is_told_once_when_its_last_response_is_finished(small: Policy) -> None:
+    """Against the lengths: group i is told at the decode step of its longest response, or at the end."""
+    at, told = [0], {}
+
+    def tell(prompt: int, tokens: list[list[int]]) -> None:
+        assert prompt not in told
+        told[prompt] = (at[0], tokens)
+
+    def count(done: int, total: int) -> None:
+        at[0] += 1
+
+    samples = sample(small, PROMPTS, 2, 4, 1.0, noise_for(6, 4, seed=3), safe_point=count, on_finished=tell)
+    early, cut = 0, 0
+    for i in range(len(PROMPTS)):
+        rows = range(2 * i, 2 * i + 2)
+        step, tokens = told[i]
+        assert tokens == [samples.tokens[r] for r in rows]
+        if all(samples.ended[r] for r in rows):
+            assert step == max(len(samples.tokens[r]) for r in rows) - 1  # the safe points before that one
+            early += step + 1 < at[0]
+        else:
+            assert step == at[0]
+            cut += 1
+    assert early
+    assert cut
+
+
 def test_growth_is_what_was_sampled_so_far(small: Policy) -> None:
     seen: list[Growth] = []
     steps: list[list[list[int]]] = []
