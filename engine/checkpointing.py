@@ -3,6 +3,8 @@
 ``checkpoints/STEP/``: ``policy/`` (a folder that transformers loads), ``optimizer.safetensors``,
 ``reference.safetensors`` where the reference was refreshed, ``value.safetensors`` and ``value_optimizer.safetensors``
 where there is a value model, ``state.json``, ``manifest.json``. Nothing is ever unpickled.
+
+What is written is a :class:`~engine.snapshot.Snapshot`, so that the model may go on learning meanwhile.
 """
 
 from __future__ import annotations
@@ -21,37 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.policy import Policy
+from engine.snapshot import Snapshot, TrainingState
 from sessions.errors import SessionError
-from sessions.hyperparameters import Value
 from sessions.records import Checkpoint, Record
 
 KEEP = 3
 """Newest checkpoints kept; checkpoint 0, the start of RL, always is."""
-
-
-class TrainingState(Record):
-    """``state.json``: everything of a session's training that is not a tensor.
-
-    :ivar step: finished steps.
-    :ivar cursor: prompts taken so far.
-    :ivar step_cursor: prompts taken by finished steps; fewer where tries at the next step were dropped, -1: not known.
-    :ivar optimizer_steps: optimizer steps taken so far.
-    :ivar last_algorithm: of the newest update.
-    :ivar value_model: its kind; empty where there is none.
-    :ivar value_steps: optimizer steps that it has taken.
-    :ivar value_updates: updates that it has been trained in.
-    """
-
-    step: int
-    cursor: int
-    optimizer_steps: int
-    values: dict[str, Value]
-    step_cursor: int = -1
-    reference_refreshed: int = 0
-    last_algorithm: str = ""
-    value_model: str = ""
-    value_steps: int = 0
-    value_updates: int = 0
+PARTIAL, REPLACED = ".partial", ".replaced"
+"""``.STEP.partial``: being written; ``.STEP.replaced``: the earlier one, until the other has its name."""
 
 
 class Manifest(Record):
@@ -60,22 +39,16 @@ class Manifest(Record):
     files: dict[str, str]
 
 
-def save_checkpoint(
-    folder: Path,
-    state: TrainingState,
-    policy: Policy,
-    files: Mapping[str, Mapping[str, Tensor]],
-    reason: str,
-) -> Checkpoint:
+def write_checkpoint(folder: Path, snapshot: Snapshot, policy: Policy) -> Checkpoint:
     """Write ``folder/STEP``; a reader sees all of it or nothing.
 
     :param folder: the session's ``checkpoints``.
-    :param files: name -> the tensors of ``NAME.safetensors``; one without tensors is not written.
+    :param policy: whose architecture and tokenizer are written; its weights are those of the snapshot.
     :raises OSError: if the disk will not have it; what was written of it is removed.
     """
-    temporary = folder / f".{state.step}.partial"
+    temporary = folder / f".{snapshot.state.step}{PARTIAL}"
     try:
-        return _save(folder, temporary, state, policy, files, reason)
+        return _write(folder, temporary, snapshot, policy)
     except SafetensorError as error:
         if "No space left" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
@@ -84,20 +57,14 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _save(
-    folder: Path,
-    temporary: Path,
-    state: TrainingState,
-    policy: Policy,
-    files: Mapping[str, Mapping[str, Tensor]],
-    reason: str,
-) -> Checkpoint:
+def _write(folder: Path, temporary: Path, snapshot: Snapshot, policy: Policy) -> Checkpoint:
+    state = snapshot.state
     final = folder / str(state.step)
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "policy").mkdir(parents=True)
-    policy.model.save_pretrained(temporary / "policy")
+    policy.model.save_pretrained(temporary / "policy", state_dict=dict(snapshot.weights))
     policy.tokenizer.save_pretrained(temporary / "policy")
-    for name, named in files.items():
+    for name, named in snapshot.files.items():
         if named:
             save_file(_untied(named), temporary / f"{name}.safetensors")
     (temporary / "state.json").write_bytes(msgspec.json.format(msgspec.json.encode(state)))
@@ -108,7 +75,9 @@ def _save(
     for path in [*written, temporary / "manifest.json"]:
         size += path.stat().st_size
         _sync(path)
-    replaced = folder / f".{state.step}.replaced"
+    for directory in (temporary / "policy", temporary):
+        _sync(directory)
+    replaced = folder / f".{state.step}{REPLACED}"
     shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
         final.rename(replaced)
@@ -116,7 +85,21 @@ def _save(
     _sync(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     _prune(folder)
-    return Checkpoint(step=state.step, time=time.time(), path=str(final.name), bytes=size, reason=reason)
+    return Checkpoint(step=state.step, time=time.time(), path=str(final.name), bytes=size, reason=snapshot.reason)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what an engine that was killed while it wrote has left, and put back what it was about to replace.
+
+    Only while no engine of the session writes.
+    """
+    for path in folder.glob(f".*{REPLACED}"):
+        final = folder / path.name.removeprefix(".").removesuffix(REPLACED)
+        if not final.exists():
+            path.rename(final)
+    for pattern in (f".*{PARTIAL}", f".*{REPLACED}"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -8,7 +8,6 @@ compute thread and awaits it. The store has one writer thread. Nothing here impo
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,8 +20,9 @@ from engine.control import Control, Discarded, Stopping
 from engine.gate import RatingGate
 from engine.knobs import Knobs
 from engine.late import collect, fates, standing_for
+from engine.saving import Saver
 from engine.service import Service
-from engine.threads import Threads
+from engine.threads import UNWRITABLE, Threads
 from engine.times import Times
 from engine.warming import Warming, prepare, warm_up
 from engine.watchdog import Evidence
@@ -59,9 +59,6 @@ _T = TypeVar("_T")
 MOST_FAILURES = 3
 """Steps in a row that may fail before the session ends as FAILED."""
 
-UNWRITABLE = (OSError, sqlite3.Error)
-"""What a full or failing disk raises."""
-
 Build = Callable[[SessionSettings, Control, SessionFolder], "tuple[Learner, Knobs]"]
 
 
@@ -85,6 +82,7 @@ class Engine(Threads):
         self.board = Board(self.store, self.branch)
         self._training: tuple[Learner, Knobs] | None = None
         self.service = Service(self)
+        self.saver = Saver(self)
         self.gate = RatingGate()
         self.exit_code = 0
         self.failure = ""
@@ -94,6 +92,7 @@ class Engine(Threads):
         self.rated_step = 0
         self.ended = False
         self.timings: list[float] = []
+        self._times: Times | None = None
         self.watching = Watching()
         self._broken: list[Broken] = []
         self.warming: Warming | None = None
@@ -213,6 +212,7 @@ class Engine(Threads):
         except Exception as error:  # noqa: BLE001 - whatever it is, people should read it before the process ends
             traceback.print_exc()
             self.failure, self.exit_code = one_line(error), 1
+        await self.saver.finish()
         if self.failure:
             self.service.state_word = "FAILED"
             await self.note("failed", self.failure)
@@ -266,15 +266,15 @@ class Engine(Threads):
         self.board.task, self.board.start_values = task, start_values
         await self.note("resumed", f"from checkpoint {step}; {moved} later steps are kept on {name}")
 
-    async def checkpoint(self, reason: str) -> None:
-        """Write a checkpoint of the finished step, now."""
-        saved = await self._persist(
-            f"the checkpoint of step {self.learner.step}", lambda: self.compute(self.learner.save, reason)
-        )
-        self.publish(await self.write(self.store.put_checkpoint, saved, self.branch))
-        self.service.checkpointed(saved)
+    async def checkpoint(self, reason: str, *, wait: bool = True) -> None:
+        """Take a checkpoint of the finished step, now.
+
+        :param wait: until it is on disk, as before anything that could need it; otherwise it is written meanwhile.
+        """
+        await self.saver.save(reason, wait=wait)
 
     async def _leave(self) -> None:
+        await self.saver.idle()
         if not self.control.stopping_now and self.warming is None:
             newest = max(self.board.checkpoints, default=-1)
             if newest != self.learner.step:
@@ -341,10 +341,11 @@ class Engine(Threads):
 
     async def _step(self, step: int) -> None:
         learner = self.learner
-        await self.compute(self._begin, step)
-        times = Times(self.control)
-        first = await self.write(self.store.last_group_number, self.branch, step) + 1
-        groups = await self.compute(learner.sample, step, first, self._grow)
+        last = self.write(self.store.last_group_number, self.branch, step)
+        _, number = await asyncio.gather(self.compute(self._begin, step), last)
+        times = Times(self.control, self._times)
+        self._times = None
+        groups = await self.compute(learner.sample, step, number + 1, self._grow)
         self.growth = None
         times.mark("sampling", within=learner.sampler.scoring_seconds, name="scoring")
         for group in learner.replaced:
@@ -358,9 +359,11 @@ class Engine(Threads):
         times.mark("waiting")
         metrics, learned, uses = await self.compute(self._learn, step, groups)
         self.rollout = None
-        self.service.ratings_used(
-            await self._persist("what became of ratings", lambda: self.write(self.store.add_rating_uses, uses, step))
-        )
+        if uses:
+            what = "what became of ratings"
+            self.service.ratings_used(
+                await self._persist(what, lambda: self.write(self.store.add_rating_uses, uses, step))
+            )
         times.mark("updating")
         metrics |= await self._evaluation(step)
         times.mark("saving")
@@ -501,6 +504,7 @@ class Engine(Threads):
             group.record.status = "updated"
         tokens = sum(r.length for g in groups for r in g.record.responses)
         metrics |= times.metrics(tokens)
+        self._times = times
         metrics["loop/lag"] = self.service.take_lag()
         record = StepRecord(
             branch=self.branch,
@@ -515,17 +519,16 @@ class Engine(Threads):
         self.timings = [*self.timings[-19:], metrics["time/step"]]
         records = [g.record for g in learned]
         keep = self.settings.keep_token_steps
-        self.publish(
-            await self._persist(f"step {step}", lambda: self.write(self.store.add_step, record, records, keep))
-        )
-        heads = await self.write(self._heads, records)
-        self.publish(wire.GroupsChanged(time=time.time(), step=step, heads=heads))
+        done, heads = await self._persist(
+            f"step {step}", lambda: self.write(self._add_step, record, records, keep)
+        )  # fmt: skip
+        self.publish(done, wire.GroupsChanged(time=time.time(), step=step, heads=heads))
         asked = await self._watch(record, records)
         await self.compute(self.control.finish_step)
         every = self.knobs.whole("checkpoint_steps")
         if asked or (every and step % every == 0):
             self.control.phase = "saving"
-            await self.checkpoint(asked or f"every {every} steps")
+            await self.checkpoint(asked or f"every {every} steps", wait=False)
 
     async def _watch(self, record: StepRecord, groups: Sequence[Group]) -> str:
         """Raise the alarms of a step, and do what their watches say.
@@ -541,9 +544,13 @@ class Engine(Threads):
                 asked = f"alarm: {watch.name}"
         return asked
 
-    def _heads(self, records: Sequence[Group]) -> list[GroupHead]:
-        return [
-            head_of(r, self.store.shown_ratings(ResponseName(r.step, r.number), r.branch)) for r in records
+    def _add_step(
+        self, record: StepRecord, groups: Sequence[Group], keep: int
+    ) -> tuple[wire.AnyEvent, list[GroupHead]]:
+        """On the store's thread: keep a step; its groups as people see them from here on."""
+        event = self.store.add_step(record, groups, keep)
+        return event, [
+            head_of(g, self.store.shown_ratings(ResponseName(g.step, g.number), g.branch)) for g in groups
         ]  # fmt: skip
 
 

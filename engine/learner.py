@@ -29,6 +29,7 @@ from engine.passes import Budget, score
 from engine.policy import Policy, load_weights
 from engine.reference import Reference
 from engine.rollout import RolloutGroup, Row
+from engine.snapshot import Copies, Snapshot, TrainingState
 from engine.statistics import is_dead, reward_statistics
 from engine.tasks import Task
 from engine.training import Training
@@ -45,6 +46,7 @@ class Learner:
     :ivar step_cursor: the same when the step in progress began for the first time; a dropped try moves only the cursor.
     :ivar sampler: asks the policy the task's questions.
     :ivar training: the policy's optimizer, value model and algorithms.
+    :ivar copies: the memory of snapshots.
     :ivar replaced: dead groups of the newest step whose places others took.
     """
 
@@ -68,6 +70,7 @@ class Learner:
         self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch)
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
+        self.copies = Copies()
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
@@ -235,9 +238,20 @@ class Learner:
         return self.sampler.evaluate()
 
     def save(self, reason: str) -> Checkpoint:
-        """Write a checkpoint of the finished step."""
+        """Write a checkpoint of the finished step, now."""
+        snapshot = self.snapshot(reason)
+        try:
+            return self.write(snapshot)
+        finally:
+            self.copies.give_back()
+
+    def snapshot(self, reason: str) -> Snapshot:
+        """Copy all that a checkpoint of the finished step holds; its memory is in use until it is given back.
+
+        :raises RuntimeError: if another one's still is.
+        """
         training, value = self.training, self.training.value_model
-        state = checkpointing.TrainingState(
+        state = TrainingState(
             step=self.step,
             cursor=self.cursor,
             step_cursor=self.step_cursor,
@@ -249,12 +263,20 @@ class Learner:
             value_steps=value.optimizer.steps if value else 0,
             value_updates=value.updates if value else 0,
         )
-        files = {"optimizer": self.optimizer.tensors()}
+        files = {"policy": self.policy.model.state_dict(), "optimizer": self.optimizer.tensors()}
         if self.reference.refreshed:
             files["reference"] = self.reference.weights()
         if value:
             files |= {"value": value.tensors(), "value_optimizer": value.optimizer.tensors()}
-        return checkpointing.save_checkpoint(self.folder, state, self.policy, files, reason)
+        copied = self.copies.take(files)
+        return Snapshot(state, copied.pop("policy"), copied, reason)
+
+    def write(self, snapshot: Snapshot) -> Checkpoint:
+        """Write a snapshot to disk; on any thread, and training may go on meanwhile.
+
+        :raises OSError: if the disk will not have it.
+        """
+        return checkpointing.write_checkpoint(self.folder, snapshot, self.policy)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint: weights, optimizers, value model, data cursor and reference."""

@@ -87,10 +87,10 @@ class Optimizer:
         return torch.cat(parts).float().clone()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state as named tensors, for a checkpoint."""
+        """The optimizer's state as named tensors; not copies, so the next step changes them."""
         state = self.optimizer.state_dict()["state"]
         return {
-            f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+            f"{index}.{name}": torch.as_tensor(value).detach()
             for index, entry in state.items()
             for name, value in entry.items()
         }
@@ -112,7 +112,7 @@ class Saved:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._parameters = [p.detach().to("cpu", copy=True) for p in optimizer.parameters]
-        self._state = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
+        self._state = {name: tensor.to("cpu", copy=True) for name, tensor in optimizer.tensors().items()}
         self._steps = optimizer.steps
 
     def restore(self) -> None:

@@ -166,6 +166,8 @@ class Orders:
             case c.Discard():
                 if not control.paused or control.phase == "idle" or engine.step == 0:
                     raise Refused("there is no paused step to discard; pause inside one first")
+                if engine.step <= engine.learner.step and not control.committed:
+                    raise Refused(f"step {engine.step} has been learned; nothing is in progress that could be dropped")
                 if not control.discard():
                     raise Refused(f"the update of step {engine.step} has changed weights; it can only be finished")
                 self._applied(command.id, engine.step, f"step {engine.step} is dropped and starts again")
@@ -186,7 +188,7 @@ class Orders:
                 await self._skip(command)
             case c.TakeCheckpoint():
                 self._accepted(command, "writes a checkpoint at the next safe point between updates")
-                control.ask(lambda: self._take_checkpoint(command))
+                engine.spawn(self._take_checkpoint(command))
             case c.Preview():
                 self._preview(command)
             case c.Acknowledge():
@@ -206,20 +208,17 @@ class Orders:
         control.pause_before(engine.step + 1, command.who)
         self._service.beat_now()
 
-    def _take_checkpoint(self, command: c.Command) -> None:
-        """On the compute thread."""
-        engine = self._engine
+    async def _take_checkpoint(self, command: c.Command) -> None:
         try:
-            saved = engine.learner.save(f"{command.who} asked")
+            saved = await self._engine.saver.save_once(f"{command.who} asked")
         except Exception as error:  # noqa: BLE001 - whoever asked should read it, and the training go on
-            traceback.print_exc()
-            text = f"the checkpoint could not be written: {one_line(error)}"
-            engine.soon(self._answer, wire.Answer(id=command.id, status="rejected", text=text))
+            text = str(error)
+            if not isinstance(error, WorkbenchError):
+                traceback.print_exc()
+                text = f"the checkpoint could not be written: {one_line(error)}"
+            self._answer(wire.Answer(id=command.id, status="rejected", text=text))
             return
-        event = engine.write_now(engine.store.put_checkpoint, saved, engine.branch)
-        engine.soon(engine.publish, event)
-        engine.soon(self._applied, command.id, saved.step, f"checkpoint of step {saved.step} is on disk")
-        engine.soon(self._service.beat_now)
+        self._applied(command.id, saved.step, f"checkpoint of step {saved.step} is on disk")
 
     def _preview(self, command: c.Preview) -> None:
         engine = self._engine

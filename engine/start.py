@@ -44,6 +44,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         chat_template=settings.chat_template,
         shortcuts=active(settings.plain),
     )
+    checkpointing.tidy(folder.checkpoints)
     newest = checkpointing.newest_checkpoint(folder.checkpoints)
     finished = 0
     if newest is not None:

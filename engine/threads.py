@@ -1,22 +1,27 @@
-"""The threads of an engine: its event loop, one that computes, one that writes."""
+"""The threads of an engine: its event loop, one that computes, one that writes records, one that writes checkpoints."""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
+UNWRITABLE = (OSError, sqlite3.Error)
+"""What a full or failing disk raises."""
+
 
 class Threads:
-    """Work handed from the event loop to the compute thread and the store's thread, and back."""
+    """Work handed from the event loop to the other threads, and back."""
 
     def __init__(self) -> None:
         self._compute = ThreadPoolExecutor(1, "compute")
         self._writer = ThreadPoolExecutor(1, "store")
+        self._saver = ThreadPoolExecutor(1, "checkpoints")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -25,7 +30,7 @@ class Threads:
         self._loop = asyncio.get_running_loop()
 
     async def end(self, last: Callable[[], object]) -> None:
-        """Cancel the tasks, wait for both threads, and do one last thing on the store's.
+        """Cancel the tasks, wait for all threads, and do one last thing on the store's.
 
         The compute thread must not be paused.
         """
@@ -33,12 +38,17 @@ class Threads:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._compute.shutdown)
+        await asyncio.get_running_loop().run_in_executor(None, self._saver.shutdown)
         await self.write(last)
         self._writer.shutdown()
 
     async def compute(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run something on the compute thread."""
         return await asyncio.get_running_loop().run_in_executor(self._compute, function, *arguments)
+
+    async def beside(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something that takes its time on the checkpoints' thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._saver, function, *arguments)
 
     async def write(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run something on the store's thread."""
@@ -57,11 +67,12 @@ class Threads:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def spawn(self, coroutine: Any) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start a task and keep it until it ends."""
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _log_error(future: Future[Any]) -> None:

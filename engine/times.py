@@ -6,12 +6,16 @@ from engine.control import Control
 
 
 class Times:
-    """Seconds of each phase of a step, pauses left out."""
+    """Seconds of each phase of a step, pauses left out.
 
-    def __init__(self, control: Control) -> None:
+    :param after: the times of the step before, if nothing but its records and its checkpoint came between.
+    """
+
+    def __init__(self, control: Control, after: Times | None = None) -> None:
         self._control = control
-        self._last = control.clock()
+        self._last: float = control.clock() if after is None else after._last
         self._seconds: dict[str, float] = {}
+        self.mark("saving")
 
     def mark(self, phase: str, within: float = 0.0, name: str = "") -> None:
         """A phase ends here; ``within`` seconds of it belong to the phase ``name``."""

@@ -101,11 +101,11 @@ class ValueModel:
         return copied
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its weights by name, for a checkpoint."""
-        named = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        """Its weights by name; not copies, so the next step changes them."""
+        named: dict[str, Tensor] = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         if self.trunk is not None:
             named |= {f"trunk.{name}": tensor for name, tensor in self.trunk.state_dict().items()}
-        return {name: tensor.detach().clone().contiguous() for name, tensor in named.items()}
+        return named
 
     def load(self, tensors: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], steps: int, updates: int) -> None:
         """Take the weights and the optimizer of a checkpoint."""

@@ -171,6 +171,7 @@ async def live(
     def small(settings: SessionSettings, control: Control, where: SessionFolder) -> tuple[Learner, Knobs]:
         made["hold"] = Hold(control)
         knobs = make_knobs(*settings.sets, **values)
+        checkpointing.tidy(where.checkpoints)
         newest = checkpointing.newest_checkpoint(where.checkpoints)
         if newest is not None:
             state = checkpointing.read_state(newest)

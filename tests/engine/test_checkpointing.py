@@ -10,8 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from engine import checkpointing
-from engine.checkpointing import TrainingState, newest_checkpoint, policy_weights, read_state, save_checkpoint, tensors
+from engine.checkpointing import newest_checkpoint, policy_weights, read_state, tensors, tidy, write_checkpoint
 from engine.policy import Policy, load_weights, make_accelerator
+from engine.snapshot import Copies, Snapshot, TrainingState
 from engine.warmup import character_tokenizer
 from sessions.errors import SessionError
 from tests.engine.small import make_learner, random_policy, same_weights, weights_of
@@ -23,7 +24,8 @@ def state(step: int) -> TrainingState:
 
 def save(folder: Path, step: int, policy: Policy, reason: str = "test"):
     optimizer = {"0.exp_avg": torch.arange(3.0) / 3} if step else {}
-    return save_checkpoint(folder, state(step), policy, {"optimizer": optimizer}, reason)
+    snapshot = Snapshot(state(step), policy.model.state_dict(), {"optimizer": optimizer}, reason)
+    return write_checkpoint(folder, snapshot, policy)
 
 
 def test_a_round_trip_is_bit_equal(tmp_path: Path, small: Policy) -> None:
@@ -95,6 +97,19 @@ def test_what_was_left_half_written_is_not_a_checkpoint(tmp_path: Path, small: P
     assert newest_checkpoint(tmp_path) == tmp_path / "4"
 
 
+def test_what_a_killed_engine_left_is_tidied(tmp_path: Path, small: Policy) -> None:
+    """Killed while it wrote step 6, and between the two renames of step 4; step 2's earlier one was not yet removed."""
+    for step in (2, 4):
+        save(tmp_path, step, small)
+    (tmp_path / "4").rename(tmp_path / ".4.replaced")
+    (tmp_path / ".2.replaced").mkdir()
+    (tmp_path / ".6.partial" / "policy").mkdir(parents=True)
+    tidy(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "4"]
+    assert [read_state(tmp_path / name).step for name in ("2", "4")] == [2, 4]
+    tidy(tmp_path / "none")
+
+
 def test_a_failure_while_writing_leaves_the_earlier_one(
     tmp_path: Path, small: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +139,8 @@ def llama(*, tied: bool) -> Policy:
 def test_tied_weights_stay_tied(tmp_path: Path, tied: bool) -> None:
     policy = llama(tied=tied)
     reference = policy.make_reference().model.state_dict()
-    save_checkpoint(tmp_path, state(1), policy, {"reference": reference}, "test")
+    copied = Copies().take({"policy": policy.model.state_dict(), "reference": reference})
+    write_checkpoint(tmp_path, Snapshot(state(1), copied["policy"], {"reference": copied["reference"]}), policy)
     for weights in (policy_weights(tmp_path / "1"), tensors(tmp_path / "1", "reference")):
         other = llama(tied=tied)
         for parameter in other.model.parameters():

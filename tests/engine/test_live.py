@@ -608,10 +608,10 @@ async def test_checkpoints_come_by_themselves() -> None:
 async def test_a_checkpoint_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     async with live() as tested:
 
-        def full(reason: str) -> None:
+        def full(snapshot: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(tested.engine.learner, "save", full)
+        monkeypatch.setattr(tested.engine.learner, "write", full)
         answer = await tested.do("checkpoint")
         assert answer.status == "rejected"
         assert "No space left" in answer.text

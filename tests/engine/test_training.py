@@ -307,7 +307,7 @@ def test_an_update_that_fails_half_way_leaves_everything_as_it_was(tmp_path: Pat
     rows_of(groups)[-1].response.advantages[0] = math.nan
     before, optimizer = weights_of(learner.policy), learner.optimizer.tensors()
     optimizer = {name: tensor.clone() for name, tensor in optimizer.items()}
-    value = learner.training.value_model.tensors()
+    value = {name: t.clone() for name, t in learner.training.value_model.tensors().items()}
     with pytest.raises(NonFinite, match="is not finite, from") as caught:
         learner.update(2, groups, lambda: None)
     assert caught.value.responses == [rows_of(groups)[-1].name]
@@ -556,7 +556,9 @@ def test_a_step_that_fails_leaves_the_value_model_too(tmp_path: Path) -> None:
     learner.run_step()
     groups = sampled(learner)
     value_model = learner.training.value_model
-    before, moments = value_model.tensors(), {n: t.clone() for n, t in value_model.optimizer.tensors().items()}
+    before, moments = (
+        {n: t.clone() for n, t in each.tensors().items()} for each in (value_model, value_model.optimizer)
+    )
     groups[1].record.responses[2].advantages[0] = math.nan
     with pytest.raises(NonFinite):
         learner.update(2, groups, lambda: None)

@@ -1,0 +1,109 @@
+"""What a checkpoint holds, as it was at one moment: copies in main memory that training cannot change any more.
+
+A snapshot costs one copy of the policy's weights, of the optimizers' states, of the value model and of a refreshed
+reference. The memory is taken once and used again by every later snapshot, so there is one at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sessions.hyperparameters import Value
+from sessions.records import Record
+
+
+class TrainingState(Record):
+    """``state.json``: everything of a session's training that is not a tensor.
+
+    :ivar step: finished steps.
+    :ivar cursor: prompts taken so far.
+    :ivar step_cursor: prompts taken by finished steps; fewer where tries at the next step were dropped, -1: not known.
+    :ivar optimizer_steps: optimizer steps taken so far.
+    :ivar last_algorithm: of the newest update.
+    :ivar value_model: its kind; empty where there is none.
+    :ivar value_steps: optimizer steps that it has taken.
+    :ivar value_updates: updates that it has been trained in.
+    """
+
+    step: int
+    cursor: int
+    optimizer_steps: int
+    values: dict[str, Value]
+    step_cursor: int = -1
+    reference_refreshed: int = 0
+    last_algorithm: str = ""
+    value_model: str = ""
+    value_steps: int = 0
+    value_updates: int = 0
+
+
+Named = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One moment of a learner.
+
+    :ivar weights: the policy's by name; tied weights are the same tensor.
+    :ivar files: name -> the tensors of ``NAME.safetensors``; one without tensors is not written.
+    :ivar reason: why it was taken, for people.
+    """
+
+    state: TrainingState
+    weights: Named
+    files: Mapping[str, Named] = field(default_factory=dict)
+    reason: str = ""
+
+
+class Copies:
+    """The memory of one snapshot after the other.
+
+    Taken on the compute thread, given back from any.
+    """
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[str, str], Tensor] = {}
+        self._in_use = threading.Event()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a snapshot still needs its memory."""
+        return self._in_use.is_set()
+
+    def give_back(self) -> None:
+        """The snapshot is not read any more."""
+        self._in_use.clear()
+
+    def take(self, files: Mapping[str, Named]) -> dict[str, dict[str, Tensor]]:
+        """Copy tensors, whatever device they are on; they stay as they are until :meth:`give_back` and the next call.
+
+        :param files: name of a file -> tensors by name. Names of one tensor in the same file get one copy.
+        :raises RuntimeError: if the snapshot before is still in use.
+        """
+        if self.in_use:
+            raise RuntimeError("a snapshot was taken before the one before it was given back")
+        self._in_use.set()
+        before, self._memory = self._memory, {}
+        try:
+            return {file: self._file(file, named, before) for file, named in files.items()}
+        except BaseException:  # memory ran out: what was copied is of no use, and the next try may take it
+            self.give_back()
+            raise
+
+    def _file(self, file: str, named: Named, before: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
+        copies: dict[str, Tensor] = {}
+        copied: dict[tuple[object, ...], Tensor] = {}
+        for name, tensor in named.items():
+            place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+            if place not in copied or tensor.numel() == 0:
+                memory = before.get((file, name))
+                if memory is None or memory.shape != tensor.shape or memory.dtype != tensor.dtype:
+                    memory = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                copied[place] = self._memory[file, name] = memory.copy_(tensor.detach())
+            copies[name] = copied[place]
+        return copies
