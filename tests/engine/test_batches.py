@@ -49,6 +49,7 @@ def test_a_packed_batch_has_the_log_probabilities_and_gradients_of_a_padded_one(
     plain, packed = make_batch(*rows, 0, CPU), pack_batch(*rows, 0, CPU)
     assert torch.equal(plain.mask, packed.mask)
     assert torch.equal(plain.targets[plain.mask], packed.targets[packed.mask])
+    assert bool((packed.attention == 0).any(-1).all())  # padding sees itself: nothing to see would be NaN in bf16
     weights = torch.linspace(-1, 1, plain.mask.numel()).view(plain.mask.shape)
     want, got = scored(policy, plain, weights), scored(policy, packed, weights)
     torch.testing.assert_close(got[0], want[0], atol=1e-4, rtol=0)
