@@ -247,6 +247,7 @@ class Engine(Threads):
         )
         self.watching.dog.remember(await self.write(self.store.steps, self.branch))
         self.service.device = str(learner.policy.device)
+        plan = await self.compute(_first_plan, learner)
         if self.settings.paused:
             self.control.pause("--paused")
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
@@ -254,6 +255,7 @@ class Engine(Threads):
             why = learner.policy.why_padded
             await self.note("layout", f"responses are trained on as padded rows and not as trees of a group: {why}")
         learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
+        await self.note("memory plan", plan)
         self.service.loaded()
 
     async def _set_aside(self, step: int) -> None:
@@ -517,6 +519,8 @@ class Engine(Threads):
             trust_region=self.learner.training.trust_region,
         )
         self.timings = [*self.timings[-19:], metrics["time/step"]]
+        if self.learner.planner is not None:
+            self.learner.planner.record(step, record.values, [*self.learner.replaced, *groups], metrics)
         records = [g.record for g in learned]
         keep = self.settings.keep_token_steps
         done, heads = await self._persist(
@@ -552,6 +556,14 @@ class Engine(Threads):
         return event, [
             head_of(g, self.store.shown_ratings(ResponseName(g.step, g.number), g.branch)) for g in groups
         ]  # fmt: skip
+
+
+def _first_plan(learner: Learner) -> str:
+    """On the compute thread: have the learner's steps planned; what the first should take, in words."""
+    from engine.plan import Planner
+
+    learner.planner = Planner(learner)
+    return learner.planner.plan({}).at_the_start()
 
 
 def _finite(value: float) -> bool:

@@ -8,10 +8,9 @@ advantages and denominators are the same everywhere.
 from __future__ import annotations
 
 import math
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
@@ -23,7 +22,7 @@ from engine.divergences import k3
 from engine.groups import Evaluation, GroupSampler, OnStart
 from engine.invariants import Broken, audit_mask, audit_parameters, audit_responses, widest
 from engine.knobs import Knobs
-from engine.memory import check_memory
+from engine.memory import check_memory, peak_memory
 from engine.optimizer import Optimizer
 from engine.passes import Budget, score
 from engine.policy import Policy, load_weights
@@ -35,6 +34,9 @@ from engine.tasks import Task
 from engine.training import Training
 from engine.value_model import ValueModel
 from sessions.records import Checkpoint, Group, Rating, SessionSettings
+
+if TYPE_CHECKING:
+    from engine.plan import Planner
 
 
 class Learner:
@@ -48,6 +50,7 @@ class Learner:
     :ivar training: the policy's optimizer, value model and algorithms.
     :ivar copies: the memory of snapshots.
     :ivar replaced: dead groups of the newest step whose places others took.
+    :ivar planner: knows what its steps take, where an engine has asked for one.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Learner:
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
         self.copies = Copies()
+        self.planner: Planner | None = None
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
@@ -117,7 +121,7 @@ class Learner:
 
         :raises Refused: with the reason.
         """
-        check_memory(name, self.policy)
+        check_memory(name, self.policy, self.planner.graph() if self.planner else 0.0)
 
     def audit(self, groups: Sequence[RolloutGroup]) -> list[Broken]:
         """Check the invariants of a rollout before it is learned from."""
@@ -293,11 +297,3 @@ class Learner:
         self.training.last_algorithm = state.last_algorithm
         self.step, self.cursor = state.step, state.cursor
         self.step_cursor = state.step_cursor if state.step_cursor >= 0 else state.cursor
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, or of its GPU where it has one; bytes."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -50,6 +50,11 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
             if not engine.service.ready:
                 raise Refused("the engine is still loading; try again")
             return engine.watching.states(engine.board.alarms.values())
+        case c.QueryPlan():
+            planner = engine.learner.planner
+            if not engine.service.ready or planner is None:
+                raise Refused("the engine is still loading; try again")
+            return planner.plan(command.values)
     raise Refused(f"{type(command).__name__}: this engine does not serve it")
 
 

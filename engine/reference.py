@@ -38,6 +38,11 @@ class Reference:
             self._scorer = self._policy.make_reference(self._first_weights())
         return self._scorer
 
+    @property
+    def loaded(self) -> bool:
+        """Whether its weights are in memory."""
+        return self._scorer is not None
+
     def refresh(self, step: int) -> None:
         """Take the present policy's weights."""
         self._scorer = self._policy.make_reference()

@@ -235,7 +235,9 @@ class TrustRegion:
         if unchecked:
             self._compare(exact, self._difference(seen(), tokens), [gradient, self._random_vector(gradient, key)])
             self.check.done.add(wanted)
-            exact = exact and self._exact(batches, tokens, None)  # the difference moved what its graph had kept
+            if exact is not None:  # the difference moved what its graph had kept
+                exact = None  # that graph goes before another comes
+                exact = self._exact(batches, tokens, None)
         if exact is not None and (wanted == "exact" or (wanted == "auto" and self.check.agrees)):
             use: ExactProduct | DifferenceProduct = exact
             self.found.product = "exact"

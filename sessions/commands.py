@@ -198,6 +198,15 @@ class QueryWatches(Command, tag="watches"):
     """Every watch, and how it stands."""
 
 
+class QueryPlan(Command, tag="plan"):
+    """What a step takes, and would take with some hyperparameters set: a :class:`~sessions.plans.Plan`.
+
+    :ivar values: name -> value; empty: as it is.
+    """
+
+    values: dict[str, Value] = {}
+
+
 COMMANDS: dict[str, type[Command]] = {
     kind.__struct_config__.tag: kind  # type: ignore[misc]
     for kind in (
@@ -223,6 +232,7 @@ COMMANDS: dict[str, type[Command]] = {
         QueryEvents,
         QueryStatus,
         QueryWatches,
+        QueryPlan,
     )
 }
 
@@ -234,6 +244,7 @@ QUERIES: tuple[type[Command], ...] = (
     QueryEvents,
     QueryStatus,
     QueryWatches,
+    QueryPlan,
     Subscribe,
 )
 """Commands that change nothing: they are answered at once, and no record is kept of them."""
@@ -273,11 +284,20 @@ def _read_stop(arguments: Sequence[str]) -> Command:
 
 def _read_set(arguments: Sequence[str]) -> Command:
     """``learning_rate=5e-7 group_size=16`` or ``learning_rate 5e-7``."""
+    if not arguments:
+        raise UsageError("set needs a name and a value: set learning_rate=5e-7")
+    return Set(values=_read_values(arguments))
+
+
+def _read_plan(arguments: Sequence[str]) -> Command:
+    return QueryPlan(values=_read_values(arguments))
+
+
+def _read_values(arguments: Sequence[str]) -> dict[str, Value]:
+    """Names and values of hyperparameters that can change in a running session."""
     words = list(arguments)
     if "=" not in "".join(words) and len(words) >= 2:
         words = [f"{words[0]}={' '.join(words[1:])}"]
-    if not words:
-        raise UsageError("set needs a name and a value: set learning_rate=5e-7")
     joined: list[str] = []
     for word in words:  # `rating_gate=wait 2` arrives as two words
         if "=" in word or not joined:
@@ -292,7 +312,7 @@ def _read_set(arguments: Sequence[str]) -> Command:
         if hyperparameter(assignment.name).boundary == "restart":
             raise InvalidValue(f"{assignment.name} cannot change in a running session; start a new one")
         values[assignment.name] = assignment.value
-    return Set(values=values)
+    return values
 
 
 def _read_pause(arguments: Sequence[str]) -> Command:
@@ -418,6 +438,7 @@ WORDS: dict[str, Words] = {
         Words("stop", "[--now]", "stop the session, after a checkpoint unless --now", _read_stop),
         Words("status", "", "the engine's status", _plain(QueryStatus)),
         Words("watches", "", "every watch, and how it stands", _plain(QueryWatches)),
+        Words("plan", "[NAME=VALUE ...]", "memory and seconds of a step, as it is or with changes", _read_plan),
         Words("series", "METRIC ...", "points of metrics", _read_series),
         Words(
             "groups", "[N]", "heads of the newest groups",

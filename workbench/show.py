@@ -13,10 +13,12 @@ from sessions.commands import (
     QueryEvents,
     QueryGroup,
     QueryGroups,
+    QueryPlan,
     QueryResponse,
     QuerySeries,
     QueryWatches,
 )
+from sessions.plans import Plan
 from sessions.records import GroupHead, Response, SeriesData
 from sessions.watch_book import WatchState, state_lines
 from sessions.wire import AnyEvent, GroupDetail, describe
@@ -37,6 +39,8 @@ def readable(command: Command, data: Any) -> str:
                 return _series(msgspec.convert(data, list[SeriesData]))
             case QueryEvents():
                 return _events(msgspec.convert(data, list[AnyEvent]))
+            case QueryPlan():
+                return msgspec.convert(data, Plan).describe()
             case QueryWatches():
                 return "\n".join(state_lines(msgspec.convert(data, list[WatchState])))
     except msgspec.ValidationError:

@@ -23,6 +23,7 @@ from sessions.commands import (
     QueryEvents,
     QueryGroup,
     QueryGroups,
+    QueryPlan,
     QueryResponse,
     QuerySeries,
     QueryStatus,
@@ -35,6 +36,7 @@ from sessions.commands import (
 from sessions.errors import WorkbenchError
 from sessions.folders import EngineInfo, SessionFolder
 from sessions.hyperparameters import parse_assignment
+from sessions.plans import Plan
 from sessions.records import Alarm, Group, Response, Status, StepRecord, parse_response_name
 from sessions.server import Server
 from sessions.store import Store
@@ -116,6 +118,13 @@ class FakeEngine:
                 data(next(r for r in store.group(name, "main").responses if r.letter == name.letter))
             case QuerySeries(names=names):
                 data([s for s in store.series_data("main") if s.name in names])
+            case QueryPlan(values=values):
+                data(
+                    Plan(
+                        step=1, algorithm="grpo", values=values, memory_now=1e9, memory_then=2e9, memory_most=2e9,
+                        memory_available=8e9, memory_total=9e9, seconds_now=0.5, seconds_then=1.0, basis="a guess",
+                    )
+                )  # fmt: skip
             case QueryWatches():
                 data([WatchState(name="cut", rule="response/length > 9", on=True, state="holds")])
             case Set():
