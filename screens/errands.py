@@ -13,8 +13,9 @@ from textual.app import SuspendNotSupported
 
 from screens.dialogs import ConfirmDialog, TextDialog
 from screens.numbers import span
-from sessions.commands import Command, QueryWatches, Stop
+from sessions.commands import Command, QueryPlan, QueryWatches, Stop
 from sessions.errors import WorkbenchError
+from sessions.plans import Plan
 from sessions.watch_book import WatchState, state_lines
 
 if TYPE_CHECKING:
@@ -105,12 +106,14 @@ def open_in_pager(screen: WorkbenchScreen, text: str) -> None:
 
 
 def in_lines(query: Command, data: str) -> list[str]:
-    """What a query was answered, in lines: watches as a table, other records as JSON."""
-    if isinstance(query, QueryWatches):
-        try:
+    """What a query was answered, in lines: watches as a table, a plan in words, other records as JSON."""
+    try:
+        if isinstance(query, QueryWatches):
             return state_lines(msgspec.json.decode(data, type=list[WatchState]))
-        except msgspec.ValidationError:
-            pass  # from an engine of another version: shown as it is
+        if isinstance(query, QueryPlan):
+            return msgspec.json.decode(data, type=Plan).describe().split("\n")
+    except msgspec.ValidationError:
+        pass  # from an engine of another version: shown as it is
     return pretty(data)
 
 

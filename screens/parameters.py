@@ -8,9 +8,11 @@ from typing import ClassVar
 from textual import on
 from textual.binding import BindingType
 from textual.content import Content
+from textual.timer import Timer
 from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
+from screens.forecast import Forecast
 from screens.headings import heading
 from screens.keys import bindings
 from screens.knob_words import knob_lines
@@ -22,10 +24,14 @@ from screens.states import failed_lines, loading_lines, pane_state
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
 from screens.widgets.text_view import TextView
-from sessions.commands import Command, Set, whoami
-from sessions.errors import UsageError
-from sessions.hyperparameters import HYPERPARAMETERS, hyperparameter
+from sessions.commands import Command, QueryPlan, Set, whoami
+from sessions.errors import UsageError, WorkbenchError
+from sessions.hyperparameters import HYPERPARAMETERS, Value, hyperparameter
+from sessions.plans import Plan
 from sessions.wire import Answer
+
+QUIET = 0.15
+"""Seconds without another change after which the engine is asked what the staged ones would take."""
 
 
 class ParametersScreen(WorkbenchScreen):
@@ -50,6 +56,8 @@ class ParametersScreen(WorkbenchScreen):
         self.effect = TextView(id="effect", classes="pane")
         self.filter_text = ""
         self.fates: list[tuple[str, str]] = []
+        self.forecast = Forecast()
+        self._asking: Timer | None = None
         self._history = False
         self._all = True
         self._live: Live | None = None
@@ -77,6 +85,7 @@ class ParametersScreen(WorkbenchScreen):
             self._live = live
             self.staging = Staging(whoami(), lambda: live.values, live.changes.values)
             self.fates.clear()
+            self.forecast.forget()
         self.set_class(self.size.height >= 36, "-tall")
         self.set_class(self.size.height < 20, "-short")
         self._draw()
@@ -123,18 +132,44 @@ class ParametersScreen(WorkbenchScreen):
             lines.append((f"started with {known.show(start)}" if start is not None else "no start value known", "dim"))
         elif self.staging.staged:
             title = "effect of what is staged   A apply  U discard"
-            lines = [
+            self._foresee()
+            lines = self.forecast.lines()
+            lines += [
                 (line, "dim" if line.startswith(("kept", "not used")) else "accent")
                 for line in effect_lines(self.staging)
             ]
             lines.append(("checked against the values shown, marked on every chart, undone with u", "dim"))
+            lines += self.forecast.basis()
         else:
+            self.forecast.forget()
             title = self.knob or "nothing selected"
             lines = [(line, "") for line in self.topic()]
         switching = self.staging.used_otherwise() and not self._history
         self.set_class(switching, "-switching")
         self.effect.border_title = Content(visible(title))
         self.effect.set_text([*self.fates[:2], *lines])
+
+    def _foresee(self) -> None:
+        """Have the engine asked what the staged values would take, once no other change has come for a moment."""
+        wanted = {name: staged.value for name, staged in self.staging.staged.items()}
+        status = self.live.status
+        if not self.forecast.begin(wanted, status.finished_steps if status else 0):
+            return
+        if self._asking is not None:
+            self._asking.stop()
+
+        def ask() -> None:
+            self.run_worker(self._ask(wanted), group="plan", exclusive=True, exit_on_error=False)
+
+        self._asking = self.set_timer(QUIET, ask)
+
+    async def _ask(self, wanted: dict[str, Value]) -> None:
+        try:
+            self.forecast.told(wanted, await self.query_engine(QueryPlan(values=wanted), Plan))
+        except WorkbenchError as error:
+            self.forecast.failed(wanted, str(error))
+        if self.staging.staged:
+            self._draw_effect()
 
     def topic(self) -> list[str]:
         """What the knob under the cursor means."""

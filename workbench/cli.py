@@ -62,10 +62,12 @@ def parser() -> argparse.ArgumentParser:
     send = add("send", "commands_session:send", "send a command to a session", add_help=False)
     send.add_argument("-h", "--help", action=_SendHelp, nargs=0, help="this, and the table of commands")
     send.add_argument("--no-wait", action="store_true", help="return when it is accepted")
+    plan = add("plan", "commands_session:plan", "memory and seconds of a step, as it is or with changes")
     stop = add("stop", "commands_session:stop", "stop a session after a checkpoint")
     stop.add_argument("--now", action="store_true", help="without a checkpoint")
-    for command in (status, follow, send, stop):
+    for command in (status, follow, send, plan, stop):
         command.add_argument("session", metavar="S", help="name of a session")
+    plan.add_argument("values", nargs="*", metavar="NAME=VALUE", help="hyperparameters as they would be")
     send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
     fetch = add("fetch", "commands_make:fetch", "get a small real model")
     fetch.add_argument("model", choices=("smollm2",), metavar="smollm2", help="SmolLM2-135M-Instruct, 540 MB")
@@ -74,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     warm_up.add_argument("--steps", type=_natural, default=480, metavar="N", help="optimizer steps (480)")
     warm_up.add_argument("--seed", type=int, default=0, metavar="N")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, stop, fetch, warm_up, knobs):
+    for command in (listing, status, follow, send, plan, stop, fetch, warm_up, knobs):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
 

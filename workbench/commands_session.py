@@ -88,6 +88,14 @@ def send(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def plan(arguments: argparse.Namespace) -> int:
+    """``workbench plan``: what a step takes, and would take with some hyperparameters set."""
+    command = parse_words(["plan", *arguments.values])
+    folder = session_folder(arguments.session)
+    asyncio.run(_send(engine_socket(folder), command, wait=True, as_json=arguments.json))
+    return 0
+
+
 async def _send(socket: str, command: Command, *, wait: bool, as_json: bool) -> None:
     """Send and print.
 

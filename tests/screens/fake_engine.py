@@ -19,6 +19,7 @@ import msgspec
 from sessions import commands as c
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
 from sessions.hyperparameters import defaults, hyperparameter, switched
+from sessions.plans import Plan, PlanPart
 from sessions.presets import preset
 from sessions.records import (
     WARM_UP,
@@ -356,6 +357,8 @@ class FakeEngine:
                 return self._data(command, events[:limit])
             case c.QueryStatus():
                 return self._data(command, self.status)
+            case c.QueryPlan():
+                return self._data(command, self._plan(command.values))
             case c.QueryWatches():
                 return self._data(command, self.watches)
             case _:
@@ -363,6 +366,24 @@ class FakeEngine:
 
     def _data(self, command: c.Command, data: Any) -> Answer:
         return Answer(id=command.id, status="data", data=encode_json(data))
+
+    def _plan(self, given: dict[str, Any]) -> Plan:
+        """Memory and seconds that grow with the tokens of a step."""
+        ahead = {**self.values, **switched(self.values, given)}
+        sizes = ("group_size", "prompts_per_step", "max_new_tokens", "epochs")
+        times = math.prod(float(ahead[n]) / float(self.values[n]) for n in sizes)  # type: ignore[arg-type]
+        then = (8.0 + 3.2 * times) * 1e9
+        unknown = "" if self.last_step else "known after the first step"
+        return Plan(
+            step=self.status.finished_steps, algorithm=str(ahead["algorithm"]), memory_now=11.2e9, memory_then=then,
+            memory_most=then, memory_available=24e9, memory_total=32e9,
+            values={n: v for n, v in ahead.items() if v != self.values[n]},
+            seconds_now=None if unknown else 11.8, seconds_then=None if unknown else 11.8 * times,
+            seconds_least=None if unknown else 10.0 * times, seconds_most=None if unknown else 13.0 * times,
+            memory_parts=[PlanPart(name="activations", now=3.2e9, then=3.2e9 * times)],
+            basis="seconds measured over the last 20 steps of grpo", unknown=unknown,
+            warning=f"about {then / 1e9:.0f} GB is needed and 24 GB is there" if then > 24e9 else "",
+        )  # fmt: skip
 
     def _rate(self, command: c.Rate) -> Answer:
         name = parse_response_name(command.group)

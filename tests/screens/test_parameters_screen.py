@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sessions.commands import Set
+from sessions.commands import QueryPlan, Set
 from sessions.records import Change
 from sessions.wire import Changed
 from tests.screens.conftest import Attach
@@ -25,14 +25,60 @@ def sets(engine: FakeEngine) -> list[tuple[dict[str, object], dict[str, object]]
 async def test_golden(attach: Attach, name: str, size: tuple[int, int]) -> None:
     async with attach(size=size) as (app, pilot):
         await pilot.press("p", "j", "minus", *"jjjjjjj", "plus")
-        await until_shown(app, "2 staged", "group_size 8 -> 16", "16 *")
+        await until_shown(app, "2 staged", "group_size 8 -> 16", "16 *", "memory about")
         check_golden(name, frame(app))
+
+
+def asked(engine: FakeEngine) -> list[dict[str, object]]:
+    return [dict(c.values) for c in engine.received if isinstance(c, QueryPlan)]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+async def test_what_a_staged_change_would_take_is_asked_once_keys_rest(
+    attach: Attach, engine: FakeEngine, size: tuple[int, int]
+) -> None:
+    async with attach(size=size) as (app, pilot):
+        await pilot.press("p", *"jjjjjjjj", "plus")
+        await until_shown(app, "memory about 11 -> 14 of 24 GB   step about 12 -> 24 s (x2)")
+        assert asked(engine) == [{"group_size": 16}]
+        await pilot.press("plus", "plus")
+        await until_shown(app, "memory about 11 -> 34 of 24 GB   step about 12 -> 94 s (x8)", "! about 34 GB is needed")
+        assert asked(engine)[-1] == {"group_size": 64}
+        await pilot.press("U")
+        text = await until_shown(app, "1 staged change forgotten")
+        assert "memory about" not in text
+
+
+async def test_what_it_is_based_on_is_in_the_pane(attach: Attach) -> None:
+    async with attach(size=(160, 48)) as (app, pilot):
+        await pilot.press("p", *"jjjjjjjj", "plus")
+        await until_shown(app, "step 20 to 26 s: seconds measured over the last 20 steps of grpo")
+
+
+async def test_another_algorithm_has_its_estimate_first(attach: Attach) -> None:
+    async with attach(size=(80, 24)) as (app, pilot):
+        await pilot.press("p", "plus", "plus")
+        text = await until_shown(app, "memory about", "algorithm grpo -> trpo")
+        assert text.index("memory about") < text.index("algorithm grpo -> trpo")
+
+
+async def test_why_nothing_is_known_is_said_and_it_is_asked_again_after_a_step(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    engine.refuse["plan"] = "the engine is still loading; try again"
+    async with attach(size=(80, 24)) as (app, pilot):
+        await pilot.press("p", *"jjjjjjjj", "plus")
+        await until_shown(app, "memory and step time: the engine is still loading; try again")
+        del engine.refuse["plan"]
+        engine.finish_step()
+        engine.beat()
+        await until_shown(app, "memory about 11 -> 14 of 24 GB")
 
 
 async def test_golden_of_a_staged_algorithm(attach: Attach) -> None:
     async with attach(size=(80, 24)) as (app, pilot):
         await pilot.press("p", "plus", "plus")
-        await until_shown(app, "trpo *", "1 staged", "not used by trpo")
+        await until_shown(app, "trpo *", "1 staged", "not used by trpo", "memory about")
         check_golden("parameters-switch-80x24", frame(app))
 
 

@@ -140,6 +140,21 @@ def test_queries(workbench: Workbench) -> None:
         assert "no group 1.9 on branch main" in missing.stderr
 
 
+def test_plan(workbench: Workbench) -> None:
+    with workbench.running("s"):
+        lines = workbench("plan", "s", "group_size=16").stdout.splitlines()
+        assert lines[0] == "with group_size 16 (grpo):"
+        assert lines[1] == "memory about 1.0 -> 2.0 of 8.0 GB   step about 0.5 -> 1.0 s (x2)"
+        assert lines[-1] == "basis: a guess"
+        assert workbench("send", "s", "plan", "group_size", "16").stdout.splitlines() == lines
+        as_json = workbench("plan", "s", "group_size=16", "epochs=2", "--json")
+        assert json.loads(as_json.stdout)["values"] == {"group_size": 16, "epochs": 2}
+        assert workbench("plan", "s").stdout.startswith("as it is (grpo):")
+        wrong = workbench("plan", "s", "group_size=1")
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert "group_size: 1 is out of bounds" in wrong.stderr
+
+
 def test_follow_misses_nothing_however_slowly_it_is_read(workbench: Workbench) -> None:
     """The pipe is full long before it is read, and the engine ends meanwhile."""
     process = workbench.start("run", "--headless", "--name", "s", "--steps", "1500", step=0.0)
