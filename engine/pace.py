@@ -32,7 +32,7 @@ FEW_NOISE = 0.15
 FEW = 4
 ROUNDS = 12
 SCALE, SCALE_DOUBT = 1.2, 0.2
-"""s before anything was measured, and its standard deviation: 1.1 to 1.25 on the embedded model and SmolLM2."""
+"""s before anything was measured, and its standard deviation: 1.1 to 1.25 on the embedded model."""
 PEAK_NOISE = 0.03
 """Relative standard deviation of a peak around what two steps alike would give."""
 
