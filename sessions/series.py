@@ -29,13 +29,13 @@ def reduce_points(
     for bucket in range(buckets):
         low = 1 + bucket * (n - 2) // buckets
         high = 1 + (bucket + 1) * (n - 2) // buckets
-        finite = [i for i in range(low, high) if values[i] is not None]
+        part = values[low:high]
+        finite = [v for v in part if v is not None]
         if not finite:
             kept.append(low)
             continue
-        smallest = min(finite, key=lambda i: values[i] or 0.0)
-        largest = max(finite, key=lambda i: values[i] or 0.0)
-        kept.extend(sorted({smallest, largest}))
+        # list.index and not a search by key: a snapshot reduces a whole history on the event loop of the engine
+        kept.extend(sorted({low + part.index(min(finite)), low + part.index(max(finite))}))
     kept.append(n - 1)
     return [steps[i] for i in kept], [values[i] for i in kept]
 
