@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test check format smollm2 test-real test-peers test-learning bench-peers docs picture clean
+.PHONY: run install test check format smollm2 test-real test-peers test-learning bench bench-peers docs picture clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
@@ -63,6 +63,15 @@ $(PPO)/.installed: benchmarks/peers/requirements-ppo.txt constraints.txt
 	$(PPO)/bin/python -m pip install --quiet -c constraints.txt torch
 	$(PPO)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/peers/requirements-ppo.txt
 	@touch $@
+
+# The short forms of everything, in under ten minutes; a table of the promises in benchmarks/results/README.md.
+bench: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
+	$(ENV) $(BIN)/python -m benchmarks.grpo_vs_trl --short --peer-python $(PEERS)/bin/python
+	$(ENV) $(BIN)/python -m benchmarks.ppo_vs_trl --short --peer-python $(PPO)/bin/python
+	$(ENV) $(BIN)/python -m benchmarks.engine_overhead --short
+	$(ENV) $(BIN)/python -m benchmarks.screen --short
+	$(ENV) $(BIN)/python -m benchmarks.scaling --short
+	$(ENV) $(BIN)/python -m benchmarks.summary
 
 # GRPO and PPO beside TRL's, in full: an hour and a half; SmolLM2 only where `make smollm2` has been run.
 bench-peers: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
