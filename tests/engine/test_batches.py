@@ -75,6 +75,19 @@ def test_the_states_of_tokens_are_gathered_from_where_they_are_predicted() -> No
         assert read[batch.mask].tolist() == [6, 8, 7, 3, 4]
 
 
+def test_small_trees_stand_side_by_side_and_keep_to_themselves(policy) -> None:
+    prompts = [[5, 6, 7, 8, 9, 3], [4, 4], [3, 9], [7]]
+    responses = [[9, 9, 3, 4], [8, 9, 5], [5, 5, 5], [6]]
+    rows = (prompts, responses, [1.0, 0.5, 2.0, 1.0])
+    packed, plain = pack_batch(*rows, 0, CPU), make_batch(*rows, 0, CPU)
+    assert packed.ids.shape == (2, 9)  # 9 tokens, and 4 + 4 + 1
+    weights = torch.ones(plain.mask.shape)
+    want, got = scored(policy, plain, weights), scored(policy, packed, weights)
+    torch.testing.assert_close(got[0], want[0], atol=1e-4, rtol=0)
+    for a, b in zip(got[2], want[2], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 def test_a_group_wider_than_a_tree_may_be_is_cut_into_several(policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "TREE_WIDTH", 8)
     rows = ([[5, 6, 7]] * 5, [[9, 9, 3], [9, 8, 4, 4], [3, 8], [7, 7, 7], [9, 9, 3]], [1.0] * 5)

@@ -51,6 +51,13 @@ def test_later_minibatches_use_the_samplers_while_it_agrees_with_the_first(tmp_p
     assert passes == []
 
 
+def test_in_bf16_the_samplers_do_not_serve(tmp_path: Path, passes: list[int]) -> None:
+    policy = random_policy()
+    policy.bf16 = True
+    make_learner(tmp_path, policy=policy, minibatches=2, **STEPS).run_step()
+    assert passes == [8]
+
+
 def test_without_the_shortcut_one_pass_sees_the_rows_of_later_minibatches_only(
     tmp_path: Path, passes: list[int]
 ) -> None:
