@@ -43,6 +43,8 @@ BORROWED = 0.3
 EXTRAPOLATED = 0.25
 """Relative doubt in a change of the seconds: on the embedded model changes were off by 10 to 30 percent of
 themselves."""
+PART_NAMES = {"saving": "records, evaluation"}
+"""Phases whose seconds are more than their name says."""
 UNCOUNTED = 250e6
 """Bytes that the first steps take beside what is counted, give or take: libraries that are loaded when first used."""
 UNCOUNTED_SHARE = 0.5
@@ -297,7 +299,7 @@ class Planner:
             doubt = BORROWED * taken if phase == "updating" and not own else 0.0
             variance += fitted.spread(counts) ** 2 + doubt**2
             if phase != "updating":
-                parts[phase] = taken
+                parts[PART_NAMES.get(phase, phase)] = taken
                 continue
             stepping = float(fitted.costs[2]) * update.steps
             for name, tokens in update.passes.items():
