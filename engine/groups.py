@@ -5,7 +5,7 @@ Several processes share the prompts of a step, whole groups to a rank; each ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
 from engine.tasks import Prompt, Task
 from sessions.records import Group, Response, letters
+from sessions.shortcuts import SHORTCUTS
 
 EVALUATION_ROWS = 250
 """Held-out prompts answered at once."""
@@ -58,12 +59,22 @@ class Read:
 class GroupSampler:
     """Asks the policy a task's questions.
 
+    :param shortcuts: that sampling takes (:mod:`sessions.shortcuts`).
     :ivar scoring_seconds: that the compute thread has waited for scores since it was last set to 0.
     """
 
-    def __init__(self, policy: Policy, task: Task, knobs: Knobs, control: Control, seed: int, branch: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        task: Task,
+        knobs: Knobs,
+        control: Control,
+        seed: int,
+        branch: str,
+        shortcuts: Collection[str] = SHORTCUTS,
+    ) -> None:
         self._policy, self.task, self._knobs, self._control = policy, task, knobs, control
-        self._seed, self._branch = seed, branch
+        self._seed, self._branch, self._shortcuts = seed, branch, shortcuts
         self._rank, self._ranks = policy.accelerator.process_index, policy.accelerator.num_processes
         self._tokens: dict[str, list[int]] = {}
         self._pool = ScoringPool()
@@ -138,6 +149,7 @@ class GroupSampler:
             length,
             self._knobs.number("temperature"),
             np.stack(noise),
+            shortcuts=self._shortcuts,
             safe_point=self._control.advance,
             on_start=lambda growth: on_start([prompts[i] for i in mine], growth),
             on_finished=scoring.submit,
@@ -188,6 +200,7 @@ class GroupSampler:
                 self._knobs.whole("max_new_tokens"),
                 1.0,
                 None,
+                shortcuts=self._shortcuts,
                 safe_point=lambda done, total: self._control.safe_point(),
             )
             right += sum(self.task.judge(p, self._policy.decode(t)) for p, t in zip(part, samples.tokens, strict=True))

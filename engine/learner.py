@@ -34,6 +34,7 @@ from engine.tasks import Task
 from engine.training import Training
 from engine.value_model import ValueModel
 from sessions.records import Checkpoint, Group, Rating, SessionSettings
+from sessions.shortcuts import active
 
 if TYPE_CHECKING:
     from engine.plan import Planner
@@ -70,7 +71,7 @@ class Learner:
         self.training = Training(policy, self.reference, knobs, control, budget, task.reward_range)
         self.step = 0
         self.cursor = self.step_cursor = 0
-        self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch)
+        self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch, active(settings.plain))
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
         self.copies = Copies()

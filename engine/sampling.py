@@ -1,23 +1,26 @@
 """Sampling: one function that turns prompts into groups of responses.
 
 Each prompt is read once, its cache expanded to the group; finished rows leave the batch; the loop ends when all are
-finished. Log-probabilities are taken while sampling, in fp32, of the tempered distribution. A token is the inverse
-of the cumulative distribution at one uniform number of the response's own stream, so it does not depend on what
-else is in the batch.
+finished. (Each of these is a shortcut, and can be turned off.) Log-probabilities are taken while sampling, in fp32, of
+the tempered distribution. A token is the inverse of the cumulative distribution at one uniform number of the
+response's own stream, so what else is in the batch reaches it through the rounding of the logits at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from engine.decode_weights import decode_weights
+from engine.decoding import GrowingDecoder, prefill
 from engine.policy import Policy
+from sessions.shortcuts import SHORTCUTS
 
 KEEP_BATCH = 0.75
 """Rows are dropped once this share or less of the batch is still alive: dropping copies the cache."""
@@ -89,6 +92,7 @@ def sample(
     temperature: float,
     noise: npt.NDArray[np.float64] | None,
     *,
+    shortcuts: Collection[str] = SHORTCUTS,
     safe_point: Callable[[int, int], None] = lambda done, total: None,
     on_start: Callable[[Growth], None] = lambda growth: None,
     on_finished: OnFinished | None = None,
@@ -97,13 +101,17 @@ def sample(
 
     :param prompts: token ids, one list a prompt.
     :param noise: [prompts x group_size, max_new_tokens] uniform numbers in [0, 1); None: greedy.
+    :param shortcuts: those to take of :data:`sessions.shortcuts.SHORTCUTS`.
     :param safe_point: called between decode steps with (finished rows, rows); it may block or raise.
     :param on_start: given the growing rows once, before the first token.
     :param on_finished: given each prompt's responses as soon as the last of them is finished, the others still growing.
     """
-    with policy.inference():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(policy.inference())
+        if "decode_weights" in shortcuts:
+            stack.enter_context(decode_weights(policy, len(prompts) * group_size, max_new_tokens))
         return _sample(
-            policy, prompts, group_size, max_new_tokens, temperature, noise, safe_point, on_start, on_finished
+            policy, prompts, group_size, max_new_tokens, temperature, noise, shortcuts, safe_point, on_start, on_finished
         )  # fmt: skip
 
 
@@ -114,11 +122,11 @@ def _sample(
     max_new_tokens: int,
     temperature: float,
     noise: npt.NDArray[np.float64] | None,
+    shortcuts: Collection[str],
     safe_point: Callable[[int, int], None],
     on_start: Callable[[Growth], None],
     on_finished: OnFinished | None,
 ) -> Samples:
-    model, device = policy.model, policy.device
     rows = len(prompts) * group_size
     growth = Growth(
         torch.full((rows, max_new_tokens), policy.pad, dtype=torch.long),
@@ -128,34 +136,23 @@ def _sample(
     )
     logprobs = torch.zeros(rows, max_new_tokens)
     uniform = None if noise is None else torch.from_numpy(noise)
-    ends = torch.tensor(sorted(policy.end_tokens), device=device)
+    ends = torch.tensor(sorted(policy.end_tokens))
     on_start(growth)
     finished = Finished(growth, on_finished)
 
-    ids, attention = _left_padded(prompts, policy.pad, device)
-    cache = DynamicCache(config=model.config)
-    first = model(
-        input_ids=ids,
-        attention_mask=attention,
-        position_ids=(attention.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits = first.logits[:, -1].repeat_interleave(group_size, 0)
-    cache.batch_repeat_interleave(group_size)
-    attention = attention.repeat_interleave(group_size, 0)
-    position = attention.sum(1)
+    read = prefill(policy, prompts, group_size, shared="shared_prefill" in shortcuts)
+    decoder = GrowingDecoder(policy, read, max_new_tokens)
+    logits = read.spread()
     row = torch.arange(rows)  # which response each row of the batch is
     alive = torch.ones(rows, dtype=torch.bool)
     for i in range(max_new_tokens):
-        draw = None if uniform is None else uniform[row, i].to(device)
+        draw = None if uniform is None else uniform[row, i].to(policy.device)
         token, logprob = pick(logits, temperature, draw)
-        here = row[alive]
-        growth.tokens[here, i] = token.cpu()[alive]
-        logprobs[here, i] = logprob.float().cpu()[alive]
+        new, here = token.cpu(), row[alive]
+        growth.tokens[here, i] = new[alive]
+        logprobs[here, i] = logprob.cpu()[alive]
         growth.lengths[here] = i + 1
-        ended = torch.isin(token, ends).cpu()
+        ended = torch.isin(new, ends)
         growth.ended[here] |= ended[alive]
         alive &= ~ended
         left = int(alive.sum())
@@ -163,27 +160,17 @@ def _sample(
         safe_point(rows - left, rows)
         if left == 0 or i + 1 == max_new_tokens:
             break
-        if left <= KEEP_BATCH * len(alive):
+        if left <= KEEP_BATCH * len(alive) and "compaction" in shortcuts:
             kept = alive.nonzero().squeeze(1)
-            on_device = kept.to(device)
-            cache.batch_select_indices(on_device)
-            row, token, attention, position = row[kept], token[on_device], attention[on_device], position[on_device]
-            alive = torch.ones(left, dtype=torch.bool)
-        attention = torch.cat([attention, attention.new_ones(len(row), 1)], 1)
-        logits = model(
-            input_ids=token[:, None],
-            attention_mask=attention,
-            position_ids=position[:, None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        position = position + 1
+            on_device = kept.to(policy.device)
+            decoder.keep(on_device)
+            row, token, alive = row[kept], token[on_device], torch.ones(left, dtype=torch.bool)
+        logits = decoder.step(token)
     finished.look(over=True)
     lengths = growth.lengths.tolist()
     return Samples(
-        [growth.tokens[i, :n].tolist() for i, n in enumerate(lengths)],
-        [logprobs[i, :n].tolist() for i, n in enumerate(lengths)],
+        [tokens[:n] for tokens, n in zip(growth.tokens.tolist(), lengths, strict=True)],
+        [values[:n] for values, n in zip(logprobs.tolist(), lengths, strict=True)],
         growth.ended.tolist(),
     )
 
@@ -207,13 +194,3 @@ def pick(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Te
         target = uniform.to(wide)[:, None] * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
     return token, log_probabilities.gather(-1, token[:, None]).squeeze(1)
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(p) for p in prompts)
-    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
-    attention = torch.zeros(len(prompts), width, dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :] = torch.tensor(prompt)
-        attention[i, width - len(prompt) :] = 1
-    return ids.to(device), attention.to(device)

@@ -12,6 +12,7 @@ from engine.control import Discarded
 from engine.policy import Policy
 from engine.randomness import stream
 from engine.sampling import Growth, Samples, pick, sample
+from sessions.shortcuts import active
 
 PROMPTS = [[5, 6, 7, 8, 9], [10], [11, 12, 13]]
 G, LENGTH = 4, 10
@@ -153,7 +154,7 @@ class Counting:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.config = model.config
+        self.config, self.dtype, self.modules = model.config, model.dtype, model.modules
         self.forwards: list[tuple[int, int]] = []
 
     def __call__(self, **arguments: Any) -> Any:
@@ -224,3 +225,29 @@ def test_pick_greedy_and_tempered() -> None:
     token, logprob = pick(logits, 0.5, None)
     assert token.tolist() == [1]
     assert logprob.item() == pytest.approx(float((logits.double() / 0.5).log_softmax(-1)[0, 1]), abs=1e-6)
+
+
+# -------------------------------------------------------------------------------------------- shortcuts
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("off", ["shared_prefill", "compaction", "decode_weights", "decode_graph", "all"])
+def test_without_a_shortcut_the_same_tokens(small: Policy, off: str, seed: int) -> None:
+    noise = noise_for(len(PROMPTS) * G, LENGTH, seed)
+    fast = sample(small, PROMPTS, G, LENGTH, 0.8, noise)
+    plain = sample(small, PROMPTS, G, LENGTH, 0.8, noise, shortcuts=active([off]))
+    assert len({len(tokens) for tokens in fast.tokens}) > 2  # rows that end at different times
+    assert plain.tokens == fast.tokens
+    assert plain.ended == fast.ended
+    for one, other in zip(plain.logprobs, fast.logprobs, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("off", ["shared_prefill", "compaction"])
+def test_a_switch_turns_its_shortcut_off(small: Policy, off: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(small.model)
+    monkeypatch.setattr(small, "model", counting)
+    sample(small, PROMPTS, 8, LENGTH, 1.0, noise_for(24), shortcuts=active([off]))
+    shapes = counting.forwards
+    assert (shapes[0] == (24, 5)) == (off == "shared_prefill")
+    assert ({shape[0] for shape in shapes[1:]} == {24}) == (off == "compaction")
