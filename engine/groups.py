@@ -1,4 +1,4 @@
-"""From a task's prompts to scored groups of responses, and to greedy answers: what the policy says, in text.
+"""From a task's prompts to scored groups of responses, and to answers that are judged: what the policy says.
 
 Several processes share the prompts of a step, whole groups to a rank; each ends up knowing the groups of all.
 """
@@ -14,13 +14,14 @@ from accelerate.utils import gather_object
 from engine.control import Control
 from engine.knobs import Knobs
 from engine.policy import Policy
-from engine.randomness import response_noise
+from engine.randomness import evaluation_noise, response_noise
 from engine.rollout import RolloutGroup
 from engine.sampling import Growth, Samples, sample
 from engine.scoring import Scored, score_group
 from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
 from engine.tasks import Prompt, Task
+from engine.truncation import Truncation
 from sessions.records import Group, Response, letters
 from sessions.shortcuts import SHORTCUTS
 
@@ -30,7 +31,7 @@ EVALUATION_ROWS = 250
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Greedy answers to the held-out prompts.
+    """Answers to the held-out prompts.
 
     :ivar accuracy: share judged right.
     :ivar length: mean tokens.
@@ -149,6 +150,7 @@ class GroupSampler:
             length,
             self._knobs.number("temperature"),
             np.stack(noise),
+            truncation=self._truncation(),
             shortcuts=self._shortcuts,
             safe_point=self._control.advance,
             on_start=lambda growth: on_start([prompts[i] for i in mine], growth),
@@ -185,21 +187,31 @@ class GroupSampler:
         ordered = sorted(everywhere, key=lambda group: group.number)
         return [RolloutGroup(group, own=group.number in own) for group in ordered]
 
+    def _truncation(self, kind: str = "") -> Truncation:
+        """What is cut off the distribution, when training (off unless the session allows it) or evaluating."""
+        knobs = self._knobs
+        return Truncation(
+            knobs.whole(f"{kind}top_k"), knobs.number(f"{kind}top_p"), knobs.number(f"{kind}min_p")
+        )  # fmt: skip
+
     def evaluate(self) -> Evaluation:
-        """Answer the held-out prompts greedily; draws no random number."""
+        """Answer the held-out prompts, greedily with ``eval_temperature`` 0; draws no random number of training."""
+        length, temperature = self._knobs.whole("max_new_tokens"), self._knobs.number("eval_temperature")
         prompts = self.task.evaluation
         self._control.begin("evaluating", len(prompts))
         right = tokens = 0
         mine = list(prompts[self._rank :: self._ranks])
         for start in range(0, len(mine), EVALUATION_ROWS):
             part = mine[start : start + EVALUATION_ROWS]
+            noise = np.stack([evaluation_noise(self._seed, p.id, length) for p in part]) if temperature else None
             samples = sample(
                 self._policy,
                 [self._encode(p) for p in part],
                 1,
-                self._knobs.whole("max_new_tokens"),
-                1.0,
-                None,
+                length,
+                temperature or 1.0,
+                noise,
+                truncation=self._truncation("eval_"),
                 shortcuts=self._shortcuts,
                 safe_point=lambda done, total: self._control.safe_point(),
             )

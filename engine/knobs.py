@@ -14,7 +14,16 @@ import msgspec
 
 from sessions.commands import Set, new_id
 from sessions.errors import InvalidValue, Refused
-from sessions.hyperparameters import NONE, Assignment, Boundary, Value, check_together, hyperparameter, switched
+from sessions.hyperparameters import (
+    NONE,
+    Assignment,
+    Boundary,
+    Value,
+    check_sampler,
+    check_together,
+    hyperparameter,
+    switched,
+)
 from sessions.records import Change
 
 SCHEDULED = "--set"
@@ -26,9 +35,13 @@ class Knobs:
 
     :param values: at the start.
     :param schedule: values to be set before a step, as ``--set name=value@STEP`` asks.
+    :param mismatch: whether training may sample from another distribution than the policy's.
     """
 
-    def __init__(self, values: Mapping[str, Value], schedule: Iterable[Assignment] = ()) -> None:
+    def __init__(
+        self, values: Mapping[str, Value], schedule: Iterable[Assignment] = (), *, mismatch: bool = False
+    ) -> None:
+        self._mismatch = mismatch
         self._values = dict(values)
         self._pending: list[Change] = []
         self._again: list[tuple[int, Change]] = []
@@ -90,8 +103,12 @@ class Knobs:
                         "somebody else has changed it; look again"
                     )
             wanted = switched(due, wanted)
-            check_together({**due, **wanted})
+            self._check({**due, **wanted})
             return self._accept(wanted, due, command.who, command.id, step)
+
+    def _check(self, values: Mapping[str, Value]) -> None:
+        check_together(values)
+        check_sampler(values, mismatch=self._mismatch)
 
     def _accept(
         self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, command: str, step: int
@@ -169,7 +186,7 @@ class Knobs:
             self._schedule = [a for a in self._schedule if a not in now]
             due = {**self._values, **{c.name: c.new for c in self._pending}}
             wanted = switched(due, {a.name: a.value for a in now})
-            check_together({**due, **wanted})
+            self._check({**due, **wanted})
             new, superseded = self._accept(wanted, due, SCHEDULED, "", step)
             accepted = [*superseded, *new]
             for entry in [entry for entry in self._again if entry[0] <= step]:

@@ -239,7 +239,7 @@ class Learner:
     # -------------------------------------------------------------------------- evaluation, checkpoints
 
     def evaluate(self) -> Evaluation:
-        """Answer the held-out prompts greedily."""
+        """Answer the held-out prompts."""
         return self.sampler.evaluate()
 
     def save(self, reason: str) -> Checkpoint:

@@ -32,6 +32,11 @@ def response_noise(
     return stream("response", seed, step, prompt_id, index, attempt).random(length)
 
 
+def evaluation_noise(seed: int, prompt_id: str, length: int) -> npt.NDArray[np.float64]:
+    """The same for the answer to a held-out prompt: equal in every evaluation, so that only the policy differs."""
+    return stream("evaluation", seed, prompt_id).random(length)
+
+
 def permutation(*key: str | int, n: int) -> npt.NDArray[np.int64]:
     """A permutation of 0..n-1 named by ``key``."""
     return stream("permutation", *key).permutation(n)

@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.decode_weights import decode_weights
 from engine.decoding import GrowingDecoder, prefill
 from engine.policy import Policy
+from engine.truncation import WHOLE, Truncation
 from sessions.shortcuts import SHORTCUTS
 
 KEEP_BATCH = 0.75
@@ -92,6 +93,7 @@ def sample(
     temperature: float,
     noise: npt.NDArray[np.float64] | None,
     *,
+    truncation: Truncation = WHOLE,
     shortcuts: Collection[str] = SHORTCUTS,
     safe_point: Callable[[int, int], None] = lambda done, total: None,
     on_start: Callable[[Growth], None] = lambda growth: None,
@@ -101,6 +103,7 @@ def sample(
 
     :param prompts: token ids, one list a prompt.
     :param noise: [prompts x group_size, max_new_tokens] uniform numbers in [0, 1); None: greedy.
+    :param truncation: of the tempered distribution; log-probabilities are of what is left, renormalised.
     :param shortcuts: those to take of :data:`sessions.shortcuts.SHORTCUTS`.
     :param safe_point: called between decode steps with (finished rows, rows); it may block or raise.
     :param on_start: given the growing rows once, before the first token.
@@ -111,8 +114,18 @@ def sample(
         if "decode_weights" in shortcuts:
             stack.enter_context(decode_weights(policy, len(prompts) * group_size, max_new_tokens))
         return _sample(
-            policy, prompts, group_size, max_new_tokens, temperature, noise, shortcuts, safe_point, on_start, on_finished
-        )  # fmt: skip
+            policy,
+            prompts,
+            group_size,
+            max_new_tokens,
+            temperature,
+            noise,
+            truncation,
+            shortcuts,
+            safe_point,
+            on_start,
+            on_finished,
+        )
 
 
 def _sample(
@@ -122,6 +135,7 @@ def _sample(
     max_new_tokens: int,
     temperature: float,
     noise: npt.NDArray[np.float64] | None,
+    truncation: Truncation,
     shortcuts: Collection[str],
     safe_point: Callable[[int, int], None],
     on_start: Callable[[Growth], None],
@@ -147,7 +161,7 @@ def _sample(
     alive = torch.ones(rows, dtype=torch.bool)
     for i in range(max_new_tokens):
         draw = None if uniform is None else uniform[row, i].to(policy.device)
-        token, logprob = pick(logits, temperature, draw)
+        token, logprob = pick(logits, temperature, draw, truncation)
         new, here = token.cpu(), row[alive]
         growth.tokens[here, i] = new[alive]
         logprobs[here, i] = logprob.cpu()[alive]
@@ -175,8 +189,10 @@ def _sample(
     )
 
 
-def pick(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One token a row, with its log-probability under the tempered distribution.
+def pick(
+    logits: Tensor, temperature: float, uniform: Tensor | None, truncation: Truncation = WHOLE
+) -> tuple[Tensor, Tensor]:
+    """One token a row, with its log-probability under the tempered and truncated distribution.
 
     The token is the first whose cumulative probability exceeds u; sums are taken in fp64 where the device has it,
     because over a large vocabulary fp32 sums lose the rare tokens.
@@ -185,7 +201,7 @@ def pick(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Te
     :param uniform: [rows] in [0, 1); None: the likeliest token.
     :returns: tokens [rows] and log-probabilities [rows].
     """
-    log_probabilities = (logits.float() / temperature).log_softmax(-1)
+    log_probabilities = truncation((logits.float() / temperature).log_softmax(-1))
     if uniform is None:
         token = log_probabilities.argmax(-1)
     else:

@@ -16,7 +16,7 @@ from engine.policy import TINY, load_policy, make_accelerator
 from engine.tasks import load_task
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
-from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment
+from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment
 from sessions.presets import preset
 from sessions.records import SessionSettings
 from sessions.shortcuts import active
@@ -37,6 +37,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         given = {**preset(settings.preset).settings(int(limit)), **given}
     values = defaults(task.defaults, given)
     check_together(values)
+    check_sampler(values, mismatch=settings.allow_sampler_mismatch)
     accelerator = make_accelerator(settings.device, settings.precision)
     policy = load_policy(
         model_folder(settings.model),
@@ -54,7 +55,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     schedule = [a for a in assignments if a.step is not None and a.step > finished]
     for algorithm in {str(values["algorithm"]), *(str(a.value) for a in schedule if a.name == "algorithm")}:
         check_memory(algorithm, policy)
-    knobs = Knobs(values, schedule)
+    knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
     learner = Learner(settings, task, policy, knobs, control, folder.checkpoints)
     if newest is not None:
         learner.load(newest)

@@ -19,6 +19,7 @@ __all__ = [
     "Boundary",
     "Hyperparameter",
     "Value",
+    "check_sampler",
     "check_together",
     "defaults",
     "gate_parts",
@@ -34,6 +35,8 @@ _STEPPED = ("grpo", "ppo", "trpo")
 _VALUE = ("ppo", "trpo")
 _WITH_VALUE = ("trpo", "baseline", "value")
 _IN_REWARD: dict[str, Value] = {"ppo": "reward", "trpo": "reward"}
+
+_MISMATCH = "The policy's own distribution stays whole: refused without --allow-sampler-mismatch."
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     knob.name: knob
@@ -323,13 +326,49 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         ),
         Hyperparameter(
             "evaluate_every", "", "int", 10, "rollout",
-            "Steps between greedy evaluations on held-out prompts; 0: never.",
+            "Steps between evaluations on held-out prompts; 0: never.",
             unit="steps", low=0, high=1_000_000, nudge=("add", 5),
+        ),
+        Hyperparameter(
+            "eval_temperature", "", "float", 0.0, "rollout",
+            "Temperature of the held-out answers; 0: greedy, the likeliest token each time. Above 0 every evaluation "
+            "draws the same random numbers, which are none of training's.",
+            low=0.0, high=5.0, nudge=("add", 0.1),
+        ),
+        Hyperparameter(
+            "eval_top_p", "", "float", 1.0, "rollout",
+            "As top_p, for held-out answers with eval_temperature above 0; 1: from all.",
+            low=1e-6, high=1.0, nudge=("add", 0.05),
+        ),
+        Hyperparameter(
+            "eval_top_k", "", "int", 0, "rollout",
+            "As top_k, for held-out answers with eval_temperature above 0; 0: from all.",
+            unit="tokens", low=0, high=1_000_000, nudge=("add", 10),
+        ),
+        Hyperparameter(
+            "eval_min_p", "", "float", 0.0, "rollout",
+            "As min_p, for held-out answers with eval_temperature above 0; 0: from all.",
+            low=0.0, high=1.0, nudge=("add", 0.01),
         ),
         Hyperparameter(
             "checkpoint_steps", "", "int", 50, "rollout",
             "Steps between checkpoints; 0: only on command and at the end.",
             unit="steps", low=0, high=1_000_000, nudge=("add", 10),
+        ),
+        Hyperparameter(
+            "top_p", "", "float", 1.0, "rollout",
+            "Tokens are sampled from the likeliest ones whose probabilities sum to this; 1: from all. " + _MISMATCH,
+            low=1e-6, high=1.0, nudge=("add", 0.05),
+        ),
+        Hyperparameter(
+            "top_k", "", "int", 0, "rollout",
+            "Tokens are sampled from so many of the likeliest; 0: from all. " + _MISMATCH,
+            unit="tokens", low=0, high=1_000_000, nudge=("add", 10),
+        ),
+        Hyperparameter(
+            "min_p", "", "float", 0.0, "rollout",
+            "Tokens are sampled from those at least this times as probable as the likeliest; 0: from all. " + _MISMATCH,
+            low=0.0, high=1.0, nudge=("add", 0.01),
         ),
     )
 }  # fmt: skip
@@ -402,6 +441,20 @@ def check_together(values: Mapping[str, Value]) -> None:
         raise InvalidValue(
             f"overlong_penalty {overlong} is not less than max_new_tokens {longest}: every response would be too long"
         )
+
+
+def check_sampler(values: Mapping[str, Value], *, mismatch: bool) -> None:
+    """Refuse to train on samples of another distribution than the policy's.
+
+    :param mismatch: whether the session allows it.
+    :raises InvalidValue: saying why, and how to allow it.
+    """
+    for name in () if mismatch else ("top_p", "top_k", "min_p"):
+        if values[name] != HYPERPARAMETERS[name].default:
+            raise InvalidValue(
+                f"{name} {HYPERPARAMETERS[name].show(values[name])} renormalises the sampler and not the policy that "
+                f"learns from it; start the session with --allow-sampler-mismatch, or set eval_{name}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import msgspec
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.examples import read_examples
 from sessions.folders import cache_home, check_session_name, home
-from sessions.hyperparameters import check_together, defaults, hyperparameter, parse_assignment, switched
+from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment, switched
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
 from sessions.shortcuts import active
@@ -71,7 +71,7 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
     if not 64 <= settings.micro_tokens < 2**31:
         raise InvalidValue(f"--micro-tokens: {settings.micro_tokens} is out of bounds; allowed: whole numbers from 64")
     active(settings.plain)
-    check_sets(settings.sets, settings.preset)
+    check_sets(settings.sets, settings.preset, mismatch=settings.allow_sampler_mismatch)
     return msgspec.structs.replace(
         settings,
         model=check_model(settings.model),
@@ -150,15 +150,18 @@ def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:
     return str(path.resolve())
 
 
-def check_sets(sets: Iterable[str], published: str = "") -> None:
+def check_sets(sets: Iterable[str], published: str = "", *, mismatch: bool = False) -> None:
     """Check ``name=value[@STEP]`` one by one, and that the values go together at every step they change at.
 
+    :param mismatch: whether training may sample from another distribution than the policy's.
     :raises UsageError: naming the hyperparameter.
     """
     assignments = [parse_assignment(text) for text in sets]
     begun = preset(published).settings(int(hyperparameter("max_new_tokens").default)) if published else {}
     values = defaults(begun, {a.name: a.value for a in assignments if a.step is None})
     check_together(values)
+    check_sampler(values, mismatch=mismatch)
     for step in sorted({a.step for a in assignments if a.step is not None}):
         values |= switched(values, {a.name: a.value for a in assignments if a.step == step})
         check_together(values)
+        check_sampler(values, mismatch=mismatch)

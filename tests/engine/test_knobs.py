@@ -223,3 +223,16 @@ def test_what_follows_another_knob_goes_with_it() -> None:
     assert waiting(k) == {"value_model": "update", "value_learning_rate": "update"}
     ask(k, value_learning_rate=1e-4)
     assert waiting(k)["value_learning_rate"] == "update"
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_p", 0.9), ("top_k", 50), ("min_p", 0.05)])
+def test_a_truncated_sampler_is_refused_for_training_unless_the_session_allows_it(name: str, value: float) -> None:
+    refused = knobs(f"{name}={value}@5")
+    with pytest.raises(InvalidValue, match=f"{name} .*not the policy.*--allow-sampler-mismatch"):
+        ask(refused, **{name: value})
+    with pytest.raises(InvalidValue, match="--allow-sampler-mismatch"):
+        refused.begin_step(5)
+    assert refused.pending == []
+    ask(refused, **{f"eval_{name}": value})
+    allowed = Knobs(defaults(), [parse_assignment(f"{name}={value}@5")], mismatch=True)
+    assert [change.new for change in allowed.begin_step(5)] == [value]

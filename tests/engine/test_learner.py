@@ -16,13 +16,15 @@ from engine.learner import Learner
 from engine.objectives import GroupRelative
 from engine.old_logprobs import OldLogprobs
 from engine.optimizer import Optimizer
-from engine.passes import Budget
+from engine.passes import Budget, score
 from engine.policy import TINY, load_policy, make_accelerator
+from engine.randomness import stream
 from engine.reference import tally_divergence
 from engine.rewards import Component
 from engine.rollout import RolloutGroup
 from engine.tally import Tally
 from engine.tasks import load_task
+from engine.truncation import Truncation
 from engine.update import NonFinite, Update
 from sessions.commands import Set
 from tests.engine.small import (
@@ -539,8 +541,9 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(tmp_path: Path, refresh: int) -
         assert {k: v for k, v in a.items() if k != "memory/peak"} == {k: v for k, v in b.items() if k != "memory/peak"}
 
 
-def test_saving_and_evaluating_change_nothing(tmp_path: Path) -> None:
-    plain, watched = (make_learner(tmp_path / name) for name in "ab")
+@pytest.mark.parametrize("held_out", [{}, {"eval_temperature": 0.8, "eval_top_p": 0.9}])
+def test_saving_and_evaluating_change_nothing(tmp_path: Path, held_out: dict[str, float]) -> None:
+    plain, watched = make_learner(tmp_path / "a"), make_learner(tmp_path / "b", **held_out)
     for _ in range(2):
         plain.run_step()
         watched.evaluate()
@@ -577,3 +580,41 @@ def test_evaluation_is_greedy_and_judged(tmp_path: Path) -> None:
     evaluation = learner.evaluate()
     assert evaluation.accuracy == pytest.approx(right / 40)
     assert evaluation.length == pytest.approx(tokens / 40)
+
+
+def test_evaluation_with_a_temperature_draws_from_a_stream_of_each_prompt(tmp_path: Path) -> None:
+    """Against one row at a time without a cache, with the numbers of (seed, "evaluation", prompt)."""
+    held_out = {"eval_temperature": 1.4, "eval_top_k": 6, "eval_top_p": 0.95, "eval_min_p": 0.01}
+    task, policy = load_task("arithmetic", 0, 12), load_policy(TINY, make_accelerator("cpu", "fp32"))
+    learner = make_learner(tmp_path, policy=policy, task=task, save=False, seed=3, **held_out)
+    right = tokens = 0
+    for prompt in task.evaluation:
+        ids, answer = policy.encode_prompt(prompt.text), []
+        for u in stream("evaluation", 3, prompt.id).random(6):
+            with torch.no_grad():
+                logits = policy.model(torch.tensor([ids + answer])).logits[0, -1] / 1.4
+            p = Truncation(6, 0.95, 0.01)(logits.log_softmax(-1)).double().exp()
+            answer.append(int((p.cumsum(0) <= u).sum()))
+            if answer[-1] in policy.end_tokens:
+                break
+        right += policy.decode(answer).strip() == prompt.answer
+        tokens += len(answer)
+    evaluation = learner.evaluate()
+    assert evaluation.accuracy == pytest.approx(right / 12)
+    assert evaluation.length == pytest.approx(tokens / 12)
+    assert learner.evaluate() == evaluation
+    assert learner.sampler.evaluate() != make_learner(tmp_path, policy=policy, task=task, save=False).evaluate()
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}])
+def test_a_truncated_sampler_is_recorded_as_what_it_is(tmp_path: Path, cut: dict[str, float]) -> None:
+    whole, learner = make_learner(tmp_path / "a"), make_learner(tmp_path / "b", **cut)
+    assert whole.run_step()["sampler_gap/max"] < 1e-4
+    groups = sampled(learner)
+    for group in groups:
+        for row in group.rows():
+            under_policy = score(learner.policy, learner.policy.plain_scorer, [row])[0]
+            under_sampler = row.response.logprobs
+            assert all(s >= p - 1e-5 for s, p in zip(under_sampler, under_policy, strict=True))
+    metrics = learner.update(1, groups, lambda: None)
+    assert metrics["sampler_gap/max"] > 0.05

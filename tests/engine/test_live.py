@@ -324,6 +324,8 @@ async def test_changes_that_clash() -> None:
         assert "another change took its place" in answer.text
         assert (await tested.do("set group_size 4")).text == "it has that value already"
         assert (await tested.do(Set(values={"group_size": 1}))).status == "rejected"
+        answer = await tested.do("set top_p 0.9")
+        assert (answer.status, "--allow-sampler-mismatch" in answer.text) == ("rejected", True)
         assert (await tested.do(Set(values={"lerning_rate": 1}))).text.endswith("did you mean learning_rate?")
         await tested.step()
         assert (await second).status == "applied"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.randomness import permutation, response_noise, stream
+from engine.randomness import evaluation_noise, permutation, response_noise, stream
 
 
 def test_the_same_key_gives_the_same_numbers() -> None:
@@ -51,3 +51,10 @@ def test_a_permutation_is_one() -> None:
     assert sorted(order.tolist()) == list(range(50))
     assert order.tolist() == permutation("x", 3, n=50).tolist()
     assert order.tolist() != permutation("x", 4, n=50).tolist()
+
+
+def test_evaluation_has_streams_of_its_own() -> None:
+    rows = [evaluation_noise(1, "p", 8), evaluation_noise(2, "p", 8), evaluation_noise(1, "q", 8)]
+    rows.append(response_noise(1, 0, "p", 0, 8))
+    assert len({tuple(r.tolist()) for r in rows}) == 4
+    assert evaluation_noise(1, "p", 3).tolist() == rows[0][:3].tolist()

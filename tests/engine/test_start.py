@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from engine import memory
+from engine import groups, memory
 from engine.control import Control
 from engine.learner import Learner
+from engine.sampling import sample
 from engine.start import start
 from sessions.commands import Set
-from sessions.errors import Refused
+from sessions.errors import InvalidValue, Refused
+from sessions.shortcuts import SHORTCUTS
 from tests.engine.live import session
 
 SMALL = ["prompts_per_step=1", "group_size=2", "max_new_tokens=2"]
@@ -48,3 +50,25 @@ def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(Refused, match="trpo needs 6 fp32 copies"):
             start(folder.settings(), Control(), folder)
     start(passed.settings(), Control(), passed)
+
+
+def test_a_truncated_sampler_needs_the_sessions_leave() -> None:
+    refused = session("e", sets=[*SMALL, "top_p=0.9"])
+    with pytest.raises(InvalidValue, match="--allow-sampler-mismatch"):
+        start(refused.settings(), Control(), refused)
+    allowed = session("f", sets=[*SMALL, "top_p=0.9"], allow_sampler_mismatch=True)
+    learner, knobs = start(allowed.settings(), Control(), allowed)
+    assert knobs.number("top_p") == 0.9
+    learner.knobs.request(Set(values={"min_p": 0.1}), 1)  # and so may what is set later
+
+
+def test_shortcuts_are_turned_off_where_the_settings_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        groups, "sample", lambda *given, **more: (seen.append(more["shortcuts"]), sample(*given, **more))[1]
+    )
+    folder = session("g", sets=SMALL, plain=["compaction"], evaluation_rows=2)
+    learner, _ = start(folder.settings(), Control(), folder)
+    learner.sample(1)
+    learner.evaluate()
+    assert [set(SHORTCUTS) - set(shortcuts) for shortcuts in seen] == [{"compaction"}] * 2

@@ -13,6 +13,7 @@ from sessions.hyperparameters import (
     HYPERPARAMETERS,
     Assignment,
     Value,
+    check_sampler,
     check_together,
     defaults,
     gate_parts,
@@ -210,6 +211,20 @@ def test_a_separate_value_model_has_a_rate_of_its_own() -> None:
 def test_what_does_not_go_together(given_values: dict[str, Value], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         check_together(defaults(given_values))
+
+
+@pytest.mark.parametrize("name", ["top_p", "top_k", "min_p"])
+def test_training_samples_the_policys_own_distribution(name: str) -> None:
+    check_sampler(defaults(), mismatch=False)
+    cut = defaults({name: 1e-3 if name != "top_k" else 1})
+    with pytest.raises(InvalidValue) as refusal:
+        check_sampler(cut, mismatch=False)
+    assert str(refusal.value).splitlines() == [
+        f"{name} {hyperparameter(name).show(cut[name])} renormalises the sampler and not the policy that learns from "
+        f"it; start the session with --allow-sampler-mismatch, or set eval_{name}"
+    ]
+    check_sampler(cut, mismatch=True)
+    check_sampler(defaults({f"eval_{name}": cut[name]}), mismatch=False)
 
 
 def test_a_knob_may_be_none() -> None:

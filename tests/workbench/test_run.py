@@ -131,6 +131,14 @@ def test_a_schedule_is_checked_at_each_of_its_steps() -> None:
         check_settings(SessionSettings(name="", sets=[*together, "kl_placement=loss@9"]))
 
 
+@pytest.mark.parametrize("text", ["top_p=0.9", "top_k=20", "min_p=0.1", "top_p=0.9@7"])
+def test_a_truncated_sampler_is_refused_for_training_without_its_flag(text: str) -> None:
+    with pytest.raises(UsageError, match="--allow-sampler-mismatch"):
+        check_settings(SessionSettings(name="", sets=[text]))
+    check_settings(SessionSettings(name="", sets=[text], allow_sampler_mismatch=True))
+    check_settings(SessionSettings(name="", sets=[f"eval_{text}"]))
+
+
 def test_no_preferences(home: Path) -> None:
     assert preferences().marks == "auto"
     home.mkdir()
