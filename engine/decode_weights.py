@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,30 +40,51 @@ def decode_weights(policy: Policy, rows: int, steps: int) -> Iterator[None]:
 
     The choice is a fixed rule and not a measurement: a rollout that is sampled again must have the same bits.
     """
-    layers = list(_layers(policy, rows, steps))
+    if policy.device.type == "cuda" and policy.bf16:
+        found = {layer: _rounded(layer) for layer in linear_layers(policy)}
+    elif policy.device.type == "cpu" and not policy.bf16 and rows <= PACKED_ROWS and steps >= PACKED_STEPS:
+        found = {layer: _packed(layer) for layer in _worth_packing(policy)}
+    else:
+        found = {}
     try:
-        for layer in layers:
-            layer.__dict__["forward"] = _packed(layer)  # read before the class's own
+        for layer, forward in found.items():
+            layer.__dict__["forward"] = forward  # read before the class's own
         yield
     finally:
-        for layer in layers:
+        for layer in found:
             layer.__dict__.pop("forward", None)
 
 
-def _layers(policy: Policy, rows: int, steps: int) -> Iterator[nn.Linear]:
-    """The layers to pack, empty where it does not pay."""
-    if policy.device.type != "cpu" or policy.bf16 or rows > PACKED_ROWS or steps < PACKED_STEPS:
-        return
-    found = [
+def linear_layers(policy: Policy) -> list[nn.Linear]:
+    """The layers that compute just what ``nn.Linear`` does, from fp32 weights: not an output layer kept in fp32."""
+    return [
         module
         for module in policy.model.modules()
-        if type(module) is nn.Linear
-        and "forward" not in vars(module)
-        and module.weight.dtype == torch.float32
-        and module.weight.numel() >= PACKED_LAYER
+        if type(module) is nn.Linear and "forward" not in vars(module) and module.weight.dtype == torch.float32
     ]
-    if sum(layer.weight.numel() for layer in found) >= PACKED_MODEL and packing_works():
-        yield from found
+
+
+def _worth_packing(policy: Policy) -> list[nn.Linear]:
+    """The layers to pack; empty where it does not pay."""
+    large = [layer for layer in linear_layers(policy) if layer.weight.numel() >= PACKED_LAYER]
+    pays = sum(layer.weight.numel() for layer in large) >= PACKED_MODEL
+    return large if pays and packing_works() else []
+
+
+_bf16: weakref.WeakKeyDictionary[nn.Linear, tuple[Tensor, Tensor | None]] = weakref.WeakKeyDictionary()
+"""Copies that stay where they are, because recorded decode steps read them there."""
+
+
+def _rounded(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A layer with weights in bf16: what autocast computes, with the weights cast once a rollout."""
+    own = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    if layer not in _bf16:
+        _bf16[layer] = own[0].to(torch.bfloat16), None if own[1] is None else own[1].to(torch.bfloat16)
+    weight, bias = _bf16[layer]
+    weight.copy_(own[0])
+    if bias is not None and own[1] is not None:
+        bias.copy_(own[1])
+    return lambda x: F.linear(x.to(torch.bfloat16), weight, bias)
 
 
 def _packed(layer: nn.Linear) -> Callable[[Tensor], Tensor]:

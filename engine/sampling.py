@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from engine.decode_weights import decode_weights
-from engine.decoding import GrowingDecoder, prefill
+from engine.decoding import Decoder, GrowingDecoder, Prefill, prefill
 from engine.policy import Policy
+from engine.static_decoding import StaticDecoder, can_record, record_graph
 from engine.truncation import WHOLE, Truncation
 from sessions.shortcuts import SHORTCUTS
 
@@ -141,34 +142,33 @@ def _sample(
     on_start: Callable[[Growth], None],
     on_finished: OnFinished | None,
 ) -> Samples:
-    rows = len(prompts) * group_size
+    rows, device = len(prompts) * group_size, policy.device
     growth = Growth(
         torch.full((rows, max_new_tokens), policy.pad, dtype=torch.long),
         torch.zeros(rows, dtype=torch.long),
         torch.zeros(rows, dtype=torch.bool),
         group_size,
     )
-    logprobs = torch.zeros(rows, max_new_tokens)
-    uniform = None if noise is None else torch.from_numpy(noise)
+    logprobs = torch.zeros(rows, max_new_tokens, device=device)
+    uniform = None if noise is None else torch.from_numpy(noise).to(device, _wide(device))
     ends = torch.tensor(sorted(policy.end_tokens))
     on_start(growth)
     finished = Finished(growth, on_finished)
 
     read = prefill(policy, prompts, group_size, shared="shared_prefill" in shortcuts)
-    decoder = GrowingDecoder(policy, read, max_new_tokens)
     logits = read.spread()
+    decoder = open_decoder(policy, read, max_new_tokens, shortcuts)
     row = torch.arange(rows)  # which response each row of the batch is
+    row_there = row.to(device)
     alive = torch.ones(rows, dtype=torch.bool)
     for i in range(max_new_tokens):
-        draw = None if uniform is None else uniform[row, i].to(policy.device)
-        token, logprob = pick(logits, temperature, draw, truncation)
-        new, here = token.cpu(), row[alive]
-        growth.tokens[here, i] = new[alive]
-        logprobs[here, i] = logprob.cpu()[alive]
-        growth.lengths[here] = i + 1
-        ended = torch.isin(new, ends)
-        growth.ended[here] |= ended[alive]
-        alive &= ~ended
+        token, logprob = pick(logits, temperature, None if uniform is None else uniform[row_there, i], truncation)
+        logprobs[row_there, i] = logprob
+        new = token.cpu()
+        growth.tokens[row, i] = new  # what follows an end token is never counted
+        growth.lengths[row] += alive
+        alive &= ~torch.isin(new, ends)
+        growth.ended[row] = ~alive
         left = int(alive.sum())
         finished.look()
         safe_point(rows - left, rows)
@@ -176,9 +176,10 @@ def _sample(
             break
         if left <= KEEP_BATCH * len(alive) and "compaction" in shortcuts:
             kept = alive.nonzero().squeeze(1)
-            on_device = kept.to(policy.device)
-            decoder.keep(on_device)
-            row, token, alive = row[kept], token[on_device], torch.ones(left, dtype=torch.bool)
+            kept_there = kept.to(device)
+            decoder.keep(kept_there)
+            token, row_there = token[kept_there], row_there[kept_there]
+            row, alive = row[kept], torch.ones(left, dtype=torch.bool)
         logits = decoder.step(token)
     finished.look(over=True)
     lengths = growth.lengths.tolist()
@@ -187,6 +188,13 @@ def _sample(
         [values[:n] for values, n in zip(logprobs.tolist(), lengths, strict=True)],
         growth.ended.tolist(),
     )
+
+
+def open_decoder(policy: Policy, read: Prefill, room: int, shortcuts: Collection[str]) -> Decoder:
+    """What continues the prompts: recorded steps on CUDA, where the model's cache is plain, else growing caches."""
+    if "decode_graph" in shortcuts and policy.device.type == "cuda" and can_record(policy.model, read.cache):
+        return StaticDecoder(policy, read, room, record_graph)
+    return GrowingDecoder(policy, read, room)
 
 
 def pick(
@@ -205,8 +213,13 @@ def pick(
     if uniform is None:
         token = log_probabilities.argmax(-1)
     else:
-        wide = torch.float32 if logits.device.type == "mps" else torch.float64
+        wide = _wide(logits.device)
         cumulative = log_probabilities.exp().to(wide).cumsum(-1)
         target = uniform.to(wide)[:, None] * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
     return token, log_probabilities.gather(-1, token[:, None]).squeeze(1)
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """The widest floating-point type of a device."""
+    return torch.float32 if device.type == "mps" else torch.float64

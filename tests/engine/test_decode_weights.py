@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import decode_weights
-from engine.policy import Policy
+from engine.policy import Policy, _full_precision_head
 from engine.sampling import sample
 from sessions.shortcuts import SHORTCUTS
 from tests.engine.small import random_policy
@@ -136,3 +138,32 @@ def test_where_packing_is_missing_or_wrong_the_log_says_so_once_and_weights_are_
         samples = [sample(policy, PROMPTS, G, STEPS, 1.0, noise) for _ in range(2)]
     assert samples[0].tokens == samples[1].tokens
     assert [record.getMessage().count(why) for record in caplog.records] == [1]
+
+
+def test_on_cuda_every_layer_but_the_fp32_head_reads_bf16_weights_that_stay_where_they_are() -> None:
+    policy = random_policy()
+    block = policy.model.model.layers[0].mlp
+    block.up_proj = nn.Linear(16, block.up_proj.out_features, bias=True)
+    _full_precision_head(policy.model)
+    head = policy.model.get_output_embeddings()
+    on_cuda: Any = SimpleNamespace(model=policy.model, device=SimpleNamespace(type="cuda"), bf16=True)
+    linears = [m for m in policy.model.modules() if isinstance(m, nn.Linear) and m is not head]
+    x, places = torch.linspace(-1, 1, 32).view(2, 1, 16), []
+    with torch.no_grad():
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                expected = block.up_proj(x)
+            kept = vars(head)["forward"]
+            with decode_weights.decode_weights(on_cuda, 1, 1):
+                assert [m for m in packed_layers(policy) if m is not head] == linears
+                assert vars(head)["forward"] is kept
+                assert torch.equal(block.up_proj(x), expected)
+                assert block.up_proj(x).dtype == torch.bfloat16
+                places.append([t.data_ptr() for m in linears for t in decode_weights._bf16[m] if t is not None])
+            assert packed_layers(policy) == [head]
+            block.up_proj.weight.mul_(-3.0)
+            block.up_proj.bias.add_(1.0)
+    assert places[0] == places[1]
+    on_cuda.bf16 = False
+    with decode_weights.decode_weights(on_cuda, 1, 1):
+        assert packed_layers(policy) == [head]

@@ -47,7 +47,7 @@ def random_model(kind: str, **more: Any) -> Policy:
     tokenizer = character_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **ARCHITECTURES[kind], **more))
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**ARCHITECTURES[kind], **more}))
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.data.mul_(8)

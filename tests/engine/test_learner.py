@@ -12,6 +12,7 @@ import torch
 from engine import checkpointing
 from engine.batches import make_batch
 from engine.control import Control
+from engine.groups import Evaluation
 from engine.learner import Learner
 from engine.objectives import GroupRelative
 from engine.old_logprobs import OldLogprobs
@@ -603,7 +604,14 @@ def test_evaluation_with_a_temperature_draws_from_a_stream_of_each_prompt(tmp_pa
     assert evaluation.accuracy == pytest.approx(right / 12)
     assert evaluation.length == pytest.approx(tokens / 12)
     assert learner.evaluate() == evaluation
-    assert learner.sampler.evaluate() != make_learner(tmp_path, policy=policy, task=task, save=False).evaluate()
+
+    def other(**values: float) -> Evaluation:
+        return make_learner(tmp_path, policy=policy, task=task, save=False, **values).evaluate()
+
+    greedy = other(eval_top_p=0.5)
+    assert other(eval_temperature=4.0) != greedy
+    for only_the_likeliest in ({"eval_top_k": 1}, {"eval_top_p": 1e-6}, {"eval_min_p": 1.0}):
+        assert other(eval_temperature=4.0, **only_the_likeliest) == greedy
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}])
