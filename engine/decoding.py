@@ -17,8 +17,9 @@ from transformers.cache_utils import DynamicLayer
 
 from engine.policy import Policy
 
-ROOM = 64
-"""Tokens that the caches grow by at least: growing copies them."""
+ROOM = 4
+"""Tokens that the caches grow by at least, and by half of their length: growing copies them, and so does dropping rows,
+which copies the room too."""
 
 
 class Decoder(Protocol):
@@ -133,9 +134,9 @@ class GrowingLayer(DynamicLayer):
     def __init__(self, read: DynamicLayer, repeats: int, room: int) -> None:
         super().__init__()
         self.dtype, self.device, self.is_initialized = read.dtype, read.device, True
-        self._room = room
-        self._kept = [_roomier(t, repeats, min(room, ROOM)) for t in (read.keys, read.values)]
-        self._show(read.keys.shape[-2])
+        length = read.keys.shape[-2]
+        self._kept = [_roomier(t, repeats, min(room, max(ROOM, length // 2))) for t in (read.keys, read.values)]
+        self._show(length)
 
     def _show(self, length: int) -> None:
         self.keys, self.values = (kept[..., :length, :] for kept in self._kept)
