@@ -124,7 +124,10 @@ class GroupSampler:
                 )
             )
         shape_rewards([RolloutGroup(group) for group in groups], self._knobs)
-        return self._all_ranks(groups)
+        everywhere = self._all_ranks(groups)
+        for place, group in enumerate(group for group in everywhere if group.own):
+            group.entropies = samples.entropies[place * group_size : (place + 1) * group_size]
+        return everywhere
 
     def _sample(
         self,

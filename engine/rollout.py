@@ -21,6 +21,7 @@ class RolloutGroup:
     :ivar automatic: the same without ratings.
     :ivar dead: whether every advantage is 0 because the rewards are alike.
     :ivar old_logprobs: l_old of each response, empty where no other pass than sampling made it.
+    :ivar entropies: the sampler's, of each response; empty for what this process has not sampled in this step.
     :ivar values: the value model's estimates for each response, before the update.
     """
 
@@ -31,6 +32,7 @@ class RolloutGroup:
     automatic: list[float] = field(default_factory=list)
     dead: bool = False
     old_logprobs: list[list[float]] = field(default_factory=list)
+    entropies: list[list[float]] = field(default_factory=list)
     values: list[list[float]] = field(default_factory=list)
 
     def rows(self) -> list[Row]:
@@ -91,6 +93,11 @@ class Row:
         if not self.group.old_logprobs:
             self.group.old_logprobs = [[] for _ in self.group.record.responses]
         self.group.old_logprobs[self.place] = logprobs
+
+    @property
+    def sampled_entropies(self) -> list[float]:
+        """The entropy before each token, as the sampler saw it; empty where that is not known."""
+        return self.group.entropies[self.place] if self.group.entropies else []
 
     @property
     def recorded_old(self) -> list[float]:

@@ -78,11 +78,14 @@ class Samples:
 
     :ivar tokens: for each row, its tokens up to and including the first end token.
     :ivar logprobs: for each row, the log-probability of each token under the sampler.
+    :ivar entropies: for each row, the policy's entropy before each token, nats, whatever was cut off for sampling;
+        nothing where the likeliest tokens were taken.
     :ivar ended: whether a row closed with an end token.
     """
 
     tokens: list[list[int]] = field(default_factory=list)
     logprobs: list[list[float]] = field(default_factory=list)
+    entropies: list[list[float]] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
 
 
@@ -150,6 +153,7 @@ def _sample(
         group_size,
     )
     logprobs = torch.zeros(rows, max_new_tokens, device=device)
+    entropies = torch.zeros(rows, max_new_tokens, device=device)
     uniform = None if noise is None else torch.from_numpy(noise).to(device, _wide(device))
     ends = torch.tensor(sorted(policy.end_tokens))
     on_start(growth)
@@ -162,8 +166,10 @@ def _sample(
     row_there = row.to(device)
     alive = torch.ones(rows, dtype=torch.bool)
     for i in range(max_new_tokens):
-        token, logprob = pick(logits, temperature, None if uniform is None else uniform[row_there, i], truncation)
-        logprobs[row_there, i] = logprob
+        policys = tempered(logits, temperature)
+        token, logprobs[row_there, i] = pick(truncation(policys), None if uniform is None else uniform[row_there, i])
+        if uniform is not None:
+            entropies[row_there, i] = entropy(policys)
         new = token.cpu()
         growth.tokens[row, i] = new  # what follows an end token is never counted
         growth.lengths[row] += alive
@@ -186,6 +192,7 @@ def _sample(
     return Samples(
         [tokens[:n] for tokens, n in zip(growth.tokens.tolist(), lengths, strict=True)],
         [values[:n] for values, n in zip(logprobs.tolist(), lengths, strict=True)],
+        [values[:n] for values, n in zip(entropies.tolist(), lengths, strict=True)] if uniform is not None else [],
         growth.ended.tolist(),
     )
 
@@ -197,26 +204,34 @@ def open_decoder(policy: Policy, read: Prefill, room: int, shortcuts: Collection
     return GrowingDecoder(policy, read, room)
 
 
-def pick(
-    logits: Tensor, temperature: float, uniform: Tensor | None, truncation: Truncation = WHOLE
-) -> tuple[Tensor, Tensor]:
-    """One token a row, with its log-probability under the tempered and truncated distribution.
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """The policy's log-probabilities [rows, V], in fp32."""
+    return (logits.float() / temperature).log_softmax(-1)
+
+
+def entropy(log_probabilities: Tensor) -> Tensor:
+    """Of each row's distribution [rows, V], nats: [rows]."""
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)  # no einsum: bf16 would take it over
+
+
+def pick(log_probabilities: Tensor, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One token a row, with its log-probability.
 
     The token is the first whose cumulative probability exceeds u; sums are taken in fp64 where the device has it,
     because over a large vocabulary fp32 sums lose the rare tokens.
 
-    :param logits: [rows, V].
+    :param log_probabilities: [rows, V], of the distribution to draw from.
     :param uniform: [rows] in [0, 1); None: the likeliest token.
     :returns: tokens [rows] and log-probabilities [rows].
     """
-    log_probabilities = truncation((logits.float() / temperature).log_softmax(-1))
     if uniform is None:
         token = log_probabilities.argmax(-1)
     else:
-        wide = _wide(logits.device)
+        wide = _wide(log_probabilities.device)
         cumulative = log_probabilities.exp().to(wide).cumsum(-1)
         target = uniform.to(wide)[:, None] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+        token = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+        token = token.clamp(max=log_probabilities.shape[-1] - 1)
     return token, log_probabilities.gather(-1, token[:, None]).squeeze(1)
 
 

@@ -142,7 +142,10 @@ def _of_logits(logits: Tensor, targets: Tensor, entropy_gradient: bool) -> tuple
     """Log-probabilities of the targets [...] and entropies [...] of tempered logits [..., V] in fp32."""
     normaliser = logits.logsumexp(-1)
     logprobs = logits.gather(-1, targets[..., None]).squeeze(-1) - normaliser
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+    with (
+        torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()),
+        torch.autocast(logits.device.type, enabled=False),
+    ):
         expected = torch.einsum("...v,...v->...", (logits - normaliser[..., None]).exp(), logits)
         entropy = normaliser - expected
     return logprobs, entropy

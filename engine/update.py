@@ -96,6 +96,7 @@ class Update:
         for index, minibatch in enumerate(plan):
             self.at_minibatch()
             rows = [row for group in minibatch for row in group.rows()]
+            self._note_left_out(rows)
             if not any(self.objective.teaches(row) for row in rows):
                 continue  # all dead: stepping would only follow the optimizer's momentum
             kl = self._gradient(rows, first=stepped == 0, progress=(index, len(plan)))
@@ -116,6 +117,16 @@ class Update:
                 self.tally.add("grad/norm" if name == "policy" else f"{name}/grad_norm", norms[name])
             stepped += 1
         return stepped
+
+    def _note_left_out(self, rows: Sequence[Row]) -> None:
+        """Let rows that have no forward pass count in the entropy, with what the sampler saw."""
+        taught = any(self.objective.teaches(row) for row in rows)
+        for row in rows:
+            if taught and self.objective.reaches(row):
+                continue
+            if row.group.own and row.sampled_entropies:
+                self.tally.add("entropy", math.fsum(row.sampled_entropies), len(row.sampled_entropies))
+                row.response.entropies = row.response.entropies or row.sampled_entropies
 
     def _clear(self) -> None:
         for optimizer in self.optimizers.values():

@@ -11,7 +11,7 @@ import torch
 from engine.control import Discarded
 from engine.policy import Policy
 from engine.randomness import stream
-from engine.sampling import Growth, Samples, pick, sample
+from engine.sampling import Growth, Samples, entropy, pick, sample, tempered
 from sessions.shortcuts import active
 
 PROMPTS = [[5, 6, 7, 8, 9], [10], [11, 12, 13]]
@@ -197,7 +197,7 @@ def test_pick_is_the_inverse_of_the_cumulative_distribution() -> None:
     p = logits.double().softmax(-1).tolist()
     edges = np.cumsum(p)
     uniform = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
-    tokens, logprobs = pick(logits.expand(len(uniform), -1), 1.0, uniform)
+    tokens, logprobs = pick(tempered(logits.expand(len(uniform), -1), 1.0), uniform)
     expected = [int(np.searchsorted(edges, u)) for u in uniform.tolist()]
     assert sum(a != b for a, b in zip(tokens.tolist(), expected, strict=True)) <= 4  # at the very edges
     shares = np.bincount(tokens.numpy(), minlength=5) / len(uniform)
@@ -208,7 +208,7 @@ def test_pick_is_the_inverse_of_the_cumulative_distribution() -> None:
 def test_a_token_of_probability_zero_is_never_picked() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
     uniform = torch.tensor([0.0, 1e-12, 0.4999, 0.5, 0.5001, 1 - 1e-16, 0.9999999999999999], dtype=torch.float64)
-    tokens, logprobs = pick(logits.expand(len(uniform), -1), 1.0, uniform)
+    tokens, logprobs = pick(tempered(logits.expand(len(uniform), -1), 1.0), uniform)
     assert set(tokens.tolist()) == {1, 3}
     assert bool(logprobs.isfinite().all())
 
@@ -216,13 +216,13 @@ def test_a_token_of_probability_zero_is_never_picked() -> None:
 def test_rare_tokens_of_a_large_vocabulary_are_not_lost() -> None:
     logits = torch.zeros(1, 200_000)
     uniform = torch.tensor([0.25, 0.75, 1 - 1e-9], dtype=torch.float64)
-    tokens, _ = pick(logits.expand(3, -1), 1.0, uniform)
+    tokens, _ = pick(tempered(logits.expand(3, -1), 1.0), uniform)
     assert tokens.tolist() == pytest.approx([50_000, 150_000, 199_999], abs=2)
 
 
 def test_pick_greedy_and_tempered() -> None:
     logits = torch.tensor([[0.1, 3.0, 1.0]])
-    token, logprob = pick(logits, 0.5, None)
+    token, logprob = pick(tempered(logits, 0.5), None)
     assert token.tolist() == [1]
     assert logprob.item() == pytest.approx(float((logits.double() / 0.5).log_softmax(-1)[0, 1]), abs=1e-6)
 
@@ -251,3 +251,12 @@ def test_a_switch_turns_its_shortcut_off(small: Policy, off: str, monkeypatch: p
     shapes = counting.forwards
     assert (shapes[0] == (24, 5)) == (off == "shared_prefill")
     assert ({shape[0] for shape in shapes[1:]} == {24}) == (off == "compaction")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_samplers_entropy_is_that_of_the_policys_distribution_in_fp32(precision: str) -> None:
+    logits = torch.linspace(-3, 9, 64).sin().mul(4).expand(2, -1)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        found = entropy(tempered(logits, 0.7))
+    p = (logits.double() / 0.7).softmax(-1)
+    torch.testing.assert_close(found, -(p * p.log()).sum(-1).float())

@@ -65,3 +65,12 @@ def test_a_scorer_that_is_forgotten_leaves_no_hook_behind(policy) -> None:
     before = len(head._forward_pre_hooks)
     TokenScorer(policy.model).forget()
     assert len(head._forward_pre_hooks) == before
+
+
+def test_the_entropy_is_in_fp32_under_autocast(policy) -> None:
+    batch = pack_batch(*ROWS, 0, torch.device("cpu"))
+    scorer = TokenScorer(policy.model, reads_states=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = scorer(batch, keep_logits=True)
+    p = scores.logits.double().softmax(-1)
+    torch.testing.assert_close(scores.entropy[batch.mask], -(p * p.log()).sum(-1).float()[batch.mask])

@@ -101,3 +101,32 @@ def test_leaving_responses_out_leaves_the_denominators_alone(tmp_path: Path) -> 
         moved.append((metrics["grad/norm"], metrics["loss/policy"], torch.cat([s.reshape(-1) for s in steps])))
     assert moved[0][:2] == pytest.approx(moved[1][:2], rel=1e-4, abs=1e-7)
     torch.testing.assert_close(moved[0][2], moved[1][2], rtol=1e-3, atol=1e-6)
+
+
+def test_the_entropy_is_of_every_response_whether_it_is_trained_on_or_not(tmp_path: Path) -> None:
+    found = []
+    for plain in ((), ("skip_zero",)):
+        learner = make_learner(tmp_path / str(len(plain)), policy=policy_with(plain), kl_coefficient=0.0)
+        groups = learner.sample(1)
+        for group in groups[:3]:
+            for response in group.record.responses:
+                response.reward = 0.5
+        learner.advantages(groups, {})
+        found.append(learner.update(1, groups, lambda: None)["entropy"])
+        for group in groups:
+            assert all(len(r.entropies) == len(r.tokens) for r in group.record.responses)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_a_step_whose_groups_are_all_dead_has_an_entropy_all_the_same(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path, kl_coefficient=0.0)
+    groups = learner.sample(1)
+    for group in groups:
+        for response in group.record.responses:
+            response.reward = 0.5
+    learner.advantages(groups, {})
+    metrics = learner.update(1, groups, lambda: None)
+    assert metrics["update/optimizer_steps"] == 0
+    responses = [r for group in groups for r in group.record.responses]
+    tokens = [value for group in groups for row in group.entropies for value in row]
+    assert metrics["entropy"] == pytest.approx(sum(tokens) / sum(len(r.tokens) for r in responses))

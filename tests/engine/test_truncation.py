@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from engine.randomness import stream
-from engine.sampling import pick
+from engine.sampling import pick, tempered
 from engine.truncation import WHOLE, Truncation, top_p
 
 LOGITS = st.lists(st.floats(-6, 6, width=32), min_size=1, max_size=9)
@@ -134,7 +134,7 @@ def test_tokens_are_drawn_from_what_is_left_and_their_log_probabilities_are_of_i
     logits, cut, temperature = torch.tensor([0.5, -1.0, 2.0, 0.0, -3.0]), Truncation(top_k=4, top_p=0.9), 1.3
     expected = kept_by_hand((logits.double() / temperature).softmax(-1).tolist(), cut)
     uniform = torch.from_numpy(stream("truncation test").random(20_000))
-    tokens, logprobs = pick(logits.expand(len(uniform), -1), temperature, uniform, cut)
+    tokens, logprobs = pick(cut(tempered(logits.expand(len(uniform), -1), temperature)), uniform)
     assert set(tokens.tolist()) == set(expected) != set(range(5))
     shares = np.bincount(tokens.numpy(), minlength=5) / len(uniform)
     for token, x in expected.items():
