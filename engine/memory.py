@@ -19,7 +19,7 @@ from engine.lengths import Survival, longest_of
 from engine.passes import KEPT_LIMIT, LOGITS_LIMIT
 from engine.policy import Policy
 from engine.sampling import KEEP_BATCH
-from engine.scorer import LOGITS_CHUNK
+from engine.scorer import logits_chunk
 from engine.sizes import Sizes
 from engine.work import Rollout, has_values, stepped
 from sessions.errors import Refused
@@ -180,7 +180,7 @@ def learning_memory(
     micro, answered = micro_batch(rollout, knobs, micro_tokens, shortcuts)
     limit = KEPT_LIMIT if trpo else LOGITS_LIMIT
     if "chunked_logits" in shortcuts and not trpo:
-        limit = LOGITS_CHUNK
+        limit = logits_chunk(on_cuda=on_cuda)
     at_once = min(answered * sizes.vocabulary, float(limit)) / sizes.vocabulary
     parts = {"activations": micro * sizes.activation, "logits": at_once * sizes.logits}
     separate = has_values(knobs) and knobs.text("value_model") == "separate"

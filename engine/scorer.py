@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from engine.batches import Batch
+from engine.head import read_tokens
 
-LOGITS_CHUNK = 2**24
-"""Most response tokens x vocabulary of logits that exist at a time: 64 MB in fp32."""
+CHUNK = 2**23
+CUDA_CHUNK = 2**26
+"""Most response tokens x vocabulary of logits that exist at a time: 32 MB in fp32, 256 MB on CUDA."""
+
+SMALL_SHARE = 8
+"""So many times fewer logits are held: making them again would cost more than they take."""
 
 
 class Scores(NamedTuple):
@@ -28,6 +33,11 @@ class Scores(NamedTuple):
     entropy: Tensor
     hidden: Tensor | None
     logits: Tensor | None
+
+
+def logits_chunk(*, on_cuda: bool) -> int:
+    """Most response tokens x vocabulary of logits that exist at a time."""
+    return CUDA_CHUNK if on_cuda else CHUNK
 
 
 class TokenScorer(nn.Module):
@@ -94,9 +104,13 @@ class TokenScorer(nn.Module):
             logits = self._head(hidden).float() / temperature[:, None]
             return _of_logits(logits, targets, entropy_gradient)
 
-        size = max(1, LOGITS_CHUNK // self._vocabulary)
-        if not self.chunked or len(targets) <= size:
+        size = max(1, logits_chunk(on_cuda=hidden.is_cuda) // self._vocabulary)
+        if not self.chunked or SMALL_SHARE * len(targets) <= size:
             return part(hidden, targets, temperature)
+        head = self._head
+        if type(head) is nn.Linear and head.weight.dtype == torch.float32:
+            logprobs, entropy = read_tokens(hidden, head.weight, head.bias, targets, temperature, size)
+            return logprobs, entropy if entropy_gradient else entropy.detach()
         pieces = []
         for inputs in zip(hidden.split(size), targets.split(size), temperature.split(size), strict=True):
             if torch.is_grad_enabled():

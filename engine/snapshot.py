@@ -1,7 +1,8 @@
 """What a checkpoint holds, as it was at one moment: copies in main memory that training cannot change any more.
 
 A snapshot costs one copy of the policy's weights, of the optimizers' states, of the value model and of a refreshed
-reference. The memory is taken once and used again by every later snapshot, so there is one at a time.
+reference, until it is written; there is one at a time. The memory of a small one is kept for the next, which saves the
+system from clearing it anew; that of a large one is given back, because an update may need it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class Snapshot:
     reason: str = ""
 
 
+KEPT = 2**26
+"""Bytes of a snapshot whose memory is kept for the next one."""
+
+
 class Copies:
     """The memory of one snapshot after the other.
 
@@ -77,6 +82,8 @@ class Copies:
 
     def give_back(self) -> None:
         """The snapshot is not read any more."""
+        if sum(copy.nbytes for copy in self._memory.values()) > KEPT:
+            self._memory = {}
         self._in_use.clear()
 
     def take(self, files: Mapping[str, Named]) -> dict[str, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import scorer as module
 from engine.batches import make_batch, pack_batch
@@ -23,7 +24,7 @@ def test_logits_made_in_chunks_give_the_log_probabilities_entropies_and_gradient
     batch = make(*ROWS, 0, torch.device("cpu"))
     found = []
     for chunked in (False, True):
-        monkeypatch.setattr(module, "LOGITS_CHUNK", 2 * policy.vocabulary)
+        monkeypatch.setattr(module, "CHUNK", 2 * policy.vocabulary)
         scores = TokenScorer(policy.model, reads_states=True, chunked=chunked)(batch, entropy_gradient=True)
         gradient = torch.autograd.grad((scores.logprobs + 0.5 * scores.entropy).sum(), policy.parameters)
         found.append((scores.logprobs, scores.entropy, gradient))
@@ -33,20 +34,57 @@ def test_logits_made_in_chunks_give_the_log_probabilities_entropies_and_gradient
         torch.testing.assert_close(cut, plain, rtol=1e-4, atol=1e-6)
 
 
-def test_no_more_logits_exist_at_a_time_than_a_chunk(policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOGITS_CHUNK", 2 * policy.vocabulary)
-    sizes = []
-    head = policy.model.get_output_embeddings()
-    handle = head.register_forward_hook(lambda _, __, output: sizes.append(output.shape[:-1].numel()))
+class Largest(TorchDispatchMode):
+    """The most tokens of any tensor that has a value for each of them and every token of the vocabulary.
+
+    :param among: tokens there are: with more rows it is the turned weight of a layer.
+    """
+
+    def __init__(self, vocabulary: int, among: int) -> None:
+        super().__init__()
+        self.vocabulary, self.among, self.rows = vocabulary, among, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor) and tensor.shape[-1:] == (self.vocabulary,):
+                rows = tensor.shape[:-1].numel()
+                self.rows = max(self.rows, rows if rows <= self.among else 0)
+        return made
+
+
+class OtherHead(torch.nn.Linear):
+    """A layer that nobody knows to be linear."""
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Linear, OtherHead])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_no_more_logits_exist_at_a_time_than_a_chunk(
+    policy, monkeypatch: pytest.MonkeyPatch, kind: type, chunked: bool
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2 * policy.vocabulary)
+    policy.model.get_output_embeddings().__class__ = kind
     batch = pack_batch(*ROWS, 0, torch.device("cpu"))
-    kept = []
-    scorer = TokenScorer(policy.model, reads_states=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.shape), t)[1], lambda t: t):
-        scores = scorer(batch)
-    scores.logprobs.sum().backward()
-    handle.remove()
-    assert sizes == [2, 2, 2, 2, 1, 1, 2, 2, 2, 2]  # 9 tokens, and again, from the last, for the backward pass
-    assert not [shape for shape in kept if shape[-1:] == (policy.vocabulary,)]  # nothing of that size is held
+    scorer = TokenScorer(policy.model, reads_states=True, chunked=chunked)
+    with Largest(policy.vocabulary, among=9) as largest:
+        scorer(batch).logprobs.sum().backward()
+    assert largest.rows == (2 if chunked else 9)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Linear, OtherHead])
+def test_chunks_of_any_head_give_the_gradients_of_all_at_once(
+    policy, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    policy.model.get_output_embeddings().__class__ = kind
+    batch = pack_batch(*ROWS, 0, torch.device("cpu"))
+    found = []
+    for size in (100, 2):
+        monkeypatch.setattr(module, "CHUNK", size * policy.vocabulary)
+        scores = TokenScorer(policy.model, reads_states=True)(batch, entropy_gradient=True)
+        total = (scores.logprobs - 0.2 * scores.entropy).sum()
+        found.append(torch.autograd.grad(total, policy.parameters))
+    for plain, cut in zip(*found, strict=True):
+        torch.testing.assert_close(cut, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_states_and_logits_are_there_when_they_are_asked_for_and_not_otherwise(policy) -> None:

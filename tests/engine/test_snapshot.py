@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine import snapshot
 from engine.checkpointing import Manifest
 from engine.learner import Learner
 from engine.snapshot import Copies, Snapshot
@@ -101,3 +103,13 @@ def test_a_tensor_of_another_shape_or_kind_gets_memory_of_its_own() -> None:
     assert copied["a"].tolist() == [[7.0, 7.0], [7.0, 7.0]]
     assert copied["b"].tolist() == [5, 6]
     assert copied["b"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(("kept", "stays"), [(23, False), (24, True)])
+def test_the_memory_of_a_large_snapshot_is_given_back(monkeypatch: pytest.MonkeyPatch, kept: int, stays: bool) -> None:
+    monkeypatch.setattr(snapshot, "KEPT", kept)
+    copies = Copies()
+    copied = weakref.ref(copies.take({"x": {"a": torch.ones(6)}})["x"]["a"])
+    assert copied() is not None
+    copies.give_back()
+    assert (copied() is not None) == stays
