@@ -100,17 +100,19 @@ def main() -> None:
     if "smollm2" in names and not (SMOLLM2 / "config.json").is_file():
         print("smollm2 is left out: it is not here; `make smollm2` fetches it", file=sys.stderr)
         names.remove("smollm2")
+    results = "grpo_vs_trl-short" if given.short else "grpo_vs_trl"
     comparisons, checks = [], []
     for name in names:
         case = plain_sides(CASES[name], given.ours_plain)
         steps = given.steps or (SHORT.get(name) if given.short else None) or case.job.steps
         case = replace(case, job=replace(case.job, steps=steps))
         comparisons.append(compare(case, seeds, given.peer_python, PEER, given.held_out))
+        report(results, NOTES, comparisons, checks, given.json, over=False)
     if not (given.no_check or given.short):
         still = tiny(0.0, 1, 30)
         still = replace(still, name=f"{still.name}, learning rate 0", job=replace(still.job, learning_rate=0.0))
         checks.append(compare(still, seeds[:1], given.peer_python, PEER, 0))
-    report("grpo_vs_trl-short" if given.short else "grpo_vs_trl", NOTES, comparisons, checks, given.json)
+    report(results, NOTES, comparisons, checks, given.json)
 
 
 if __name__ == "__main__":

@@ -78,18 +78,20 @@ def main() -> None:
     given = arguments(__doc__, list(CASES), ".venv-trl-ppo").parse_args()
     check_peer(given.peer_python)
     seeds = given.seeds or ([0] if given.short else [0, 1, 2])
+    results = "ppo_vs_trl-short" if given.short else "ppo_vs_trl"
     comparisons, checks = [], []
     for name in given.cases or list(SHORT if given.short else CASES):
         case = plain_sides(CASES[name], given.ours_plain)
         steps = given.steps or (SHORT.get(name) if given.short else None) or case.job.steps
         case = replace(case, job=replace(case.job, steps=steps))
         comparisons.append(compare(case, seeds, given.peer_python, PEER, given.held_out))
+        report(results, NOTES, comparisons, checks, given.json, over=False)
     if not (given.no_check or given.short):
         still = CASES["kl0-e1"]
         job = replace(still.job, learning_rate=0.0, steps=30)
         still = replace(still, name=f"{still.name}, learning rate 0", job=job, sides=still.sides[:1])
         checks.append(compare(still, seeds[:1], given.peer_python, PEER, 0))
-    report("ppo_vs_trl-short" if given.short else "ppo_vs_trl", NOTES, comparisons, checks, given.json)
+    report(results, NOTES, comparisons, checks, given.json)
 
 
 if __name__ == "__main__":

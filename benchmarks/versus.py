@@ -331,13 +331,20 @@ AGREEMENT = ("case", "side", "metric", "ours", "TRL", "z", "steps")
 
 
 def report(
-    name: str, notes: str, comparisons: Sequence[Comparison], checks: Sequence[Comparison], target: Path | None
+    name: str,
+    notes: str,
+    comparisons: Sequence[Comparison],
+    checks: Sequence[Comparison],
+    target: Path | None,
+    *,
+    over: bool = True,
 ) -> None:
     """Print the tables, and keep them with every run.
 
     :param notes: what differs between the sides, in markdown.
     :param checks: cases run with learning rate 0, in which every step compares the same policy.
     :param target: a file for the JSON alone; None: ``benchmarks/results/NAME.json`` and ``.md``.
+    :param over: whether all cases have been run; the tables are only kept, not printed, while others are to come.
     """
     parts: list[tuple[str, list[dict[str, object]], Sequence[str]]] = [
         ("Speed", [row for c in comparisons for row in speed_rows(c)], SPEED),
@@ -359,7 +366,8 @@ def report(
     for title, rows, columns in parts:
         columns = [column for column in columns if any(row.get(column) != "" for row in rows)]
         if rows:
-            print(f"\n{title}\n{table(rows, columns)}")
+            if over:
+                print(f"\n{title}\n{table(rows, columns)}")
             text += ["", f"## {title}", "", markdown(rows, columns)]
     for comparison in payload["comparisons"] + payload["checks"]:  # type: ignore[operator]
         _shorten(comparison)
