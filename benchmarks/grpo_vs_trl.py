@@ -101,6 +101,8 @@ def main() -> None:
         print("smollm2 is left out: it is not here; `make smollm2` fetches it", file=sys.stderr)
         names.remove("smollm2")
     results = "grpo_vs_trl-short" if given.short else "grpo_vs_trl"
+    if given.cases and len(given.cases) == 1:
+        results += f"-{given.cases[0]}"  # what one case says does not take the place of what all have said
     comparisons, checks = [], []
     for name in names:
         case = plain_sides(CASES[name], given.ours_plain)

@@ -79,6 +79,8 @@ def main() -> None:
     check_peer(given.peer_python)
     seeds = given.seeds or ([0] if given.short else [0, 1, 2])
     results = "ppo_vs_trl-short" if given.short else "ppo_vs_trl"
+    if given.cases and len(given.cases) == 1:
+        results += f"-{given.cases[0]}"  # what one case says does not take the place of what all have said
     comparisons, checks = [], []
     for name in given.cases or list(SHORT if given.short else CASES):
         case = plain_sides(CASES[name], given.ours_plain)
