@@ -76,6 +76,17 @@ def versus_rows(speed: Sequence[Mapping[str, Any]], command: str) -> Iterator[di
             yield row(promise.measured(value, f"{worst['case']}: {spread}" if spread else worst["case"]), command)
 
 
+def speed_of(folder: Path, name: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a comparison with TRL, of all cases that have been run, together or one alone; and its command."""
+    found = newest(folder, name)
+    rows = list(found[0]["tables"]["Speed"]) if found else []
+    for path in sorted(folder.glob(f"{name}-*.json")):
+        if path.stem != name + SHORT:
+            alone = json.loads(path.read_text())["tables"]["Speed"]
+            rows += [row for row in alone if row["case"] not in {other["case"] for other in rows}]
+    return rows, found[1] if found else f"python -m benchmarks.{name}"
+
+
 def leading(text: str) -> float:
     """The number that a cell begins with.
 
@@ -90,9 +101,7 @@ def leading(text: str) -> float:
 def tables(folder: Path) -> str:
     """All of the page."""
     rows: list[dict[str, object]] = []
-    grpo = newest(folder, "grpo_vs_trl")
-    if grpo:
-        rows += versus_rows(grpo[0]["tables"]["Speed"], grpo[1])
+    rows += versus_rows(*speed_of(folder, "grpo_vs_trl"))
     for name in OWN:
         found = newest(folder, name)
         if found:
@@ -101,10 +110,11 @@ def tables(folder: Path) -> str:
     overhead = newest(folder, "engine_overhead")
     if overhead:
         parts += ["", "## Training with screens attached", "", _slow_down(overhead[0]["rows"])]
-    ppo = newest(folder, "ppo_vs_trl")
-    if ppo:
-        columns = ["case", "side", "times faster, cpu", "memory / TRL's"]
-        parts += ["", f"## PPO beside TRL's (`{ppo[1]}`)", "", markdown(ppo[0]["tables"]["Speed"], columns)]
+    for algorithm in ("grpo", "ppo"):
+        speed, command = speed_of(folder, f"{algorithm}_vs_trl")
+        if speed:
+            columns = ["case", "side", "times faster, cpu", "by token, cpu", "memory / TRL's"]
+            parts += ["", f"## {algorithm.upper()} beside TRL's (`{command}`)", "", markdown(speed, columns)]
     scaling = newest(folder, "scaling")
     if scaling:
         exponents = scaling[0]["exponents"]
