@@ -39,7 +39,6 @@ from sessions.records import (
     GroupHead,
     Preview,
     RatingUse,
-    ResponseName,
     SessionSettings,
     StepRecord,
     head_of,
@@ -552,10 +551,7 @@ class Engine(Threads):
         self, record: StepRecord, groups: Sequence[Group], keep: int
     ) -> tuple[wire.AnyEvent, list[GroupHead]]:
         """On the store's thread: keep a step; its groups as people see them from here on."""
-        event = self.store.add_step(record, groups, keep)
-        return event, [
-            head_of(g, self.store.shown_ratings(ResponseName(g.step, g.number), g.branch)) for g in groups
-        ]  # fmt: skip
+        return self.store.add_step(record, groups, keep), self.store.heads_of(groups)
 
 
 def _first_plan(learner: Learner) -> str:

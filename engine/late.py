@@ -79,11 +79,11 @@ class Standing:
 
 def standing_for(store: Store, branch: str, groups: Sequence[Group]) -> Standing:
     """Look up the ratings of the groups of an update; on the store's thread."""
-    found = {}
-    for group in groups:
-        ratings = store.standing_ratings(ResponseName(group.step, group.number), group.branch)
-        if ratings:
-            found[group.name] = ratings
+    found: dict[str, list[Rating]] = {}
+    for of_branch, of_step in dict.fromkeys((group.branch, group.step) for group in groups):
+        standing = store.standing_of_step(of_branch, of_step)
+        named = {g.number: g.name for g in groups if (g.branch, g.step) == (of_branch, of_step)}
+        found |= {named[number]: ratings for number, ratings in standing.items() if number in named}
     return Standing(found, frozenset(r.id for r in store.unsettled_ratings(branch)))
 
 

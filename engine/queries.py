@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sessions import commands as c
 from sessions import wire
 from sessions.errors import InvalidValue, Refused
-from sessions.records import ResponseName, head_of, parse_response_name
+from sessions.records import ResponseName, parse_response_name
 from sessions.store import Store
 
 if TYPE_CHECKING:
@@ -65,5 +65,5 @@ def _detail(store: Store, branch: str, name: ResponseName) -> wire.GroupDetail:
         group=group,
         ratings=ratings,
         uses=store.uses_of(ratings),
-        head=head_of(group, store.shown_ratings(name, branch)),
+        head=store.heads_of([group])[0],
     )

@@ -161,19 +161,30 @@ def shorten(text: str, length: int = 120) -> str:
 
 def head_of(group: Group, ratings: dict[str, str] | None = None) -> GroupHead:
     """The head of a group, as lists show it."""
-    rewards = [r.reward if r.rated_reward is None else r.rated_reward for r in group.responses]
-    scored = [r for r, response in zip(rewards, group.responses, strict=True) if r is not None and not response.failed]
+    rewards: list[float | None] = []
+    scored, kls = [], []
+    truncated = failed = False
+    for r in group.responses:  # one loop: a step makes the heads of its groups twice
+        reward = r.reward if r.rated_reward is None else r.rated_reward
+        rewards.append(reward)
+        if r.failed:
+            failed = True
+        elif reward is not None:
+            scored.append(reward)
+        if not r.ended:
+            truncated = True
+        if r.kl is not None:
+            kls.append(r.kl)
     mean = sum(scored) / len(scored) if scored else None
     std = None
     if mean is not None and len(scored) > 1:
-        std = (sum((r - mean) * (r - mean) for r in scored) / (len(scored) - 1)) ** 0.5
-    kls = [r.kl for r in group.responses if r.kl is not None]
+        std = (sum([(x - mean) * (x - mean) for x in scored]) / (len(scored) - 1)) ** 0.5
     flags = []
     if std is None or std < 1e-6:
         flags.append("dead")
-    if any(not r.ended for r in group.responses):
+    if truncated:
         flags.append("truncated")
-    if any(r.failed for r in group.responses):
+    if failed:
         flags.append("failed")
     if ratings:
         flags.append("rated")

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-import uuid
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from sessions import wire
+from sessions import schema, wire
+from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
+from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
 from sessions.modes import MODES
 from sessions.records import (
     WARM_UP,
@@ -29,7 +29,6 @@ from sessions.records import (
     GroupHead,
     Rating,
     RatingUse,
-    Response,
     ResponseName,
     SeriesData,
     SkipRecord,
@@ -37,35 +36,6 @@ from sessions.records import (
     head_of,
 )
 from sessions.series import Series
-
-SCHEMA_VERSION = 2
-_ADDED = {2: ("value_estimates", "value_returns", "token_advantages")}
-"""Version -> columns of ``responses`` that it added."""
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE steps (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
-CREATE TABLE groups (
-  branch TEXT, step INTEGER, number INTEGER, prompt_id TEXT, prompt TEXT, answer TEXT, temperature REAL,
-  status TEXT, prompt_tokens BLOB, PRIMARY KEY (branch, step, number));
-CREATE TABLE responses (
-  branch TEXT, step INTEGER, number INTEGER, place INTEGER, letter TEXT, text TEXT, length INTEGER, ended INTEGER,
-  components TEXT, failed TEXT, reward REAL, rated_reward REAL, advantage REAL, automatic_advantage REAL, kl REAL,
-  tokens BLOB, ends BLOB, logprobs BLOB, reference_logprobs BLOB, entropies BLOB,
-  value_estimates BLOB, value_returns BLOB, token_advantages BLOB,
-  PRIMARY KEY (branch, step, number, place));
-CREATE TABLE ratings (
-  id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
-CREATE INDEX steps_by_number ON steps (step);
-CREATE INDEX ratings_of_group ON ratings (branch, step, number);
-CREATE TABLE rating_uses (rating TEXT PRIMARY KEY, step INTEGER, body BLOB);
-CREATE TABLE skips (id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, body BLOB);
-CREATE TABLE changes (id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB);
-CREATE TABLE alarms (id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB);
-CREATE TABLE checkpoints (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
-CREATE TABLE answers (command TEXT PRIMARY KEY, time REAL, body BLOB);
-CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTEGER, kind TEXT, body TEXT);
-"""
 
 _json = msgspec.json
 
@@ -78,18 +48,6 @@ class _Measured(msgspec.Struct):
 
 
 _measured = _json.Decoder(_Measured)
-
-
-def _pack(code: str, values: list[int] | list[float]) -> bytes | None:
-    return array(code, values).tobytes() if values else None
-
-
-def _unpack(code: str, blob: bytes | None) -> list[float]:
-    if not blob:
-        return []
-    values = array(code)
-    values.frombytes(blob)
-    return list(values)
 
 
 class Store:
@@ -110,16 +68,10 @@ class Store:
                 self._db = self._connect(path)
                 self._create()
                 self._strict = self._connect(path)
-                self._journal(self._db, "NORMAL")
-                self._journal(self._strict, "FULL")
+                keep_log(self._db, "NORMAL")
+                keep_log(self._strict, "FULL")
             self.database_id = self.meta("database_id") or ""
-            self._version = int(self.meta("schema") or 0)
-            if self._version > SCHEMA_VERSION:
-                raise SessionError(
-                    f"{path}: written by a newer workbench (schema {self._version}); upgrade rl-workbench"
-                )
-            if not read_only:
-                self._upgrade()
+            self._bring_up(int(self.meta("schema") or 0), read_only=read_only)
         except sqlite3.Error as error:
             self.close()
             raise SessionError(f"{path}: not a session's database ({error})") from None
@@ -128,16 +80,9 @@ class Store:
             raise
 
     def _connect(self, path: Path | str) -> sqlite3.Connection:
-        db = sqlite3.connect(path, uri=isinstance(path, str), isolation_level=None, check_same_thread=False, timeout=10)
+        db = connect(path)
         self._open.append(db)
         return db
-
-    @staticmethod
-    def _journal(db: sqlite3.Connection, synchronous: str) -> None:
-        mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        if mode != "wal":  # a network file system has no shared memory for the log
-            db.execute("PRAGMA journal_mode=TRUNCATE")
-        db.execute(f"PRAGMA synchronous={synchronous}")
 
     def _create(self) -> None:
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
@@ -145,21 +90,24 @@ class Store:
             return
         if tables:
             raise SessionError(f"{self.path}: not a session's database (it holds {', '.join(sorted(tables)[:3])})")
-        with _transaction(self._db):  # whole or not at all: a database without an id would never get one
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self.set_meta("schema", str(SCHEMA_VERSION))
-            self.set_meta("database_id", str(uuid.uuid4()))
-            self.set_meta("created", repr(time.time()))
+        schema.create(self._db)
 
-    def _upgrade(self) -> None:
-        """Bring a database of an earlier version to this one."""
-        with _transaction(self._db):
-            for version in range(self._version + 1, SCHEMA_VERSION + 1):
-                for column in _ADDED[version]:
-                    self._db.execute(f"ALTER TABLE responses ADD COLUMN {column} BLOB")
-                self.set_meta("schema", str(version))
-        self._version = SCHEMA_VERSION
+    def _bring_up(self, version: int, *, read_only: bool) -> None:
+        """Read and write a database of an earlier version as one of this."""
+        if version > schema.SCHEMA_VERSION:
+            raise SessionError(f"{self.path}: written by a newer workbench (schema {version}); upgrade rl-workbench")
+        if version == schema.SCHEMA_VERSION:
+            return
+        if read_only:
+            schema.show_as_present(self._db, version)
+            return
+        try:
+            schema.upgrade(self._db, version)
+        except sqlite3.Error as error:
+            raise SessionError(
+                f"{self.path}: could not be brought from schema {version} to {schema.SCHEMA_VERSION} and is as it was "
+                f"({error}); free some disk and try again"
+            ) from None
 
     def close(self) -> None:
         """Close the file; the log is folded into it."""
@@ -217,13 +165,12 @@ class Store:
         """Commit a step: its metrics, and what its update did to the groups it learned from, late ones too."""
         # JSON has no NaN: it would come back as null, and the record could not be read again.
         record = msgspec.structs.replace(record, advantages=[a for a in record.advantages if math.isfinite(a)])
-        with _transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)",
                 (record.branch, record.step, record.time, _json.encode(record)),
             )
-            for group in groups:
-                self._update_group(group)
+            self._update_groups(list(groups))
             self._drop_old_tokens(record.branch, record.step - keep_token_steps)
             return self.add_event(wire.StepDone(time=record.time, step=record.step, record=record))
 
@@ -232,10 +179,9 @@ class Store:
         if step < 1:
             return
         self._db.execute(
-            "UPDATE responses SET tokens=NULL, ends=NULL, logprobs=NULL, reference_logprobs=NULL, entropies=NULL, "
-            "value_estimates=NULL, value_returns=NULL, token_advantages=NULL "
-            "WHERE branch=? AND step=? AND NOT EXISTS (SELECT 1 FROM ratings r WHERE r.branch=responses.branch "
-            "AND r.step=responses.step AND r.number=responses.number)",
+            "UPDATE groups SET sampled=NULL, measured=NULL WHERE branch=? AND step=? "
+            "AND NOT EXISTS (SELECT 1 FROM ratings r "
+            "WHERE r.branch=groups.branch AND r.step=groups.step AND r.number=groups.number)",
             (branch, step),
         )
 
@@ -271,11 +217,11 @@ class Store:
 
         :returns: how many steps moved.
         """
-        with _transaction(self._db):
+        with Transaction(self._db):
             moved = self._db.execute(
                 "UPDATE steps SET branch=? WHERE branch=? AND step>?", (name, branch, after)
             ).rowcount
-            for table in ("groups", "responses", "ratings", "skips", "checkpoints"):
+            for table in ("groups", "ratings", "skips", "checkpoints"):
                 self._db.execute(f"UPDATE {table} SET branch=? WHERE branch=? AND step>?", (name, branch, after))
             # Late ratings that only those steps had used wait for an update again.
             self._db.execute(
@@ -292,55 +238,29 @@ class Store:
 
     def add_groups(self, groups: Iterable[Group]) -> None:
         """Commit scored groups: from here on they can be rated."""
-        with _transaction(self._db):
-            for g in groups:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        g.branch, g.step, g.number, g.prompt_id, g.prompt, g.answer, g.temperature, g.status,
-                        _pack("I", g.prompt_tokens),
-                    ),
-                )  # fmt: skip
-                # A group sampled again may be smaller than before.
-                self._db.execute(
-                    "DELETE FROM responses WHERE branch=? AND step=? AND number=?", (g.branch, g.step, g.number)
-                )
-                self._db.executemany(
-                    f"INSERT INTO responses VALUES ({', '.join('?' * 23)})",
-                    [
-                        (
-                            g.branch, g.step, g.number, place, r.letter, r.text, r.length, r.ended,
-                            _json.encode(r.components).decode(), r.failed, r.reward, r.rated_reward, r.advantage,
-                            r.automatic_advantage, r.kl, _pack("I", r.tokens), _pack("I", r.ends),
-                            _pack("f", r.logprobs), _pack("f", r.reference_logprobs), _pack("f", r.entropies),
-                            _pack("f", r.values), _pack("f", r.returns), _pack("f", r.advantages),
-                        )
-                        for place, r in enumerate(g.responses)
-                    ],
-                )  # fmt: skip
+        rows = [
+            (g.branch, g.step, g.number, g.status, pack_body(g), pack_sampled(g.responses), pack_measured(g.responses))
+            for g in groups
+        ]
+        with Transaction(self._db):
+            self._db.executemany("INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _update_group(self, group: Group) -> None:
-        at = (group.branch, group.step, group.number)
-        self._db.execute("UPDATE groups SET status=? WHERE branch=? AND step=? AND number=?", (group.status, *at))
+    def _update_groups(self, groups: Sequence[Group]) -> None:
+        """Keep what an update did to groups; what sampling made of them stays."""
+        measured: dict[tuple[str, int, int], bytes] = {}
+        for branch, step in {(g.branch, g.step) for g in groups}:
+            found = self._db.execute(
+                "SELECT number, measured FROM groups WHERE branch=? AND step=? AND measured NOT NULL", (branch, step)
+            )
+            measured |= {(branch, step, number): blob for number, blob in found}
+        names = [(g.branch, g.step, g.number) for g in groups]
         self._db.executemany(
-            "UPDATE responses SET components=?, reward=?, rated_reward=?, advantage=?, automatic_advantage=?, kl=?, "
-            "reference_logprobs=coalesce(?, reference_logprobs), entropies=coalesce(?, entropies), "
-            "value_estimates=?, value_returns=?, token_advantages=? "
-            "WHERE branch=? AND step=? AND number=? AND place=?",
+            "UPDATE groups SET status=?, body=?, measured=? WHERE branch=? AND step=? AND number=?",
             [
-                (
-                    _json.encode(r.components).decode(), r.reward, r.rated_reward, r.advantage,
-                    r.automatic_advantage, r.kl, _pack("f", r.reference_logprobs), _pack("f", r.entropies),
-                    _pack("f", r.values), _pack("f", r.returns), _pack("f", r.advantages), *at, place,
-                )
-                for place, r in enumerate(group.responses)
+                (g.status, pack_body(g), pack_measured(g.responses, measured.get(name)), *name)
+                for g, name in zip(groups, names, strict=True)
             ],
-        )  # fmt: skip
-
-    def _arrays(self) -> list[str]:
-        """The columns with one value a token; NULL for those that an older database lacks."""
-        added = [column if self._version >= version else "NULL" for version in _ADDED for column in _ADDED[version]]
-        return ["tokens", "ends", "logprobs", "reference_logprobs", "entropies", *added]
+        )
 
     def set_group_status(self, branch: str, step: int, status: str) -> None:
         """Mark the groups of a step that are still waiting for their update."""
@@ -360,55 +280,13 @@ class Store:
         """
         branch = name.branch or branch
         row = self._db.execute(
-            "SELECT prompt_id, prompt, answer, temperature, status, prompt_tokens FROM groups "
+            f"SELECT status, body{', sampled, measured' if tokens else ''} FROM groups "
             "WHERE branch=? AND step=? AND number=?",
             (branch, name.step, name.group),
         ).fetchone()
         if row is None:
             raise InvalidValue(f"no group {name.step}.{name.group} on branch {branch}")
-        arrays = ", ".join(self._arrays() if tokens else ["NULL"] * 8)
-        rows = self._db.execute(
-            "SELECT letter, text, length, ended, components, failed, reward, rated_reward, advantage, "
-            f"automatic_advantage, kl, {arrays} FROM responses "
-            "WHERE branch=? AND step=? AND number=? ORDER BY place",
-            (branch, name.step, name.group),
-        ).fetchall()
-        responses = [
-            Response(
-                letter=r[0],
-                text=r[1],
-                length=r[2],
-                ended=bool(r[3]),
-                components=_json.decode(r[4]),
-                failed=r[5],
-                reward=r[6],
-                rated_reward=r[7],
-                advantage=r[8],
-                automatic_advantage=r[9],
-                kl=r[10],
-                tokens=[int(t) for t in _unpack("I", r[11])],
-                ends=[int(t) for t in _unpack("I", r[12])],
-                logprobs=_unpack("f", r[13]),
-                reference_logprobs=_unpack("f", r[14]),
-                entropies=_unpack("f", r[15]),
-                values=_unpack("f", r[16]),
-                returns=_unpack("f", r[17]),
-                advantages=_unpack("f", r[18]),
-            )
-            for r in rows
-        ]
-        return Group(
-            branch=branch,
-            step=name.step,
-            number=name.group,
-            prompt_id=row[0],
-            prompt=row[1],
-            answer=row[2],
-            temperature=row[3],
-            responses=responses,
-            status=row[4],
-            prompt_tokens=[int(t) for t in _unpack("I", row[5])],
-        )
+        return unpack(branch, name.step, name.group, *row)
 
     def heads(self, branch: str, before: int = 0, limit: int = 200, *, unrated: bool = False) -> list[GroupHead]:
         """Heads of groups, newest step first, in the order of their numbers within a step reversed."""
@@ -419,21 +297,32 @@ class Store:
             else ""
         )
         rows = self._db.execute(
-            f"SELECT step, number FROM groups g WHERE branch=? AND step<? {clause} "
+            f"SELECT step, number, status, body FROM groups g WHERE branch=? AND step<? {clause} "
             "ORDER BY step DESC, number DESC LIMIT ?",
             (branch, before or 2**62, min(limit, 5000)),
-        ).fetchall()
-        return [self.head(ResponseName(step, number), branch) for step, number in rows]
+        )
+        return self.heads_of(unpack(branch, step, number, status, body) for step, number, status, body in rows)
+
+    def heads_of(self, groups: Iterable[Group]) -> list[GroupHead]:
+        """The heads of groups in hand, with their standing ratings."""
+        rated: dict[tuple[str, int], dict[int, list[Rating]]] = {}
+        heads = []
+        for group in groups:
+            at = (group.branch, group.step)
+            if at not in rated:
+                rated[at] = self.standing_of_step(*at)
+            heads.append(head_of(group, _shown(rated[at].get(group.number, ()))))
+        return heads
 
     def head(self, name: ResponseName, branch: str) -> GroupHead:
         """The head of one group, with its standing ratings."""
-        return head_of(self.group(name, branch, tokens=False), self.shown_ratings(name, branch))
+        return self.heads_of([self.group(name, branch, tokens=False)])[0]
 
     # --------------------------------------------------------------------------------------------- ratings
 
     def add_rating(self, rating: Rating) -> wire.AnyEvent:
         """Commit a rating; on disk when this returns."""
-        with _transaction(self._strict):
+        with Transaction(self._strict):
             self._strict.execute(
                 "INSERT OR IGNORE INTO ratings (id, branch, step, number, time, body) VALUES (?, ?, ?, ?, ?, ?)",
                 (rating.id, rating.branch, rating.step, rating.group, rating.time, _json.encode(rating)),
@@ -452,7 +341,7 @@ class Store:
         if row[0]:
             raise InvalidValue(f"rating {rating_id[:8]} was taken back before")
         use = self.rating_use(rating_id)
-        with _transaction(self._strict):
+        with Transaction(self._strict):
             self._strict.execute("UPDATE ratings SET retracted=? WHERE id=?", (when, rating_id))
             event = wire.RatingRetracted(
                 time=when, step=row[1], rating=rating_id, who=who, used_in=use.step if use else 0
@@ -461,7 +350,7 @@ class Store:
 
     def add_skip(self, skip: SkipRecord) -> wire.AnyEvent:
         """Commit that somebody chose not to rate."""
-        with _transaction(self._strict):
+        with Transaction(self._strict):
             self._strict.execute(
                 "INSERT OR IGNORE INTO skips VALUES (?, ?, ?, ?, ?, ?)",
                 (skip.id, skip.branch, skip.step, skip.group, skip.time, _json.encode(skip)),
@@ -485,18 +374,19 @@ class Store:
 
     def standing_ratings(self, name: ResponseName, branch: str) -> list[Rating]:
         """Ratings of a group that count: not taken back, and not superseded by one that stands."""
-        ratings = [r for r in self.ratings_of(name, branch) if not r.retracted]
-        superseded = {r.supersedes for r in ratings}
-        return [r for r in ratings if r.id not in superseded]
+        return _standing(self.ratings_of(name, branch))
 
-    def shown_ratings(self, name: ResponseName, branch: str) -> dict[str, str]:
-        """Letter -> the newest standing answer, as its mode shows it."""
-        shown = {}
-        for rating in self.standing_ratings(name, branch):
-            for letter, value in rating.values.items():
-                mode = MODES.get(rating.mode)
-                shown[letter] = mode.show(value) if mode else f"{value:g}"
-        return shown
+    def standing_of_step(self, branch: str, step: int) -> dict[int, list[Rating]]:
+        """Group number -> the ratings of it that count, for the groups of a step that have any."""
+        rows = self._db.execute(
+            "SELECT body, retracted, branch FROM ratings WHERE branch=? AND step=? ORDER BY time, rowid", (branch, step)
+        )
+        given: dict[int, list[Rating]] = {}
+        for row in rows:
+            rating = self._rating(*row)
+            given.setdefault(rating.group, []).append(rating)
+        standing = {number: _standing(ratings) for number, ratings in given.items()}
+        return {number: ratings for number, ratings in standing.items() if ratings}
 
     def recent_ratings(self, limit: int = 200) -> list[Rating]:
         """The newest ratings, oldest first."""
@@ -516,7 +406,7 @@ class Store:
 
     def add_rating_uses(self, uses: Iterable[RatingUse], step: int) -> list[wire.AnyEvent]:
         """Record what became of ratings."""
-        with _transaction(self._strict):
+        with Transaction(self._strict):
             events: list[wire.AnyEvent] = []
             for use in uses:
                 self._strict.execute(
@@ -538,7 +428,7 @@ class Store:
 
     def put_change(self, change: Change) -> wire.AnyEvent:
         """Keep a change, new or in its new status."""
-        with _transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)",
                 (change.id, change.time, change.status, _json.encode(change)),
@@ -553,7 +443,7 @@ class Store:
 
     def put_alarm(self, alarm: Alarm) -> wire.AnyEvent:
         """Keep an alarm, new or acknowledged."""
-        with _transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?)",
                 (alarm.id, alarm.time, alarm.acknowledged, _json.encode(alarm)),
@@ -566,7 +456,7 @@ class Store:
         return [_json.decode(body, type=Alarm) for (body,) in reversed(rows)]
 
     def put_checkpoint(self, checkpoint: Checkpoint, branch: str) -> wire.AnyEvent:
-        with _transaction(self._db):
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
                 (branch, checkpoint.step, checkpoint.time, _json.encode(checkpoint)),
@@ -589,19 +479,18 @@ class Store:
         return _json.decode(row[0], type=wire.Answer) if row else None
 
 
-class _transaction:
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an error, of COMMIT itself too: a full disk may leave it open."""
+def _standing(ratings: Iterable[Rating]) -> list[Rating]:
+    """Those of a group's ratings that count."""
+    kept = [r for r in ratings if not r.retracted]
+    superseded = {r.supersedes for r in kept}
+    return [r for r in kept if r.id not in superseded]
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
 
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if not kind:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+def _shown(standing: Iterable[Rating]) -> dict[str, str]:
+    """Letter -> the newest answer, as its mode shows it."""
+    shown = {}
+    for rating in standing:
+        for letter, value in rating.values.items():
+            mode = MODES.get(rating.mode)
+            shown[letter] = mode.show(value) if mode else f"{value:g}"
+    return shown

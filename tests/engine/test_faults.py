@@ -36,13 +36,14 @@ async def disk(engine: Engine, *, full: bool) -> None:
 
 
 async def fill(engine: Engine) -> None:
-    """Use up the pages that are there."""
+    """Use up the pages that are there, and the room in the last one of the groups."""
 
     def use_up() -> None:
         db = engine.store._db
-        with contextlib.suppress(sqlite3.OperationalError):
-            for i in range(100_000):
-                db.execute("INSERT INTO meta VALUES (?, ?)", (f"filling {i}", "x" * 900))
+        for row in ("meta VALUES ('filling ' || ?, zeroblob(900))", "groups (branch, step) VALUES ('filling', ?)"):
+            with contextlib.suppress(sqlite3.OperationalError):
+                for i in range(100_000):
+                    db.execute(f"INSERT INTO {row}", (i,))
 
     await disk(engine, full=True)
     await engine.write(use_up)

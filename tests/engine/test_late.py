@@ -214,3 +214,11 @@ def test_groups_without_ratings_are_not_in_what_stands(store: Store) -> None:
 
 def test_a_candidate_starts_empty() -> None:
     assert Candidate("3.1") == Candidate("3.1", [], None, "")
+
+
+def test_a_rated_group_of_the_same_step_that_is_not_in_the_update_has_no_say(store: Store) -> None:
+    store.add_groups([group(3, 1), group(3, 2)])
+    said = rating(3, 1)
+    store.add_rating(said)
+    store.add_rating(rating(3, 2))
+    assert standing_for(store, "main", [group(3, 1)]).ratings == {"3.1": [said]}

@@ -1,0 +1,156 @@
+"""The tables of a session's database, and how one of an earlier version is read and brought to this one.
+
+Version 1 and 2 kept a row for every response, in a table of their own (2 had columns for a value model). A temporary
+view shows such a database in the shape of this version, so that one is read as the other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from array import array
+from typing import Any
+
+import msgspec
+
+from sessions.database import Transaction
+from sessions.group_rows import pack_body, pack_measured, pack_sampled
+from sessions.records import Group, Response
+
+SCHEMA_VERSION = 3
+
+_GROUPS = """
+CREATE TABLE {name} (
+  branch TEXT, step INTEGER, number INTEGER, status TEXT, body BLOB, sampled BLOB, measured BLOB,
+  PRIMARY KEY (branch, step, number))
+"""
+"""Blobs of :mod:`sessions.group_rows`; the body first, so that it is read without what is kept for each token."""
+
+_OTHERS = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE steps (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
+CREATE TABLE ratings (
+  id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
+CREATE INDEX steps_by_number ON steps (step);
+CREATE INDEX ratings_of_group ON ratings (branch, step, number);
+CREATE TABLE rating_uses (rating TEXT PRIMARY KEY, step INTEGER, body BLOB);
+CREATE TABLE skips (id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, body BLOB);
+CREATE TABLE changes (id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB);
+CREATE TABLE alarms (id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB);
+CREATE TABLE checkpoints (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
+CREATE TABLE answers (command TEXT PRIMARY KEY, time REAL, body BLOB);
+CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTEGER, kind TEXT, body TEXT);
+"""
+
+_SET_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Make the tables; whole or not at all: a database without an id would never get one."""
+    with Transaction(db):
+        db.execute(_GROUPS.format(name="groups"))
+        for statement in _OTHERS.split(";"):
+            db.execute(statement)
+        known = {"schema": str(SCHEMA_VERSION), "database_id": str(uuid.uuid4()), "created": repr(time.time())}
+        db.executemany(_SET_META, known.items())
+
+
+def upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Bring a database of an earlier version to this one: whole or not at all, a step in memory at a time."""
+    with Transaction(db):
+        db.execute("CREATE INDEX IF NOT EXISTS steps_by_number ON steps (step)")
+        show_as_present(db, version)
+        db.execute(_GROUPS.format(name="moved"))
+        for at in db.execute("SELECT DISTINCT branch, step FROM main.groups").fetchall():
+            db.execute("INSERT INTO moved SELECT * FROM temp.groups WHERE branch=? AND step=?", at)
+            db.execute("DELETE FROM responses WHERE branch=? AND step=?", at)  # its room is used again
+        db.execute("DROP VIEW temp.groups")
+        db.execute("DROP TABLE groups")
+        db.execute("DROP TABLE responses")
+        db.execute("ALTER TABLE moved RENAME TO groups")
+        db.execute(_SET_META, ("schema", str(SCHEMA_VERSION)))
+
+
+def show_as_present(db: sqlite3.Connection, version: int) -> None:
+    """Lay a view over the groups of an earlier version that has the columns of this one's; on this connection only."""
+
+    def body(
+        branch: str, step: int, number: int, prompt_id: str, prompt: str, answer: str, temperature: float, tokens: bytes
+    ) -> bytes:
+        group = Group(
+            branch=branch,
+            step=step,
+            number=number,
+            prompt_id=prompt_id,
+            prompt=prompt,
+            answer=answer,
+            temperature=temperature,
+            responses=responses(branch, step, number, arrays=False),
+            prompt_tokens=_list("I", tokens),
+        )
+        return pack_body(group)
+
+    def sampled(branch: str, step: int, number: int) -> bytes | None:
+        return pack_sampled(responses(branch, step, number, arrays=True))
+
+    def measured(branch: str, step: int, number: int) -> bytes | None:
+        return pack_measured(responses(branch, step, number, arrays=True))
+
+    def responses(branch: str, step: int, number: int, *, arrays: bool) -> list[Response]:
+        return _old_responses(db, version, (branch, step, number), arrays=arrays)
+
+    db.create_function("old_body", 8, body)
+    db.create_function("old_sampled", 3, sampled)
+    db.create_function("old_measured", 3, measured)
+    db.execute(
+        "CREATE TEMP VIEW groups AS SELECT branch, step, number, status, "
+        "old_body(branch, step, number, prompt_id, prompt, answer, temperature, prompt_tokens) AS body, "
+        "old_sampled(branch, step, number) AS sampled, old_measured(branch, step, number) AS measured FROM main.groups"
+    )
+
+
+_OLD_SCALARS = (
+    "letter", "text", "length", "ended", "components", "failed", "reward", "rated_reward", "advantage",
+    "automatic_advantage", "kl",
+)  # fmt: skip
+_OLD_ARRAYS = {
+    "tokens": ("tokens", "I"),
+    "ends": ("ends", "I"),
+    "logprobs": ("logprobs", "f"),
+    "reference_logprobs": ("reference_logprobs", "f"),
+    "entropies": ("entropies", "f"),
+}
+"""Column -> field of a response, and its code of :mod:`array`."""
+_ARRAYS_OF_2 = {
+    "value_estimates": ("values", "f"),
+    "value_returns": ("returns", "f"),
+    "token_advantages": ("advantages", "f"),
+}
+
+
+def _old_responses(
+    db: sqlite3.Connection, version: int, group: tuple[str, int, int], *, arrays: bool
+) -> list[Response]:
+    """The responses of a group as version 1 and 2 kept them."""
+    kept = (_OLD_ARRAYS | (_ARRAYS_OF_2 if version >= 2 else {})) if arrays else {}
+    rows = db.execute(
+        f"SELECT {', '.join((*_OLD_SCALARS, *kept))} FROM main.responses "
+        "WHERE branch=? AND step=? AND number=? ORDER BY place",
+        group,
+    )
+    responses = []
+    for row in rows:
+        fields = dict(zip(_OLD_SCALARS, row, strict=False))
+        fields["ended"] = bool(fields["ended"])
+        fields["components"] = msgspec.json.decode(fields["components"])
+        for (name, code), blob in zip(kept.values(), row[len(_OLD_SCALARS) :], strict=True):
+            fields[name] = _list(code, blob)
+        responses.append(Response(**fields))
+    return responses
+
+
+def _list(code: str, blob: bytes | None) -> list[Any]:
+    values = array(code)
+    values.frombytes(blob or b"")
+    return values.tolist()

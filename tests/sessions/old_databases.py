@@ -1,0 +1,83 @@
+"""Databases as earlier versions wrote them: their SQL and their packing, on their own."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sessions.records import Group, Rating, StepRecord
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE steps (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
+CREATE TABLE groups (
+  branch TEXT, step INTEGER, number INTEGER, prompt_id TEXT, prompt TEXT, answer TEXT, temperature REAL,
+  status TEXT, prompt_tokens BLOB, PRIMARY KEY (branch, step, number));
+CREATE TABLE responses (
+  branch TEXT, step INTEGER, number INTEGER, place INTEGER, letter TEXT, text TEXT, length INTEGER, ended INTEGER,
+  components TEXT, failed TEXT, reward REAL, rated_reward REAL, advantage REAL, automatic_advantage REAL, kl REAL,
+  tokens BLOB, ends BLOB, logprobs BLOB, reference_logprobs BLOB, entropies BLOB,
+  PRIMARY KEY (branch, step, number, place));
+CREATE TABLE ratings (
+  id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
+CREATE INDEX ratings_of_group ON ratings (branch, step, number);
+CREATE TABLE rating_uses (rating TEXT PRIMARY KEY, step INTEGER, body BLOB);
+CREATE TABLE skips (id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, body BLOB);
+CREATE TABLE changes (id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB);
+CREATE TABLE alarms (id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB);
+CREATE TABLE checkpoints (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
+CREATE TABLE answers (command TEXT PRIMARY KEY, time REAL, body BLOB);
+CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTEGER, kind TEXT, body TEXT);
+"""
+ADDED_BY_2 = "value_estimates", "value_returns", "token_advantages"
+
+
+def write_old(
+    path: Path,
+    version: int,
+    groups: Iterable[Group],
+    steps: Iterable[StepRecord] = (),
+    ratings: Iterable[Rating] = (),
+) -> None:
+    """A database of schema 1 or 2."""
+    db = sqlite3.connect(path)
+    for statement in TABLES.split(";"):
+        db.execute(statement)
+    if version == 2:
+        for column in ADDED_BY_2:
+            db.execute(f"ALTER TABLE responses ADD COLUMN {column} BLOB")
+    db.executemany("INSERT INTO meta VALUES (?, ?)", [("schema", str(version)), ("database_id", "old")])
+    for group in groups:
+        at = (group.branch, group.step, group.number)
+        asked = (group.prompt_id, group.prompt, group.answer, group.temperature, group.status)
+        db.execute(f"INSERT INTO groups VALUES ({_marks(9)})", (*at, *asked, _blob("I", group.prompt_tokens)))
+        for place, r in enumerate(group.responses):
+            integers = [_blob("I", values) for values in (r.tokens, r.ends)]
+            floats = [r.logprobs, r.reference_logprobs, r.entropies]
+            floats += [r.values, r.returns, r.advantages] if version == 2 else []
+            row = (
+                *at, place, r.letter, r.text, r.length, r.ended, msgspec.json.encode(r.components).decode(), r.failed,
+                r.reward, r.rated_reward, r.advantage, r.automatic_advantage, r.kl, *integers,
+                *[_blob("f", values) for values in floats],
+            )  # fmt: skip
+            db.execute(f"INSERT INTO responses VALUES ({_marks(len(row))})", row)
+    for record in steps:
+        body = msgspec.json.encode(record)
+        db.execute(f"INSERT INTO steps VALUES ({_marks(4)})", (record.branch, record.step, record.time, body))
+    for r in ratings:
+        body = msgspec.json.encode(r)
+        db.execute(f"INSERT INTO ratings VALUES ({_marks(7)})", (r.id, r.branch, r.step, r.group, r.time, 0, body))
+    db.commit()
+    db.close()
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _blob(code: str, values: Sequence[float]) -> bytes | None:
+    return struct.pack(f"{len(values)}{code}", *values) if values else None
