@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -147,12 +147,10 @@ def _bound(condition: Bound, past: Past) -> Finding | None:
 
 
 def _apart(condition: Apart, past: Past) -> Finding | None:
-    names = (condition.metric, condition.other)
-    both = [r for r in past.steps if all(r.metrics.get(name) is not None for name in names)]
-    if not both or both[-1] is not past.now:
+    names, new = (condition.metric, condition.other), past.now
+    if not _has(new, names):
         return None
-    new = past.now
-    old = next((r for r in reversed(both) if r.step <= new.step - condition.steps), None)
+    old = next((r for r in reversed(past.steps) if r.step <= new.step - condition.steps and _has(r, names)), None)
     if old is None:
         return None
     moved = []
@@ -165,6 +163,10 @@ def _apart(condition: Apart, past: Past) -> Finding | None:
             return None
         moved.append(f"{name} {now - then:+.3g}")
     return Finding(new.metrics[names[0]] or 0.0, f"{moved[0]} while {moved[1]} over {new.step - old.step} steps")
+
+
+def _has(record: StepRecord, metrics: Iterable[str]) -> bool:
+    return all(record.metrics.get(name) is not None for name in metrics)
 
 
 def _smoothed(past: Past, name: str, step: int) -> float:

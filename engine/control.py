@@ -134,6 +134,15 @@ class Control:
         with self._changed:
             self._changed.wait_for(lambda: not self._pause or self._stop)
 
+    def end_step(self) -> bool:
+        """The step is learned and recorded, and the compute thread rests.
+
+        :returns: whether it has anything to do before the next step begins: then it should :meth:`finish_step`.
+        """
+        with self._changed:
+            self._committed = self._discard = False
+            return self._stop or bool(self._errands)
+
     # --------------------------------------------------------------------------- on the compute thread
 
     def clock(self) -> float:

@@ -19,7 +19,7 @@ from engine.board import Board
 from engine.control import Control, Discarded, Stopping
 from engine.gate import RatingGate
 from engine.knobs import Knobs
-from engine.late import collect, fates, standing_for
+from engine.late import Candidate, Standing, collect, fates, standing_for
 from engine.saving import Saver
 from engine.service import Service
 from engine.threads import UNWRITABLE, Threads
@@ -91,6 +91,7 @@ class Engine(Threads):
         self.rated_step = 0
         self.ended = False
         self.timings: list[float] = []
+        self._numbered = (0, 0)
         self._times: Times | None = None
         self.watching = Watching()
         self._broken: list[Broken] = []
@@ -300,6 +301,8 @@ class Engine(Threads):
         try:
             if self.learner.step == 0 and self.knobs.whole("evaluate_every"):
                 await self._record_evaluation()
+            begun = self.learner.step + 1  # which an engine that was killed may have left unfinished
+            self._numbered = (begun, await self.write(self.store.last_group_number, self.branch, begun))
             while not self.settings.steps or self.learner.step < self.settings.steps:
                 self.step = self.learner.step + 1
                 try:
@@ -342,17 +345,15 @@ class Engine(Threads):
 
     async def _step(self, step: int) -> None:
         learner = self.learner
-        last = self.write(self.store.last_group_number, self.branch, step)
-        _, number = await asyncio.gather(self.compute(self._begin, step), last)
-        times = Times(self.control, self._times)
-        self._times = None
-        groups = await self.compute(learner.sample, step, number + 1, self._grow)
+        of_step, last = self._numbered
+        times, groups = await self.compute(self._sample, step, last + 1 if of_step == step else 1)
         self.growth = None
         times.mark("sampling", within=learner.sampler.scoring_seconds, name="scoring")
         for group in learner.replaced:
             group.record.status = "replaced"
         records = [g.record for g in (*learner.replaced, *groups)]
         await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
+        self._numbered = (step, max(record.number for record in records))
         heads = [head_of(record) for record in records]
         self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
         self.rollout = groups
@@ -371,7 +372,7 @@ class Engine(Threads):
         await self._finish(step, groups, learned, metrics, times)
 
     def _begin(self, step: int) -> None:
-        """On the compute thread: a step begins, and changes with boundary rollout take effect."""
+        """A step begins, and changes with boundary rollout take effect."""
         try:
             scheduled = self.knobs.begin_step(step)
         except InvalidValue as error:  # people have changed what the scheduled values were to go with
@@ -382,6 +383,12 @@ class Engine(Threads):
         self.control.phase = "idle"
         self.control.begin_step(step)
         self._apply("rollout", step)
+
+    def _sample(self, step: int, number: int) -> tuple[Times, list[RolloutGroup]]:
+        """On the compute thread: begin a step, and sample and score its groups, numbered from ``number``."""
+        self._begin(step)
+        times, self._times = Times(self.control, self._times), None
+        return times, self.learner.sample(step, number, self._grow)
 
     def _short_of_memory(self, text: str) -> None:
         remedy = "fewer --micro-tokens, responses or tokens need no second try"
@@ -414,18 +421,18 @@ class Engine(Threads):
 
         Ratings are collected as late as can be: a rating given while the run is paused before its update is in time.
         """
-        learner, store = self.learner, self.store
+        learner = self.learner
         self.control.begin("updating")
         self._apply("update", step)
         learner.measure_reference(step, groups)
-        candidates = self.write_now(collect, store, self.branch, step, learner.drift_limit())
+        candidates, standing = self.write_now(self._ratings, step, [g.record for g in groups])
         late = learner.late_groups([c.group for c in candidates if c.group is not None])
         drifts = {g.record.name: learner.drift(g.record, self.control.safe_point) for g in late}
         joining = [g for g in late if drifts[g.record.name] <= learner.drift_limit()]
         rollout = [*groups, *joining]
-        learner.measure_reference(step, joining)
-        self.rated_step = step
-        standing = self.write_now(standing_for, store, self.branch, [g.record for g in rollout])
+        if standing is None:
+            learner.measure_reference(step, joining)
+            standing = self.write_now(self._standing, step, [g.record for g in rollout])
         learner.advantages(rollout, standing.ratings)
         self._broken = learner.audit(rollout)
         metrics = learner.update(step, rollout, lambda: self._apply("minibatch", step))
@@ -433,6 +440,17 @@ class Engine(Threads):
         uses = fates(step, candidates, drifts, learner.drift_limit(), rollout, standing)
         metrics["ratings/used"] = float(sum(u.step == step for u in uses))
         return metrics, rollout, uses
+
+    def _ratings(self, step: int, groups: Sequence[Group]) -> tuple[list[Candidate], Standing | None]:
+        """On the store's thread: groups of earlier steps that may join; if there are none, the ratings for the update
+        too, for which nothing has to be computed first."""
+        candidates = collect(self.store, self.branch, step, self.learner.drift_limit())
+        return candidates, None if candidates else self._standing(step, groups)
+
+    def _standing(self, step: int, groups: Sequence[Group]) -> Standing:
+        """On the store's thread, where ratings are written: what is rated from here on is late."""
+        self.rated_step = step
+        return standing_for(self.store, self.branch, groups)
 
     def try_update(self, algorithm: str) -> Preview:
         """On the compute thread: the update that the step in progress would make, with the present ratings and the
@@ -527,7 +545,8 @@ class Engine(Threads):
         )  # fmt: skip
         self.publish(done, wire.GroupsChanged(time=time.time(), step=step, heads=heads))
         asked = await self._watch(record, records)
-        await self.compute(self.control.finish_step)
+        if self.control.end_step():
+            await self.compute(self.control.finish_step)
         every = self.knobs.whole("checkpoint_steps")
         if asked or (every and step % every == 0):
             self.control.phase = "saving"

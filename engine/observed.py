@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-import numpy as np
-
 from engine import work
 from engine.knobs import Knobs
 from engine.rollout import RolloutGroup
@@ -65,14 +63,16 @@ def observe(
         return None
     learned = [group for group in own if group.record.status != "replaced"]
     prompts = [len(group.record.prompt_tokens) for group in own]
+    lengths = [r.length for r in responses]
+    dead = {group.record.number for group in own if is_dead(group)}
     rollout = Rollout(
         groups=len(learned),
         group_size=len(responses) / len(own),
-        prompt=float(np.mean(prompts)),
+        prompt=sum(prompts) / len(prompts),
         width=max(prompts),
-        response=float(np.mean([r.length for r in responses])),
-        longest=max(r.length for r in responses),
-        dead=sum(map(is_dead, learned)) / max(len(learned), 1),
+        response=sum(lengths) / len(lengths),
+        longest=max(lengths),
+        dead=sum(group.record.number in dead for group in learned) / max(len(learned), 1),
     )
     search = None
     if searched is not None and searched.residuals:
@@ -92,10 +92,10 @@ def observe(
     return Observed(
         algorithm=knobs.text("algorithm"),
         rollout=rollout,
-        lengths=[r.length for r in responses],
+        lengths=lengths,
         ended=[r.ended for r in responses],
         prompts=prompts,
-        dead=sum(map(is_dead, own)) / len(own),
+        dead=len(dead) / len(own),
         search=search,
         evaluation_length=evaluation,
         work={

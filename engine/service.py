@@ -74,7 +74,7 @@ class Service:
 
     def send(self, event: wire.AnyEvent) -> None:
         """An event for every client."""
-        self._server.send_event(event, _size(event))
+        self._server.send_event(event)
 
     def clients_changed(self) -> None:
         self.beat_now()
@@ -235,16 +235,6 @@ class Service:
         finally:
             self.waiting = ""
             self.beat_now()
-
-
-def _size(event: wire.AnyEvent) -> int:
-    """About how many bytes an event is on the wire."""
-    match event:
-        case wire.StepDone(record=record):
-            return 2000 + 12 * len(record.advantages)
-        case wire.GroupsScored(heads=heads) | wire.GroupsChanged(heads=heads):
-            return 100 + 400 * len(heads)
-    return 400
 
 
 def _growing(

@@ -28,7 +28,6 @@ from sessions.wire import (
     BadCommand,
     Beat,
     Complaint,
-    Delta,
     Growing,
     Hello,
     Snapshot,
@@ -36,6 +35,8 @@ from sessions.wire import (
     decode_command,
     decode_hello,
     encode,
+    encode_delta,
+    encode_part,
     pages_of,
 )
 
@@ -74,7 +75,7 @@ class Connection:
         self.since = time.time()
         self._writer = writer
         self._answers: deque[bytes] = deque()
-        self._events: deque[AnyEvent] = deque()
+        self._events: list[bytes] = []
         self._bytes = 0
         self._latest: dict[type[Record], Record] = {}
         self._behind = False
@@ -98,20 +99,30 @@ class Connection:
             self._room.clear()
         self._wake.set()
 
-    def event(self, event: AnyEvent, size: int) -> None:
-        """Queue an event, or fall behind."""
+    def event(self, event: bytes) -> None:
+        """Queue an event as :func:`~sessions.wire.encode_part` writes it, or fall behind."""
         if self._behind:
             return
+        self._wake_for_batch()
         self._events.append(event)
-        self._bytes += size
+        self._bytes += len(event)
         if len(self._events) > MAX_MESSAGES or self._bytes > MAX_BYTES:
             self.resync()
-        self._wake.set()
 
     def latest(self, message: Beat | Growing) -> None:
         """Queue a message that replaces an unsent one of its kind."""
+        self._wake_for_batch()
         self._latest[type(message)] = message
-        self._wake.set()
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether there is anything for a batch."""
+        return bool(self._behind or self._events or self._latest)
+
+    def _wake_for_batch(self) -> None:
+        """Something joins the next batch; where that has something already, the pump knows when it is due."""
+        if not self._waiting:
+            self._wake.set()
 
     async def flush(self) -> None:
         """Send what is queued without waiting for the client's rate; returns when it is written, or nobody reads."""
@@ -148,7 +159,7 @@ class Connection:
                 if len(self._answers) <= MAX_ANSWERS // 2:
                     self._room.set()
                 await self._writer.drain()
-            if (loop.time() >= next_batch or self._closing) and (self._behind or self._events or self._latest):
+            if (loop.time() >= next_batch or self._closing) and self._waiting:
                 next_batch = loop.time() + pause
                 await self._send_batch(snapshot)
                 continue
@@ -156,8 +167,7 @@ class Connection:
             if self._answers:
                 continue
             self._sent.set()
-            waiting = self._behind or self._events or self._latest
-            timeout = max(0.0, next_batch - loop.time()) if waiting else None
+            timeout = max(0.0, next_batch - loop.time()) if self._waiting else None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), timeout)
 
@@ -170,8 +180,8 @@ class Connection:
             self._bytes = 0
             self._writer.write(encode(snapshot()))
         elif self._events:
-            events, self._events, self._bytes = list(self._events), deque(), 0
-            self._writer.write(encode(Delta(events=events)))
+            events, self._events, self._bytes = self._events, [], 0
+            self._writer.write(encode_delta(events))
         for message in latest:
             self._writer.write(encode(message))
         await self._writer.drain()
@@ -227,10 +237,12 @@ class Server:
     async def _flush(self) -> None:
         await asyncio.gather(*(connection.flush() for connection in self._served))
 
-    def send_event(self, event: AnyEvent, size: int = 512) -> None:
+    def send_event(self, event: AnyEvent) -> None:
         """Queue an event for every client."""
-        for connection in self._connections:
-            connection.event(event, size)
+        if self._connections:
+            encoded = encode_part(event)
+            for connection in self._connections:
+                connection.event(encoded)
 
     def send_beat(self, beat: Beat) -> None:
         """Queue the status for every client."""

@@ -10,6 +10,7 @@ commands rejected by name.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -350,10 +351,26 @@ def encode(message: Record | Command) -> bytes:
 
     :raises FrameTooLarge: over the limit.
     """
-    line = _encoder.encode(message) + b"\n"
-    if len(line) > LINE_LIMIT:
-        raise FrameTooLarge(f"a {type(message).__name__} of {len(line)} bytes is over the limit of {LINE_LIMIT}")
-    return line
+    return _line(type(message).__name__, _encoder.encode(message))
+
+
+def encode_part(event: AnyEvent) -> bytes:
+    """An event as it stands in every :class:`Delta` that it is sent in."""
+    return _encoder.encode(event)
+
+
+def encode_delta(events: Iterable[bytes]) -> bytes:
+    """The line of a :class:`Delta` of events that :func:`encode_part` has encoded.
+
+    :raises FrameTooLarge: over the limit.
+    """
+    return _line("Delta", b'{"type":"delta","events":[' + b",".join(events) + b"]}")
+
+
+def _line(kind: str, text: bytes) -> bytes:
+    if len(text) >= LINE_LIMIT:
+        raise FrameTooLarge(f"a {kind} of {len(text) + 1} bytes is over the limit of {LINE_LIMIT}")
+    return text + b"\n"
 
 
 def encode_json(value: Any) -> str:
@@ -363,7 +380,7 @@ def encode_json(value: Any) -> str:
 
 def encode_event(event: AnyEvent) -> str:
     """An event as JSON text, for the store."""
-    return _encoder.encode(event).decode()
+    return encode_part(event).decode()
 
 
 def decode_event(text: str | bytes) -> AnyEvent:

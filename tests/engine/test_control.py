@@ -229,6 +229,28 @@ def test_finish_step_does_not_pause(control: Control) -> None:
     assert worker.join() == "done"
 
 
+def test_the_end_of_a_step_says_whether_the_compute_thread_has_anything_to_do(control: Control) -> None:
+    control.commit()
+    assert not control.end_step()
+    assert not control.committed
+    control.pause("ann")  # the next step pauses before it begins
+    assert not control.end_step()
+    control.resume()
+    control.commit()
+    control.ask(lambda: None)
+    assert control.end_step()
+    control.finish_step()
+    assert not control.end_step()
+    control.stop(now=False)
+    assert control.end_step()
+
+
+def test_a_wish_to_drop_a_step_does_not_outlive_it(control: Control) -> None:
+    assert control.discard()
+    control.end_step()
+    control.safe_point()
+
+
 def test_errands_run_on_the_compute_thread_in_order_paused_or_not(control: Control) -> None:
     ran: list[tuple[int, int]] = []
 

@@ -764,6 +764,9 @@ async def test_what_a_killed_step_left_is_discarded() -> None:
         await tested.step()
         await tested.until(lambda: tested.uses)
         assert (tested.uses[0].fate, tested.uses[0].why) == ("unused", "its step was discarded")
+        heads = await tested.client.query(QueryGroups(), list[GroupHead])
+        of_step = {h.number: h.status for h in heads if h.step == 2}
+        assert of_step == {**dict.fromkeys((1, 2, 3, 4), "discarded"), **dict.fromkeys((5, 6, 7, 8), "updated")}
 
 
 async def test_a_rating_while_its_update_runs_is_called_late() -> None:

@@ -51,12 +51,12 @@ class FakeBackend:
     def clients_changed(self) -> None:
         self.changes += 1
 
-    def emit(self, text: str = "x", size: int = 512) -> None:
+    def emit(self, text: str = "x") -> None:
         """One more event, to everybody."""
         event = wire.Noted(time=1.0, step=1, seq=len(self.events) + 1, kind="note", text=text)
         self.events.append(event)
         assert self.server is not None
-        self.server.send_event(event, size)
+        self.server.send_event(event)
 
 
 @contextlib.asynccontextmanager

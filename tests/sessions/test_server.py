@@ -180,7 +180,7 @@ async def test_a_client_that_never_reads(engine: tuple[FakeBackend, Server]) -> 
         connection = next(c for c in server.connections if c.title == "raw")
         text = "y" * 2000
         for i in range(3000):
-            backend.emit(text, size=len(text))
+            backend.emit(text)
             assert len(connection._events) <= server_module.MAX_MESSAGES
             if i % 50 == 0:
                 await asyncio.sleep(0)
@@ -229,6 +229,45 @@ async def test_only_the_newest_status_and_growing_text_are_kept(engine: tuple[Fa
         assert [beat.status.done for beat in reader.of(wire.Beat)] == [99]
         assert [growing.texts for growing in reader.of(wire.Growing)] == [["99"]]
     assert backend.changes >= 1
+
+
+async def test_an_event_is_encoded_once_and_only_for_somebody(
+    engine: tuple[FakeBackend, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, server = engine
+    encoded: list[int] = []
+
+    def count(event: wire.AnyEvent) -> bytes:
+        encoded.append(event.seq)
+        return wire.encode_part(event)
+
+    monkeypatch.setattr(server_module, "encode_part", count)
+    backend.emit("nobody is there")
+    assert encoded == []
+    async with Reader(server.path) as one, Reader(server.path) as two:
+        await until(lambda: len(server.connections) == 2)
+        backend.emit("both get it")
+        await until(lambda: one.seqs and two.seqs)
+        assert one.seqs == two.seqs == encoded == [2]
+
+
+async def test_what_joins_a_batch_that_waits_wakes_nobody(engine: tuple[FakeBackend, Server]) -> None:
+    """A client at its slowest rate: its pump knows when the next batch is due, and has nothing to do before."""
+    backend, server = engine
+    async with Reader(server.path, rate=0.1) as reader:
+        await until(lambda: len(server.connections) == 1)
+        connection = server.connections[0]
+        backend.emit("sent at once, or with the snapshot's beat")
+        await until(lambda: reader.seqs)
+        backend.emit("the first of the next batch")
+        await until(lambda: not connection._wake.is_set())
+        for _ in range(3):
+            backend.emit("joins it")
+            server.send_beat(wire.Beat(status=status()))
+            assert not connection._wake.is_set()
+        assert reader.seqs == [1]
+        await server.close()  # does not wait for the rate
+        await until(lambda: reader.seqs == [1, 2, 3, 4, 5])
 
 
 async def test_two_clients_get_their_own_answers(engine: tuple[FakeBackend, Server]) -> None:

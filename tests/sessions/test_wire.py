@@ -84,6 +84,11 @@ def test_every_message_round_trips(message: wire.ToClient) -> None:
     assert wire.decode_to_client(line) == message
 
 
+@pytest.mark.parametrize("events", [EVENTS[:0], EVENTS[:1], EVENTS])
+def test_events_encoded_one_by_one_make_the_line_of_a_delta(events: list[wire.AnyEvent]) -> None:
+    assert wire.encode_delta(map(wire.encode_part, events)) == wire.encode(wire.Delta(events=events))
+
+
 def test_the_lists_above_are_whole() -> None:
     assert {type(e) for e in EVENTS} == set(typing.get_args(wire.AnyEvent))
     assert {type(m) for m in MESSAGES} == set(typing.get_args(wire.ToClient))
