@@ -58,7 +58,8 @@ class Batch:
 
     def gather(self, states: Tensor) -> Tensor:
         """States [lines, W, D] -> [rows, T, D], those that the response tokens are predicted from."""
-        return states.flatten(0, 1)[self.source]
+        rows = states.flatten(0, 1).index_select(0, self.source.flatten())
+        return rows.view(*self.source.shape, -1)
 
 
 def make_batch(
@@ -176,7 +177,7 @@ def padded_micro_batches(rows: Sequence[_S], tokens: int, scored: int | None) ->
 
 
 def packed_micro_batches(rows: Sequence[_S], tokens: int, scored: int | None) -> Iterator[list[_S]]:
-    """The same for packed batches; a row too long to be a tree is in a set without any other prompt's."""
+    """The same for packed batches; rows too long to be part of a tree are in padded sets of their own."""
     short = [row for row in rows if fits(row)]
     prompts = [row.prompt for row in short]
     trees = [

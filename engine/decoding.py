@@ -15,7 +15,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from engine.batches import make_batch
 from engine.policy import Policy
+from engine.randomness import stream
 
 ROOM = 4
 """Tokens that the caches grow by at least, and by half of their length: growing copies them, and so does dropping rows,
@@ -78,6 +80,35 @@ def prefill(policy: Policy, prompts: Sequence[Sequence[int]], repeats: int, *, s
         logits_to_keep=1,
     ).logits[:, -1]
     return Prefill(logits, attention, cache, repeats)
+
+
+DECODE_TOLERANCE = 0.1
+"""Nats by which a decoded token's log-probability may differ: a model that forgets its past is off by more."""
+
+
+@torch.no_grad()
+def why_not_decoded(policy: Policy) -> str:
+    """Why a model says something else token by token than at once; empty if it says the same.
+
+    Models that keep their past in a cache of their own take no notice of ours, and would be sampled without it.
+    """
+    rows = stream("decoding").integers(policy.vocabulary, size=(2, 7)).tolist()
+    try:
+        batch = make_batch([row[:3] for row in rows], [row[3:] for row in rows], [1.0, 1.0], policy.pad, policy.device)
+        want = policy.full_precision_scorer(batch).logprobs
+        read = prefill(policy, [row[:3] for row in rows], 1)
+        decoder, logits = GrowingDecoder(policy, read, 4), read.spread()
+        off = 0.0
+        for t in range(4):
+            token = torch.tensor([row[3 + t] for row in rows], device=policy.device)
+            found = logits.float().log_softmax(-1).gather(-1, token[:, None]).squeeze(1)
+            off = max(off, float((found - want[:, t]).abs().max()))
+            if t < 3:
+                logits = decoder.step(token)
+    except Exception as error:  # noqa: BLE001 - models raise many kinds when they are given what they do not take
+        text = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {text[0][:80] if text else ''}"
+    return "" if off <= DECODE_TOLERANCE else f"its log-probabilities are off by {off:.1f} nats"
 
 
 class GrowingDecoder:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from engine import checkpointing
+from engine import checkpointing, static_decoding
 from engine.batches import make_batch
 from engine.control import Control
 from engine.divergences import k3
@@ -68,6 +68,7 @@ class Learner:
         self.knobs, self.control, self.folder, self.branch = knobs, control, folder, branch
         self.reference = Reference(policy, lambda: checkpointing.policy_weights(folder / "0"))
         budget = Budget(settings.micro_tokens, shared=policy.accelerator.num_processes > 1)
+        budget.release = lambda: static_decoding.release(policy.model)
         self.training = Training(policy, self.reference, knobs, control, budget, task.reward_range)
         self.step = 0
         self.cursor = self.step_cursor = 0

@@ -44,7 +44,8 @@ GRAPH = 3.0
 def available_memory(device: torch.device) -> int:
     """Bytes that this process may still take on a device; of main memory what the system says is available."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
@@ -152,8 +153,8 @@ def need(
     if compares and not held.reference:
         phases["loading the reference"] = {"the reference's file": sizes.weights}
     phases["updating"] = learning_memory(sizes, rollout, knobs, micro_tokens, shortcuts, on_cuda=on_cuda)
-    if not on_cuda:
-        phases["saving"] = {"checkpoint": max(float(sizes.weights), kept.get("optimizer", 0.0))}
+    if not on_cuda and knobs.whole("checkpoint_steps"):  # written while the next step is made
+        kept["checkpoint"] = sizes.weights + kept.get("optimizer", 0.0) + kept.get("value model", 0.0)
     return Need(kept, phases)
 
 

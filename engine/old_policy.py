@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.batches import Batch
 from engine.policy import Policy
+from engine.precision import wide
 from engine.scorer import Scores
 
 HEAD_ERROR = 1e-3
@@ -110,9 +111,9 @@ class OldPolicy:
     @torch.no_grad()
     def kl(self, tokens: int) -> Tensor:
         """This process's share of the mean KL(old, new) over the whole vocabulary, nats a token; scalar."""
-        total = torch.zeros((), dtype=torch.float64, device=self._policy.device)
+        total = torch.zeros((), dtype=wide(self._policy.device), device=self._policy.device)
         for index in range(len(self._batches)):
-            total += self._kl(index).double()
+            total += self._kl(index)
         return total / tokens
 
     def kl_gradient(self, tokens: int) -> Tensor:

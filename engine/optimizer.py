@@ -47,6 +47,20 @@ class Optimizer:
         accelerator._optimizers.remove(self.optimizer)  # kept for checkpoints that we write ourselves, and for ever
         self._watched = _watched(self.parameters)
 
+    def allocate(self) -> None:
+        """Make the moments of parameters that have none yet, so that no step runs out of memory half-way.
+
+        :raises Exception: what the allocation raises; then some parameters have moments and some have none.
+        """
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if self.optimizer.state.get(parameter):
+                    continue
+                first, second = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                device = parameter.device if group["fused"] else "cpu"
+                step = torch.zeros((), dtype=torch.float32, device=device)
+                self.optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+
     def clip(self) -> float:
         """Bring the gradient's norm to at most ``max_grad_norm``.
 

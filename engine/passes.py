@@ -52,6 +52,7 @@ class Budget:
 
     :ivar tokens: prompt and response tokens, padding included.
     :ivar on_halved: told what happened, in words.
+    :ivar release: called before another try, to give back what can be made again.
     """
 
     LEAST = 16
@@ -61,6 +62,7 @@ class Budget:
         self.tokens = tokens
         self._shared = shared
         self.on_halved: Callable[[str], None] = print
+        self.release: Callable[[], None] = lambda: None
 
     def retry(self, work: Callable[[], _T], undo: Callable[[], None]) -> _T:
         """Do some work; where memory runs out, undo what it did, halve the budget and do it again.
@@ -102,6 +104,7 @@ class Budget:
 
     def _halve(self) -> None:
         self.tokens //= 2
+        self.release()
         gc.collect()
         clear_device_cache()
         self.on_halved(f"out of memory: micro-batches hold at most {self.tokens:,} tokens from here on")

@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.decode_weights import decode_weights
 from engine.decoding import Decoder, GrowingDecoder, Prefill, prefill
 from engine.policy import Policy
+from engine.precision import wide
 from engine.static_decoding import StaticDecoder, can_record, record_graph
 from engine.truncation import WHOLE, Truncation
 from sessions.shortcuts import SHORTCUTS
@@ -154,7 +155,7 @@ def _sample(
     )
     logprobs = torch.zeros(rows, max_new_tokens, device=device)
     entropies = torch.zeros(rows, max_new_tokens, device=device)
-    uniform = None if noise is None else torch.from_numpy(noise).to(device, _wide(device))
+    uniform = None if noise is None else torch.from_numpy(noise).to(device, wide(device))
     ends = torch.tensor(sorted(policy.end_tokens))
     on_start(growth)
     finished = Finished(growth, on_finished)
@@ -227,14 +228,9 @@ def pick(log_probabilities: Tensor, uniform: Tensor | None) -> tuple[Tensor, Ten
     if uniform is None:
         token = log_probabilities.argmax(-1)
     else:
-        wide = _wide(log_probabilities.device)
-        cumulative = log_probabilities.exp().to(wide).cumsum(-1)
-        target = uniform.to(wide)[:, None] * cumulative[:, -1:]
+        precise = wide(log_probabilities.device)
+        cumulative = log_probabilities.exp().to(precise).cumsum(-1)
+        target = uniform.to(precise)[:, None] * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, target, right=True).squeeze(1)
         token = token.clamp(max=log_probabilities.shape[-1] - 1)
     return token, log_probabilities.gather(-1, token[:, None]).squeeze(1)
-
-
-def _wide(device: torch.device) -> torch.dtype:
-    """The widest floating-point type of a device."""
-    return torch.float32 if device.type == "mps" else torch.float64

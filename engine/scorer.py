@@ -77,7 +77,7 @@ class TokenScorer(nn.Module):
             return Scores(logprobs, entropy, hidden if keep_hidden else None, logits)
         mask = batch.mask
         logprobs, entropy = self._read(
-            states.flatten(0, 1)[batch.source[mask]],
+            states.flatten(0, 1).index_select(0, batch.source[mask]),
             batch.targets[mask],
             batch.temperature[:, None].expand(mask.shape)[mask],
             entropy_gradient,

@@ -6,8 +6,10 @@ excludes that response; it never stops the run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,15 +45,22 @@ def score_group(components: Mapping[str, Component], prompt: Prompt, completions
                 values[i][name] = None
             else:
                 values[i][name] = result
-    return [
-        Scored(v, None if f else _sum(components, v), f) for v, f in zip(values, failed, strict=True)
-    ]  # fmt: skip
+    return [_added(components, v, f) for v, f in zip(values, failed, strict=True)]
 
 
-def _sum(components: Mapping[str, Component], values: Mapping[str, float | None]) -> float | None:
+def _added(components: Mapping[str, Component], values: dict[str, float | None], failed: str) -> Scored:
+    """The weighted sum of the components that apply to a response."""
+    if failed:
+        return Scored(values, None, failed)
     applying = [(components[name].weight, value) for name, value in values.items() if value is not None]
-    taught = [(weight, value) for weight, value in applying if weight != 0]
-    return math.fsum(weight * value for weight, value in taught) if taught else None
+    taught = [weight * value for weight, value in applying if weight != 0]
+    try:
+        reward = math.fsum(taught) if taught else None
+    except (OverflowError, ValueError):  # beyond the largest float, or infinities of both signs
+        reward = math.inf
+    if reward is not None and not math.isfinite(reward):
+        return Scored(values, None, f"the sum of {', '.join(values)} is not a finite number")
+    return Scored(values, reward)
 
 
 def _call(name: str, component: Component, prompt: Prompt, completions: Sequence[str]) -> Sequence[float | str | None]:
@@ -61,7 +70,7 @@ def _call(name: str, component: Component, prompt: Prompt, completions: Sequence
     columns["answer"] = [prompt.answer] * n
     try:
         results = list(component.function(prompts=[prompt.text] * n, completions=list(completions), **columns))
-    except Exception as error:  # noqa: BLE001 - user code may raise anything, and none of it may stop the run
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything; none of it may stop the run
         return [f"{name}: raised {type(error).__name__}: {error}"] * n
     if len(results) != n:
         return [f"{name}: returned {len(results)} values for {n} completions"] * n
@@ -71,6 +80,8 @@ def _call(name: str, component: Component, prompt: Prompt, completions: Sequence
 def _checked(name: str, result: object) -> float | str | None:
     if result is None:
         return None
-    if isinstance(result, numbers.Real) and math.isfinite(result):
-        return float(result)
-    return f"{name}: returned {result!r}, which is not a finite number"
+    if isinstance(result, numbers.Real):
+        with contextlib.suppress(OverflowError):  # a whole number may be larger than any float
+            if math.isfinite(number := float(result)):
+                return number
+    return f"{name}: returned {reprlib.repr(result)}, which is not a finite number"

@@ -9,6 +9,7 @@ import torch
 
 from engine import checkpointing
 from engine.control import Control
+from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.memory import check_memory
@@ -46,6 +47,11 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         shortcuts=active(settings.plain),
     )
     checkpointing.tidy(folder.checkpoints)
+    if why := why_not_decoded(policy):
+        raise UsageError(
+            f"model {settings.model}: it cannot be sampled token by token with a cache of keys and values ({why}); "
+            "give a model whose layers attend, such as Llama, Qwen or GPT-2"
+        )
     newest = checkpointing.newest_checkpoint(folder.checkpoints)
     finished = 0
     if newest is not None:

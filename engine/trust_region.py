@@ -33,6 +33,7 @@ from engine.old_logprobs import own_or_recorded
 from engine.old_policy import OldPolicy
 from engine.passes import Budget, batch_of, micro_batches, padded
 from engine.policy import Policy
+from engine.precision import wide
 from engine.randomness import permutation, stream
 from engine.rollout import RolloutGroup, Row
 from engine.scorer import Scores
@@ -148,7 +149,7 @@ class TrustRegion:
         """
         parameters = self.policy.parameters
         gradient = flatten([None] * len(parameters), parameters)
-        total = torch.zeros((), dtype=torch.float64, device=self.policy.device)
+        total = torch.zeros((), dtype=wide(self.policy.device), device=self.policy.device)
         for done, part in enumerate(parts):
             self.control.advance(done, len(parts))
             with torch.enable_grad():
@@ -159,7 +160,7 @@ class TrustRegion:
                 gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).sum() / tokens
                 if gained.requires_grad:
                     gradient += flatten(torch.autograd.grad(gained, parameters, allow_unused=True), parameters)
-            total += gained.detach().double()
+            total += gained.detach()
             note_forward(part.rows, part.batch, scores, part.old, ratio, self.tally, first=True)
         return self._reduced(gradient), float(self._reduced(total))
 
@@ -347,15 +348,15 @@ class TrustRegion:
     @torch.no_grad()
     def _look(self, old: OldPolicy, parts: Sequence[_Part], tokens: int) -> tuple[float, float, tuple[float, float]]:
         """At the policy's present parameters: KL(old, new), the mean of rho A, and the smallest and largest rho."""
-        total = torch.zeros(2, dtype=torch.float64, device=self.policy.device)
+        total = torch.zeros(2, dtype=wide(self.policy.device), device=self.policy.device)
         extremes = Tally()
         for index, part in enumerate(parts):
             assert part.old is not None
             scores = self.policy.full_precision_scorer(part.batch, keep_logits=True)
             assert scores.logits is not None
             ratio = importance_ratio(scores.logprobs, part.old, part.batch.mask)
-            gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).double().sum()
-            total += torch.stack([old.kl_of(index, scores.logits).double(), gained])
+            gained = torch.where(part.batch.mask, ratio * part.advantages, 0.0).to(total.dtype).sum()
+            total += torch.stack([old.kl_of(index, scores.logits).to(total.dtype), gained])
             new = part.batch.mask & fresh(part.rows, part.batch)
             extremes.minimum("min", ratio, new)
             extremes.maximum("max", ratio, new)

@@ -71,6 +71,8 @@ class Update:
         plan = self.plan(groups, *key)
         before = {name: optimizer.watch() for name, optimizer in self.optimizers.items()}
         saved = [Saved(optimizer) for optimizer in self.optimizers.values()] if len(plan) > 1 else []
+        for optimizer in self.optimizers.values():
+            optimizer.allocate()
         try:
             stepped = self._passes(plan)
         except Exception:

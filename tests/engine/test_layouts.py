@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from engine.batches import make_batch, pack_batch
+from engine.decoding import why_not_decoded
 from engine.layouts import why_not_packed
 from engine.policy import Policy, make_accelerator
 from engine.warmup import character_tokenizer
@@ -111,3 +112,11 @@ def test_both_kinds_of_attention_take_the_mask(attention: str) -> None:
     config = copy.deepcopy(PACKED["llama"])
     config._attn_implementation = attention
     assert policy_of(config).packs
+
+
+def test_a_model_that_takes_no_notice_of_the_cache_is_refused_before_it_is_sampled_without_its_past() -> None:
+    assert why_not_decoded(policy_of(PADDED["mamba"][0]))
+    for family in ("gemma2", "cohere", "bloom", "mistral"):
+        assert why_not_decoded(policy_of(PADDED[family][0])) == ""
+    for family in PACKED:
+        assert why_not_decoded(policy_of(PACKED[family])) == ""

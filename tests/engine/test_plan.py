@@ -82,15 +82,23 @@ def stepping(folder: Path, **values: Any) -> Stepping:
 
 def test_what_stays_is_counted_by_what_the_hyperparameters_use() -> None:
     base = {"weights": 4016.0, "optimizer": 8000.0}
-    assert needed().kept == base
-    assert needed(kl_coefficient=0.04).kept == {**base, "reference": 4016.0}
-    assert needed(reference_every=10).kept == {**base, "reference": 4016.0}
-    assert needed(held=Held(reference=True)).kept == {**base, "reference": 4016.0}
-    assert needed(algorithm="ppo", value_model="separate").kept["value model"] == 3 * (3000 + 68)
-    assert needed(algorithm="ppo").kept["value model"] == 3 * 68
-    assert needed(held=Held(value_model="separate")).kept["value model"] == 3 * 3068  # at rest, and still there
-    assert needed(algorithm="trpo").kept == {"weights": 4016.0}
-    assert needed(algorithm="trpo", held=Held(optimizer=True)).kept == base
+    assert needed(checkpoint_steps=0).kept == base
+    assert needed(checkpoint_steps=0, kl_coefficient=0.04).kept == {**base, "reference": 4016.0}
+    assert needed(checkpoint_steps=0, reference_every=10).kept == {**base, "reference": 4016.0}
+    assert needed(checkpoint_steps=0, held=Held(reference=True)).kept == {**base, "reference": 4016.0}
+    assert needed(checkpoint_steps=0, algorithm="ppo", value_model="separate").kept["value model"] == 3 * (3000 + 68)
+    assert needed(checkpoint_steps=0, algorithm="ppo").kept["value model"] == 3 * 68
+    assert (
+        needed(checkpoint_steps=0, held=Held(value_model="separate")).kept["value model"] == 3 * 3068
+    )  # at rest, and still there
+    assert needed(checkpoint_steps=0, algorithm="trpo").kept == {"weights": 4016.0}
+    assert needed(checkpoint_steps=0, algorithm="trpo", held=Held(optimizer=True)).kept == base
+
+
+def test_a_checkpoint_is_a_copy_of_all_that_it_holds_beside_the_step_that_goes_on() -> None:
+    assert needed(checkpoint_steps=50).kept["checkpoint"] == 4016 + 8000
+    assert needed(checkpoint_steps=50, algorithm="ppo").kept["checkpoint"] == 4016 + 8000 + 3 * 68
+    assert needed(checkpoint_steps=50, algorithm="trpo").kept["checkpoint"] == 4016
 
 
 def test_what_an_update_takes() -> None:
@@ -109,7 +117,7 @@ def test_the_peak_is_that_of_the_widest_phase() -> None:
     assert one.passing == max(sum(parts.values()) for parts in one.phases.values())
     assert "loading the reference" in needed(kl_coefficient=0.04).phases
     loaded = needed(held=Held(reference=True), kl_coefficient=0.04)
-    assert loaded.phases.keys() == {"sampling", "updating", "saving"}
+    assert loaded.phases.keys() == {"sampling", "updating"}
     assert needed(evaluate_every=5).phases["evaluating"] == sampling_memory(
         SIZES, 8, 10, survival([20], [False], 20)
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +116,25 @@ def test_rewards_of_the_built_in_functions() -> None:
 def test_the_reference_of_a_worked_answer() -> None:
     assert reference_of("48/2 = 24\n#### 72") == "72"
     assert reference_of(" 85 ") == "85"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda prompts, completions, **_: [10**400] * len(completions),
+        lambda prompts, completions, **_: sys.exit(1),
+        lambda prompts, completions, **_: [float("nan")] * len(completions),
+    ],
+)
+def test_whatever_a_function_returns_or_raises_it_fails_its_responses_and_nothing_else(function) -> None:
+    scored = score_group({"odd": Component(function)}, PROMPT, ["a", "b"])
+    assert [s.reward for s in scored] == [None, None]
+    assert all(s.failed.startswith("odd: ") for s in scored)
+    assert all(len(s.failed) < 200 for s in scored)
+
+
+def test_a_sum_beyond_the_largest_number_fails_the_response() -> None:
+    huge = Component(lambda prompts, completions, **_: [1e308] * len(completions))
+    (scored,) = score_group({"a": huge, "b": huge}, PROMPT, ["x"])
+    assert scored.reward is None
+    assert scored.failed == "the sum of a, b is not a finite number"

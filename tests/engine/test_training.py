@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import checkpointing, memory
+from engine import checkpointing, memory, optimizer
 from engine.algorithms.surrogate import Denominators
 from engine.control import Control, Discarded
 from engine.learner import Learner
@@ -795,3 +795,45 @@ def test_what_a_preview_says() -> None:
     assert [line.split()[0] for line in lines[4:6]] == ["3.1B", "3.1C"]
     assert lines[4].endswith("log p -3.000 -> -3.700")
     assert "1 more responses" in lines[6]
+
+
+def test_moments_made_before_the_first_step_are_those_that_the_step_would_have_made(tmp_path: Path) -> None:
+    found = []
+    for early in (True, False):
+        learner = make_learner(tmp_path / str(early))
+        if not early:
+            learner.optimizer.allocate = lambda: None  # type: ignore[method-assign]
+        learner.run_step()
+        found.append((weights_of(learner.policy), learner.optimizer.tensors()))
+    assert same_weights(found[0][0], found[1][0])
+    assert found[0][1].keys() == found[1][1].keys()
+    assert all(torch.equal(tensor, found[1][1][name]) for name, tensor in found[0][1].items())
+
+
+def test_memory_that_runs_out_while_moments_are_made_leaves_everything_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of PPO's two optimizers too: the policy must not step when the value model's cannot."""
+    values = {"algorithm": "ppo", "kl_placement": "reward", "kl_estimator": "k1", "value_warmup_steps": 0}
+    learner = make_learner(tmp_path / "short", value_model="separate", **values)
+    groups = learner.sample(1)
+    learner.measure_reference(1, groups)
+    learner.advantages(groups, {})
+    before = weights_of(learner.policy)
+    real, left = torch.zeros_like, [2 * len(learner.policy.parameters) + 3]
+
+    def short(*arguments, **named):
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optimizer.torch, "zeros_like", short)
+        with pytest.raises(torch.OutOfMemoryError):
+            learner.update(1, groups, lambda: None)
+    assert same_weights(before, weights_of(learner.policy))
+    learner.update(1, groups, lambda: None)
+    roomy = make_learner(tmp_path / "roomy", value_model="separate", **values)
+    roomy.run_step()
+    assert same_weights(weights_of(roomy.policy), weights_of(learner.policy))
