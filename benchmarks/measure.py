@@ -193,13 +193,14 @@ def write(name: str, payload: Mapping[str, Any], text: str, folder: Path = RESUL
 
 
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:
-    """Keep figures as a file, numbers that JSON does not know as null."""
-    path.write_text(json.dumps(_finite(payload), indent=1, allow_nan=False) + "\n")
+    """Keep figures as a file, to six digits; numbers that JSON does not know as null."""
+    parts = [f" {json.dumps(name)}: {json.dumps(_finite(part), allow_nan=False)}" for name, part in payload.items()]
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {name: _finite(v) for name, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
