@@ -378,7 +378,9 @@ def report(
 
 
 def _shorten(comparison: dict[str, Any]) -> None:
-    """Leave out the prompts and the texts of the answers, which the settings and the seed give again."""
+    """Leave out the prompts and the texts of the answers, which the settings and the seed give again, and where the
+    model lies."""
+    comparison["case"]["job"]["model"] = Path(comparison["case"]["job"]["model"]).name
     for question in ("prompts", "held_out"):
         comparison["case"]["job"].pop(question)
     for outcomes in comparison["runs"].values():
