@@ -137,8 +137,8 @@ def save_weights(folder: SessionFolder, step: int) -> None:
     store = Store(folder.database)
     try:
         for earlier in range(CHECKPOINT_EVERY, step, CHECKPOINT_EVERY):
-            store.put_checkpoint(msgspec.structs.replace(saved, step=earlier, path=str(earlier)), "main")
-        store.put_checkpoint(saved, "main")
+            store.put_checkpoint(msgspec.structs.replace(saved, step=earlier, path=str(earlier)))
+        store.put_checkpoint(saved)
     finally:
         store.close()
 

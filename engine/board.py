@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from sessions.branches import Branch
 from sessions.hyperparameters import Value
 from sessions.records import (
     WARM_UP,
@@ -48,12 +49,13 @@ class Board:
             (h.step, h.number): h for h in reversed(store.heads(branch, limit=HEADS))
         }
         self.ratings: dict[str, Rating] = {r.id: r for r in store.recent_ratings(RATINGS)}
-        self.uses: dict[str, RatingUse] = {u.rating: u for u in store.uses_of(self.ratings.values())}
-        self.changes: dict[str, Change] = {c.id: c for c in store.changes()}
-        self.alarms: dict[str, Alarm] = {a.id: a for a in store.alarms()}
+        self.uses: dict[str, RatingUse] = {u.rating: u for u in store.uses_of(self.ratings.values(), branch)}
+        self.changes: dict[str, Change] = {c.id: c for c in store.changes(branch)}
+        self.alarms: dict[str, Alarm] = {a.id: a for a in store.alarms(branch)}
         self.checkpoints: dict[int, Checkpoint] = {c.step: c for c in store.checkpoints(branch)}
         self.events: deque[AnyEvent] = deque(reversed(store.events(limit=EVENTS)), maxlen=EVENTS)
         self.last_step: StepRecord | None = store.last_step(branch)
+        self.branches: list[Branch] = [b for b in store.branches().values() if not b.deleted]
         self.start_values: dict[str, Value] = {}
         self.task: TaskInfo | None = None
 
@@ -124,4 +126,5 @@ class Board:
             checkpoints=list(self.checkpoints.values()),
             events=list(self.events),
             last_step=self.last_step,
+            branches=self.branches,
         )

@@ -260,9 +260,7 @@ class Engine(Threads):
 
     async def _set_aside(self, step: int) -> None:
         """Steps after the newest checkpoint have no weights: they move to a branch of their own."""
-        taken = set(await self.write(self.store.branches))
-        name = next(f"{self.branch}~{k}" for k in range(1, 10_000) if f"{self.branch}~{k}" not in taken)
-        moved = await self.write(self.store.set_aside, self.branch, step, name)
+        name, moved = await self.write(self.store.set_aside, self.branch, step, "its steps have no weights")
         task, start_values = self.board.task, self.board.start_values
         self.board = await self.write(Board, self.store, self.branch)
         self.board.task, self.board.start_values = task, start_values

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sessions import commands as c
 from sessions import wire
+from sessions.branches import find_branch
 from sessions.errors import InvalidValue, Refused
 from sessions.records import ResponseName, parse_response_name
 from sessions.store import Store
@@ -24,12 +25,21 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
         case c.QueryStatus():
             return engine.service.status()
         case c.QuerySeries():
-            unknown = [n for n in command.names if n not in engine.board.series]
+            series = engine.board.series
+            if command.branch not in ("", branch):
+                find_branch(command.branch, await engine.write(store.branches))
+                series = await engine.write(store.series, command.branch)
+            unknown = [n for n in command.names if n not in series]
             if unknown:
-                known = ", ".join(sorted(engine.board.series)) or "none yet"
+                known = ", ".join(sorted(series)) or "none yet"
                 raise InvalidValue(f"no series {unknown[0]!r}; there are: {known}")
             limit = min(max(command.limit, 4), 100_000)
-            return [engine.board.series[n].window(command.first, command.last, limit) for n in command.names]
+            return [series[n].window(command.first, command.last, limit) for n in command.names]
+        case c.QueryBranches():
+            return await engine.write(store.branch_infos)
+        case c.QueryProbes():
+            find_branch(command.branch, await engine.write(store.branches))
+            return await engine.write(store.probes, command.branch)
         case c.QueryGroups():
             limit = min(max(command.limit, 1), 2000)
             return await engine.write(
@@ -64,6 +74,6 @@ def _detail(store: Store, branch: str, name: ResponseName) -> wire.GroupDetail:
     return wire.GroupDetail(
         group=group,
         ratings=ratings,
-        uses=store.uses_of(ratings),
+        uses=store.uses_of(ratings, branch),
         head=store.heads_of([group])[0],
     )

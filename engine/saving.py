@@ -164,6 +164,6 @@ class Saver:
     async def _write(self, snapshot: Snapshot) -> Checkpoint:
         engine = self._engine
         saved = await engine.beside(engine.learner.write, snapshot)
-        engine.publish(await engine.write(engine.store.put_checkpoint, saved, engine.branch))
+        engine.publish(await engine.write(engine.store.put_checkpoint, saved))
         engine.service.checkpointed(saved)
         return saved

@@ -106,9 +106,7 @@ async def prepare(engine: Engine) -> Warming | None:
         return None
     warming = await engine.compute(_load, learner)
     if await engine.write(engine.store.last_step, WARM_UP) is not None:
-        taken = set(await engine.write(engine.store.branches))
-        name = next(f"{WARM_UP}~{k}" for k in range(1, 10_000) if f"{WARM_UP}~{k}" not in taken)
-        await engine.write(engine.store.set_aside, WARM_UP, -1, name)
+        name, _ = await engine.write(engine.store.set_aside, WARM_UP, -1, "the warm-up started again")
         for metric in [m for m in engine.board.series if m.startswith(WARM_UP_PREFIX)]:
             del engine.board.series[metric]
         await engine.note("warm-up", f"starts again from its beginning; the earlier records are kept on {name}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from sessions.branches import check_branch_name
 from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import Value, hyperparameter, parse_assignment
 from sessions.modes import MODES, rating_mode
@@ -122,6 +123,70 @@ class Preview(Command, tag="preview"):
     algorithm: str = ""
 
 
+class Rewind(Command, tag="rewind"):
+    """Go back to a step of the branch that is trained; what came after it is kept on a branch of its own.
+
+    :ivar expect: the branch that it should be now; the command is rejected if another has come between.
+    """
+
+    step: int
+    expect: str = ""
+
+
+class Fork(Command, tag="fork"):
+    """Start a branch and train it.
+
+    :ivar name: of the new branch.
+    :ivar step: at which it begins; -1: the newest of ``source``.
+    :ivar source: the branch whose line has that step; empty: the one that is trained.
+    :ivar values: hyperparameters that differ there from the first step on.
+    :ivar preset: name of published settings, over which ``values`` are laid.
+    :ivar seed: of its noise and its order of prompts; None: its source's.
+    """
+
+    name: str
+    step: int = -1
+    source: str = ""
+    values: dict[str, Value] = {}
+    preset: str = ""
+    seed: int | None = None
+
+
+class Switch(Command, tag="switch"):
+    """Train another branch from its newest step on; the present one stays as it is."""
+
+    branch: str
+    expect: str = ""
+
+
+class RenameBranch(Command, tag="rename"):
+    """Give a branch another name."""
+
+    branch: str
+    name: str
+
+
+class DeleteBranch(Command, tag="delete"):
+    """Forget what a branch learned, and its checkpoints; what people rated on it is kept."""
+
+    branch: str
+
+
+class Race(Command, tag="race"):
+    """Start a branch for each algorithm at the same step and train them in turn, with the same prompts and noise.
+
+    :ivar algorithms: in their order; none: the race that is under way is given up.
+    :ivar steps: that each takes.
+    :ivar step: at which all begin; -1: the newest.
+    :ivar values: hyperparameters that all of them set.
+    """
+
+    algorithms: list[str]
+    steps: int = 0
+    step: int = -1
+    values: dict[str, Value] = {}
+
+
 class Acknowledge(Command, tag="acknowledge"):
     """Acknowledge alarms: one by id, or all."""
 
@@ -151,12 +216,16 @@ class Subscribe(Command, tag="subscribe"):
 
 
 class QuerySeries(Command, tag="series"):
-    """Points of metrics; with a range, the points inside it."""
+    """Points of metrics; with a range, the points inside it.
+
+    :ivar branch: whose line; empty: that of the branch that is trained.
+    """
 
     names: list[str]
     first: int = 0
     last: int = 2**53
     limit: int = 2000
+    branch: str = ""
 
 
 class QueryGroups(Command, tag="groups"):
@@ -198,6 +267,16 @@ class QueryWatches(Command, tag="watches"):
     """Every watch, and how it stands."""
 
 
+class QueryBranches(Command, tag="branches"):
+    """Every branch and what became of it: a list of :class:`~sessions.branches.BranchInfo`."""
+
+
+class QueryProbes(Command, tag="probes"):
+    """The newest answers of a branch's line to the probe prompts: a list of :class:`~sessions.branches.Probe`."""
+
+    branch: str
+
+
 class QueryPlan(Command, tag="plan"):
     """What a step takes, and would take with some hyperparameters set: a :class:`~sessions.plans.Plan`.
 
@@ -221,6 +300,12 @@ COMMANDS: dict[str, type[Command]] = {
         Skip,
         TakeCheckpoint,
         Preview,
+        Rewind,
+        Fork,
+        Switch,
+        RenameBranch,
+        DeleteBranch,
+        Race,
         Acknowledge,
         AddWatch,
         RemoveWatch,
@@ -232,6 +317,8 @@ COMMANDS: dict[str, type[Command]] = {
         QueryEvents,
         QueryStatus,
         QueryWatches,
+        QueryBranches,
+        QueryProbes,
         QueryPlan,
     )
 }
@@ -244,6 +331,8 @@ QUERIES: tuple[type[Command], ...] = (
     QueryEvents,
     QueryStatus,
     QueryWatches,
+    QueryBranches,
+    QueryProbes,
     QueryPlan,
     Subscribe,
 )
@@ -401,6 +490,91 @@ def _read_unwatch(arguments: Sequence[str]) -> Command:
     return RemoveWatch(name=" ".join(" ".join(arguments).split()))
 
 
+def _whole(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InvalidValue(f"{text!r} is not {what}; give a whole number")
+    return int(text)
+
+
+def _read_rewind(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("rewind needs the step to go back to: rewind 640")
+    return Rewind(step=_whole(arguments[0], "a step"))
+
+
+def _read_fork(arguments: Sequence[str]) -> Command:
+    usage = "fork needs a name: fork NAME [--at STEP] [--from BRANCH] [--seed N] [--preset P] [NAME=VALUE ...]"
+    words, options = _options(arguments, ("--at", "--from", "--seed", "--preset"))
+    if not words or "=" in words[0]:
+        raise UsageError(usage)
+    return Fork(
+        name=check_branch_name(words[0]),
+        step=_whole(options["--at"], "a step") if "--at" in options else -1,
+        source=options.get("--from", ""),
+        values=_read_values(words[1:]),
+        preset=preset(options["--preset"]).name if "--preset" in options else "",
+        seed=_whole(options["--seed"], "a seed") if "--seed" in options else None,
+    )
+
+
+def _options(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """What is no option, and the options with their values."""
+    words, options, left = [], {}, list(arguments)
+    while left:
+        word = left.pop(0)
+        if word.startswith("--"):
+            name, given, value = word.partition("=")
+            if name not in known:
+                raise UnknownName("option", name, known)
+            if not given and not left:
+                raise UsageError(f"{name} needs a value")
+            options[name] = value if given else left.pop(0)
+        else:
+            words.append(word)
+    return words, options
+
+
+def _read_switch(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("switch needs the name of a branch; `branches` lists them")
+    return Switch(branch=arguments[0])
+
+
+def _read_rename(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 2:
+        raise UsageError("rename needs a branch and its new name: rename main~1 too-hot")
+    return RenameBranch(branch=arguments[0], name=check_branch_name(arguments[1]))
+
+
+def _read_delete(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("delete needs the name of a branch; `branches` lists them")
+    return DeleteBranch(branch=arguments[0])
+
+
+def _read_race(arguments: Sequence[str]) -> Command:
+    if list(arguments) == ["stop"]:
+        return Race(algorithms=[])
+    words, options = _options(arguments, ("--at",))
+    if len(words) < 2:
+        raise UsageError("race needs algorithms and steps: race grpo,ppo,trpo 50 [--at STEP] [NAME=VALUE ...]; or stop")
+    steps = _whole(words[1], "a number of steps")
+    if steps < 1:
+        raise InvalidValue("a race takes at least 1 step")
+    knob = hyperparameter("algorithm")
+    algorithms = [str(knob.parse(name)) for name in words[0].split(",") if name]
+    if len(set(algorithms)) != len(algorithms) or len(algorithms) < 2:
+        raise InvalidValue(f"a race needs at least two algorithms, each once: {words[0]!r}")
+    at = _whole(options["--at"], "a step") if "--at" in options else -1
+    return Race(algorithms=algorithms, steps=steps, step=at, values=_read_values(words[2:]))
+
+
+def _read_probes(arguments: Sequence[str]) -> Command:
+    if len(arguments) != 1:
+        raise UsageError("probes needs the name of a branch; `branches` lists them")
+    return QueryProbes(branch=arguments[0])
+
+
 def _read_number(command: str, arguments: Sequence[str], default: int) -> int:
     if len(arguments) > 1 or (arguments and not arguments[0].isdigit()):
         raise UsageError(f"{command} takes at most one whole number")
@@ -424,6 +598,18 @@ WORDS: dict[str, Words] = {
         Words("set", "NAME=VALUE ...", "change hyperparameters, each at its boundary", _read_set),
         Words("preset", "NAME", f"published settings: {', '.join(PRESETS)}", _read_preset),
         Words("preview", "[ALGORITHM]", "what the paused step's update would do, tried on a copy", _read_preview),
+        Words("rewind", "STEP", "go back to a step; what came after it stays on a branch of its own", _read_rewind),
+        Words(
+            "fork", "NAME [--at STEP] [--from BRANCH] [--seed N] [--preset P] [NAME=VALUE ...]",
+            "start a branch and train it", _read_fork,
+        ),
+        Words("switch", "BRANCH", "train another branch from its newest step on", _read_switch),
+        Words("rename", "BRANCH NAME", "give a branch another name", _read_rename),
+        Words("delete", "BRANCH", "forget a branch and its checkpoints; ratings are kept", _read_delete),
+        Words(
+            "race", "A,B,... STEPS [--at STEP] [NAME=VALUE ...] | stop",
+            "a branch for each algorithm from the same step, trained in turn", _read_race,
+        ),
         Words("rate", "RESPONSE VALUE [--mode M] [comment]", "rate a response, such as 812.3C", _read_rate),
         Words("retract", "RATING", "take a rating back", _read_retract),
         Words("skip", "RESPONSE [reason]", "say that a response will not be rated", _read_skip),
@@ -438,6 +624,8 @@ WORDS: dict[str, Words] = {
         Words("stop", "[--now]", "stop the session, after a checkpoint unless --now", _read_stop),
         Words("status", "", "the engine's status", _plain(QueryStatus)),
         Words("watches", "", "every watch, and how it stands", _plain(QueryWatches)),
+        Words("branches", "", "every branch, and what became of it", _plain(QueryBranches)),
+        Words("probes", "BRANCH", "what a branch answered to the probe prompts", _read_probes),
         Words("plan", "[NAME=VALUE ...]", "memory and seconds of a step, as it is or with changes", _read_plan),
         Words("series", "METRIC ...", "points of metrics", _read_series),
         Words(

@@ -14,6 +14,11 @@ import msgspec
 from sessions.errors import InvalidValue
 from sessions.hyperparameters import Value
 
+MAIN = "main"
+"""The first branch."""
+WARM_UP = "warm-up"
+"""The branch of the warm-up's steps, which come before those of every other."""
+
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Base of the records: fields by name, defaults left out of the encoding."""
@@ -310,6 +315,21 @@ class Preview(Record):
         return "\n".join(lines)
 
 
+class UpdateInputs(Record):
+    """What the update of a step was given, beside the weights: with it, the step can be computed again.
+
+    :ivar cursor: prompts taken before its first group.
+    :ivar number: of its first group; above 1 where earlier tries at the step were dropped.
+    :ivar late: names of the groups of earlier steps that joined it, in order.
+    :ivar ratings: group -> ids of the ratings that it was learned with.
+    """
+
+    cursor: int
+    number: int = 1
+    late: list[str] = []
+    ratings: dict[str, list[str]] = {}
+
+
 class StepRecord(Record):
     """What one step measured.
 
@@ -318,6 +338,7 @@ class StepRecord(Record):
     :ivar advantages: the advantages of the step's responses, for the histogram.
     :ivar values: the hyperparameters the step ended with.
     :ivar trust_region: how TRPO found its step.
+    :ivar inputs: what the update was given; None where nothing was learned.
     """
 
     branch: str
@@ -328,6 +349,7 @@ class StepRecord(Record):
     advantages: list[float] = []
     values: dict[str, Value] = {}
     trust_region: TrustRegionStep | None = None
+    inputs: UpdateInputs | None = None
 
 
 # ------------------------------------------------------------------------------------------------- ratings
@@ -374,11 +396,13 @@ class RatingUse(Record):
     :ivar kl: mean k3(old, now) on the group's tokens when the update was reached.
     :ivar advantages: the group's advantages with the ratings, by letter.
     :ivar automatic: the same without them.
+    :ivar branch: whose update that was.
     """
 
     rating: str
     group: str
     fate: RatingFate
+    branch: str = "main"
     step: int = 0
     kl: float | None = None
     why: str = ""
@@ -421,6 +445,8 @@ class Change(Record):
     :ivar passed_step: the newest step that had passed the boundary when it was accepted: where an engine goes back
         and runs that step again, the change still waits for the next one.
     :ivar command: id of the command it came with; those of one command belong together.
+    :ivar applied_place: how often that step had passed the boundary before it was applied: minibatches made.
+    :ivar branch: that it was made on.
     """
 
     id: str
@@ -435,6 +461,13 @@ class Change(Record):
     applied_step: int = 0
     passed_step: int = 0
     command: str = ""
+    applied_place: int = 0
+    branch: str = "main"
+
+    @property
+    def step(self) -> int:
+        """The step that it belongs to: the first that it touched, or else the one in which it was accepted."""
+        return self.applied_step or self.accepted_step
 
 
 class Alarm(Record):
@@ -453,16 +486,24 @@ class Alarm(Record):
     responses: list[str] = []
     remedy: str = ""
     acknowledged: float = 0.0
+    branch: str = "main"
 
 
 class Checkpoint(Record):
-    """Weights on disk."""
+    """A moment of training on disk.
+
+    :ivar step: finished steps.
+    :ivar path: of its folder in the session's ``checkpoints``.
+    :ivar reason: why it was taken, for people.
+    :ivar branch: whose step that is.
+    """
 
     step: int
     time: float
     path: str
     bytes: int
     reason: str
+    branch: str = "main"
 
 
 class SessionSettings(Record):
@@ -476,6 +517,9 @@ class SessionSettings(Record):
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
     :ivar plain: shortcuts of the engine that are turned off (:mod:`sessions.shortcuts`).
     :ivar allow_sampler_mismatch: whether training may sample from another distribution than the policy's.
+    :ivar keep_last: newest checkpoints that a branch keeps.
+    :ivar keep_best: checkpoints of a branch that are kept for their held-out accuracy.
+    :ivar keep_every: checkpoints of steps that this divides are kept for ever; 0: none.
     :ivar warm_up: a file of prompts and completions to fine-tune on before RL; empty: none.
     :ivar warm_up_epochs: how often the warm-up goes through it.
     :ivar warm_up_learning_rate: after a linear rise.
@@ -499,6 +543,9 @@ class SessionSettings(Record):
     allow_sampler_mismatch: bool = False
     evaluation_rows: int = 0
     keep_token_steps: int = 500
+    keep_last: int = 3
+    keep_best: int = 1
+    keep_every: int = 0
     paused: bool = False
     warm_up: str = ""
     warm_up_epochs: int = 1
@@ -532,8 +579,6 @@ State = Literal["LOADING", "RUN", "PAUSED", "WAIT", "DONE", "FAILED"]
 Phase = Literal[
     "loading", "warming up", "sampling", "scoring", "waiting", "updating", "saving", "evaluating", "idle"
 ]  # fmt: skip
-WARM_UP = "warm-up"
-"""The branch of the warm-up's steps, which come before those of every other."""
 
 
 class Status(Record):

@@ -1,7 +1,8 @@
 """The tables of a session's database, and how one of an earlier version is read and brought to this one.
 
-Version 1 and 2 kept a row for every response, in a table of their own (2 had columns for a value model). A temporary
-view shows such a database in the shape of this version, so that one is read as the other.
+Version 1 and 2 kept a row for every response, in a table of their own (2 had columns for a value model); up to 3 there
+was no table of branches, and changes, alarms and uses of ratings had no branch. Temporary views show such a database in
+the shape of this version, so that one is read as the other.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 
 import msgspec
 
+from sessions.branches import Branch
 from sessions.database import Transaction
 from sessions.group_rows import pack_body, pack_measured, pack_sampled
-from sessions.records import Group, Response
+from sessions.records import MAIN, WARM_UP, Group, Response
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _GROUPS = """
 CREATE TABLE {name} (
@@ -27,6 +29,12 @@ CREATE TABLE {name} (
 """
 """Blobs of :mod:`sessions.group_rows`; the body first, so that it is read without what is kept for each token."""
 
+_NEW_IN_4 = """
+CREATE TABLE branches (name TEXT PRIMARY KEY, parent TEXT, step INTEGER, body BLOB);
+CREATE TABLE probes (branch TEXT, step INTEGER, place INTEGER, body BLOB, PRIMARY KEY (branch, step, place));
+"""
+_USES = "CREATE TABLE {name} (rating TEXT, branch TEXT, step INTEGER, body BLOB, PRIMARY KEY (rating, branch))"
+
 _OTHERS = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE steps (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
@@ -34,10 +42,9 @@ CREATE TABLE ratings (
   id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
 CREATE INDEX steps_by_number ON steps (step);
 CREATE INDEX ratings_of_group ON ratings (branch, step, number);
-CREATE TABLE rating_uses (rating TEXT PRIMARY KEY, step INTEGER, body BLOB);
 CREATE TABLE skips (id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, body BLOB);
-CREATE TABLE changes (id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB);
-CREATE TABLE alarms (id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB);
+CREATE TABLE changes (id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB, branch TEXT DEFAULT 'main');
+CREATE TABLE alarms (id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB, branch TEXT DEFAULT 'main');
 CREATE TABLE checkpoints (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
 CREATE TABLE answers (command TEXT PRIMARY KEY, time REAL, body BLOB);
 CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTEGER, kind TEXT, body TEXT);
@@ -50,8 +57,10 @@ def create(db: sqlite3.Connection) -> None:
     """Make the tables; whole or not at all: a database without an id would never get one."""
     with Transaction(db):
         db.execute(_GROUPS.format(name="groups"))
-        for statement in _OTHERS.split(";"):
+        db.execute(_USES.format(name="rating_uses"))
+        for statement in (_OTHERS + _NEW_IN_4).split(";"):
             db.execute(statement)
+        db.execute(_ADD_BRANCH, _first_branch())
         known = {"schema": str(SCHEMA_VERSION), "database_id": str(uuid.uuid4()), "created": repr(time.time())}
         db.executemany(_SET_META, known.items())
 
@@ -59,22 +68,82 @@ def create(db: sqlite3.Connection) -> None:
 def upgrade(db: sqlite3.Connection, version: int) -> None:
     """Bring a database of an earlier version to this one: whole or not at all, a step in memory at a time."""
     with Transaction(db):
-        db.execute("CREATE INDEX IF NOT EXISTS steps_by_number ON steps (step)")
-        show_as_present(db, version)
-        db.execute(_GROUPS.format(name="moved"))
-        for at in db.execute("SELECT DISTINCT branch, step FROM main.groups").fetchall():
-            db.execute("INSERT INTO moved SELECT * FROM temp.groups WHERE branch=? AND step=?", at)
-            db.execute("DELETE FROM responses WHERE branch=? AND step=?", at)  # its room is used again
-        db.execute("DROP VIEW temp.groups")
-        db.execute("DROP TABLE groups")
-        db.execute("DROP TABLE responses")
-        db.execute("ALTER TABLE moved RENAME TO groups")
+        if version < 3:
+            _upgrade_groups(db, version)
+        db.execute(_USES.format(name="moved"))
+        db.execute("INSERT INTO moved SELECT rating, 'main', step, body FROM rating_uses")
+        db.execute("DROP TABLE rating_uses")
+        db.execute("ALTER TABLE moved RENAME TO rating_uses")
+        for table in ("changes", "alarms"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN branch TEXT DEFAULT 'main'")
+        for statement in _NEW_IN_4.split(";"):
+            db.execute(statement)
+        db.executemany(_ADD_BRANCH, [_first_branch(), *_branches_before_4(db)])
         db.execute(_SET_META, ("schema", str(SCHEMA_VERSION)))
 
 
-def show_as_present(db: sqlite3.Connection, version: int) -> None:
-    """Lay a view over the groups of an earlier version that has the columns of this one's; on this connection only."""
+def _upgrade_groups(db: sqlite3.Connection, version: int) -> None:
+    db.execute("CREATE INDEX IF NOT EXISTS steps_by_number ON steps (step)")
+    _show_groups(db, version)
+    db.execute(_GROUPS.format(name="moved"))
+    for at in db.execute("SELECT DISTINCT branch, step FROM main.groups").fetchall():
+        db.execute("INSERT INTO moved SELECT * FROM temp.groups WHERE branch=? AND step=?", at)
+        db.execute("DELETE FROM responses WHERE branch=? AND step=?", at)  # its room is used again
+    db.execute("DROP VIEW temp.groups")
+    db.execute("DROP TABLE groups")
+    db.execute("DROP TABLE responses")
+    db.execute("ALTER TABLE moved RENAME TO groups")
 
+
+_ADD_BRANCH = "INSERT INTO branches VALUES (?, ?, ?, ?)"
+_Row = tuple[str, str, int, bytes]
+
+
+def branch_row(branch: Branch) -> _Row:
+    """A branch as its row."""
+    return branch.name, branch.parent, branch.step, msgspec.json.encode(branch)
+
+
+def _first_branch() -> _Row:
+    return branch_row(Branch(name=MAIN, time=time.time()))
+
+
+def _branches_before_4(db: sqlite3.Connection) -> list[_Row]:
+    """The branches that an engine had set aside, which were known by their steps only."""
+    rows = db.execute(
+        "SELECT branch, min(step), max(time) FROM (SELECT branch, step, time FROM main.steps "
+        "UNION ALL SELECT branch, step, 0 FROM groups) WHERE branch LIKE '%~%' GROUP BY branch ORDER BY branch"
+    ).fetchall()
+    return [
+        branch_row(
+            Branch(
+                name=name,
+                parent="" if name.startswith(WARM_UP) else name.rpartition("~")[0],
+                step=first - 1,
+                time=when,
+                why="its steps came after the checkpoint that an engine went back to",
+                abandoned=True,
+            )
+        )
+        for name, first, when in rows
+    ]
+
+
+def show_as_present(db: sqlite3.Connection, version: int) -> None:
+    """Lay views over the tables of an earlier version that have the columns of this one's; on this connection only."""
+    if version < 3:
+        _show_groups(db, version)
+    for table in ("changes", "alarms"):
+        db.execute(f"CREATE TEMP VIEW {table} AS SELECT *, 'main' AS branch FROM main.{table}")
+    db.execute(
+        "CREATE TEMP VIEW rating_uses AS SELECT rating, 'main' AS branch, step, body FROM main.rating_uses"
+    )  # fmt: skip
+    for statement in _NEW_IN_4.split(";"):
+        db.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    db.executemany(_ADD_BRANCH, [_first_branch(), *_branches_before_4(db)])
+
+
+def _show_groups(db: sqlite3.Connection, version: int) -> None:
     def body(
         branch: str, step: int, number: int, prompt_id: str, prompt: str, answer: str, temperature: float, tokens: bytes
     ) -> bytes:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from sessions import schema, wire
+from sessions import branch_rows, schema, wire
+from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, owner_of
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
 from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
 from sessions.modes import MODES
 from sessions.records import (
+    MAIN,
     WARM_UP,
     Alarm,
     Change,
@@ -185,20 +187,45 @@ class Store:
             (branch, step),
         )
 
-    def steps(self, branch: str) -> list[StepRecord]:
-        """Every step of a branch, in order."""
-        rows = self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step", (branch,))
-        return [msgspec.structs.replace(_json.decode(body, type=StepRecord), branch=branch) for (body,) in rows]
+    def steps(self, branch: str, after: int = -1) -> list[StepRecord]:
+        """The steps of a branch's line that come after ``after``, in order."""
+        return [
+            msgspec.structs.replace(_json.decode(body, type=StepRecord), branch=name)
+            for name, body in self._step_rows(branch, after)
+        ]
+
+    def _step_rows(self, branch: str, after: int = -1) -> Iterator[tuple[str, bytes]]:
+        """Owner and body of a line's steps, in order."""
+        for segment in self.line(branch):
+            rows = self._db.execute(
+                "SELECT body FROM steps WHERE branch=? AND step>? AND step<=? ORDER BY step",
+                (segment.branch, max(segment.after, after), segment.last),
+            )
+            for (body,) in rows:
+                yield segment.branch, body
+
+    def step(self, branch: str, step: int) -> StepRecord | None:
+        """One step of a branch's line."""
+        name = owner_of(self.line(branch), step)
+        row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", (name, step)).fetchone()
+        return msgspec.structs.replace(_json.decode(row[0], type=StepRecord), branch=name) if row else None
 
     def last_step(self, branch: str) -> StepRecord | None:
-        row = self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step DESC LIMIT 1", (branch,)).fetchone()
-        return _json.decode(row[0], type=StepRecord) if row else None
+        """The newest step of a branch's line."""
+        for segment in reversed(self.line(branch)):
+            row = self._db.execute(
+                "SELECT body FROM steps WHERE branch=? AND step>? AND step<=? ORDER BY step DESC LIMIT 1",
+                tuple(segment),
+            ).fetchone()
+            if row:
+                return msgspec.structs.replace(_json.decode(row[0], type=StepRecord), branch=segment.branch)
+        return None
 
     def series(self, branch: str) -> dict[str, Series]:
-        """Every metric of a branch over its steps; those of the warm-up before it are over its own."""
+        """Every metric of a branch over the steps of its line; those of the warm-up before it are over its own."""
         points: dict[str, tuple[list[int], list[float | None]]] = {}
         for part in dict.fromkeys((WARM_UP, branch)):
-            for (body,) in self._db.execute("SELECT body FROM steps WHERE branch=? ORDER BY step", (part,)):
+            for _, body in self._step_rows(part):
                 record = _measured.decode(body)
                 for name, value in record.metrics.items():
                     steps, values = points.setdefault(name, ([], []))
@@ -212,27 +239,79 @@ class Store:
     def series_data(self, branch: str, limit: int = 2000) -> list[SeriesData]:
         return [s.data(limit) for s in self.series(branch).values()]
 
-    def set_aside(self, branch: str, after: int, name: str) -> int:
+    # -------------------------------------------------------------------------------------------- branches
+
+    @property
+    def active(self) -> str:
+        """The branch that the session trains."""
+        return branch_rows.active_branch(self._db)
+
+    def branches(self) -> dict[str, Branch]:
+        """Every branch by name, deleted ones too."""
+        return branch_rows.read_branches(self._db)
+
+    def branch_infos(self) -> list[BranchInfo]:
+        """Every branch that is not deleted, and what became of it."""
+        return branch_rows.branch_infos(self._db, self.active)
+
+    def line(self, branch: str) -> list[Segment]:
+        """The segments of a branch's line, oldest first."""
+        return branch_rows.line(self._db, branch)
+
+    def set_aside(self, branch: str, after: int, why: str, *, name: str = "") -> tuple[str, int]:
         """Move the steps after ``after`` to a branch of their own; their records and ratings go along.
 
-        :returns: how many steps moved.
+        :param name: of that branch; empty: the first that is free.
+        :returns: its name, and how many steps moved.
         """
         with Transaction(self._db):
-            moved = self._db.execute(
-                "UPDATE steps SET branch=? WHERE branch=? AND step>?", (name, branch, after)
-            ).rowcount
-            for table in ("groups", "ratings", "skips", "checkpoints"):
-                self._db.execute(f"UPDATE {table} SET branch=? WHERE branch=? AND step>?", (name, branch, after))
-            # Late ratings that only those steps had used wait for an update again.
-            self._db.execute(
-                "DELETE FROM rating_uses WHERE step>? AND rating IN (SELECT id FROM ratings WHERE branch=?)",
-                (after, branch),
-            )
-        return moved
+            known = self.branches()
+            parent = "" if branch == WARM_UP else branch
+            name = name or aside_name(branch, known)
+            to = Branch(name=name, parent=parent, step=after, time=time.time(), why=why, abandoned=True)
+            return name, branch_rows.move_steps(self._db, branch, after, to)
 
-    def branches(self) -> list[str]:
-        rows = self._db.execute("SELECT DISTINCT branch FROM groups UNION SELECT DISTINCT branch FROM steps")
-        return sorted(branch for (branch,) in rows)
+    def add_branch(self, branch: Branch, changes: Iterable[Change] = ()) -> None:
+        """Keep a new branch, make it the one that is trained, and keep what is to change at its start; or nothing."""
+        with Transaction(self._db):
+            branch_rows.put_branch(self._db, branch)
+            self.set_meta("branch", branch.name)
+            for change in changes:
+                self._put_change(change)
+
+    def put_branch(self, branch: Branch) -> None:
+        """Keep a branch as it is now."""
+        branch_rows.put_branch(self._db, branch)
+
+    def use_branch(self, name: str) -> None:
+        """Train that one from here on."""
+        self.set_meta("branch", name)
+
+    def rename_branch(self, old: str, new: str) -> None:
+        """Give a branch another name, everywhere."""
+        with Transaction(self._db):
+            branch_rows.rename(self._db, old, new)
+            if self.active == old:
+                self.set_meta("branch", new)
+
+    def delete_branch(self, name: str) -> list[Checkpoint]:
+        """Forget what a branch learned; what people rated on it is kept.
+
+        :returns: the checkpoints whose folders belong to nobody now.
+        """
+        saved = self.checkpoints_of(name)
+        with Transaction(self._db):
+            branch_rows.forget(self._db, name)
+        return saved
+
+    def add_probes(self, probes: Iterable[Probe]) -> None:
+        """Keep what a branch answered to the probe prompts."""
+        with Transaction(self._db):
+            branch_rows.put_probes(self._db, list(probes))
+
+    def probes(self, branch: str) -> list[Probe]:
+        """The newest answers of a branch's line to the probe prompts."""
+        return branch_rows.newest_probes(self._db, branch)
 
     # ---------------------------------------------------------------------------------------------- groups
 
@@ -276,9 +355,10 @@ class Store:
     def group(self, name: ResponseName, branch: str, *, tokens: bool = True) -> Group:
         """A group, whole, or without what is kept for each token.
 
+        :param branch: whose line has it, unless the name says so.
         :raises InvalidValue: if there is none of that name.
         """
-        branch = name.branch or branch
+        branch = self.owner(name, branch)
         row = self._db.execute(
             f"SELECT status, body{', sampled, measured' if tokens else ''} FROM groups "
             "WHERE branch=? AND step=? AND number=?",
@@ -296,12 +376,34 @@ class Store:
             if unrated
             else ""
         )
+        limit = min(limit, 5000)
+        found: list[Group] = []
+        for segment in reversed(self.line(branch)):
+            rows = self._db.execute(
+                f"SELECT step, number, status, body FROM groups g WHERE branch=? AND step>? AND step<=? AND step<? "
+                f"{clause} ORDER BY step DESC, number DESC LIMIT ?",
+                (*segment, before or 2**62, limit - len(found)),
+            )
+            found += [unpack(segment.branch, step, number, status, body) for step, number, status, body in rows]
+            if len(found) >= limit:
+                break
+        return self.heads_of(found)
+
+    def owner(self, name: ResponseName, branch: str) -> str:
+        """The branch that a group belongs to.
+
+        :param branch: whose line has it, unless the name says so.
+        """
+        return owner_of(self.line(name.branch or branch), name.step)
+
+    def unlearned(self, branch: str, step: int) -> list[Group]:
+        """The scored groups of a step of a branch that no update has learned from, in the order of their numbers."""
         rows = self._db.execute(
-            f"SELECT step, number, status, body FROM groups g WHERE branch=? AND step<? {clause} "
-            "ORDER BY step DESC, number DESC LIMIT ?",
-            (branch, before or 2**62, min(limit, 5000)),
+            "SELECT number, status, body, sampled, measured FROM groups WHERE branch=? AND step=? AND status='scored' "
+            "ORDER BY number",
+            (branch, step),
         )
-        return self.heads_of(unpack(branch, step, number, status, body) for step, number, status, body in rows)
+        return [unpack(branch, step, *row) for row in rows]
 
     def heads_of(self, groups: Iterable[Group]) -> list[GroupHead]:
         """The heads of groups in hand, with their standing ratings."""
@@ -367,8 +469,8 @@ class Store:
     def ratings_of(self, name: ResponseName, branch: str) -> list[Rating]:
         """Every rating of a group, oldest first, retracted ones too."""
         rows = self._db.execute(
-            "SELECT body, retracted, branch FROM ratings WHERE branch=? AND step=? AND number=? ORDER BY time, rowid",
-            (name.branch or branch, name.step, name.group),
+            "SELECT body, retracted, branch FROM ratings WHERE branch=? AND step=? AND number=? ORDER BY rowid",
+            (self.owner(name, branch), name.step, name.group),
         )
         return [self._rating(*row) for row in rows]
 
@@ -379,7 +481,7 @@ class Store:
     def standing_of_step(self, branch: str, step: int) -> dict[int, list[Rating]]:
         """Group number -> the ratings of it that count, for the groups of a step that have any."""
         rows = self._db.execute(
-            "SELECT body, retracted, branch FROM ratings WHERE branch=? AND step=? ORDER BY time, rowid", (branch, step)
+            "SELECT body, retracted, branch FROM ratings WHERE branch=? AND step=? ORDER BY rowid", (branch, step)
         )
         given: dict[int, list[Rating]] = {}
         for row in rows:
@@ -396,11 +498,14 @@ class Store:
         return [self._rating(*row) for row in reversed(rows)]
 
     def unsettled_ratings(self, branch: str) -> list[Rating]:
-        """Ratings that stand and whose fate is open: they wait for the next update."""
+        """Ratings of a line's groups that stand and whose fate on that line is open: they wait for its next update."""
+        line = self.line(branch)
+        rated, of_rated = branch_rows.on_line(line, "r.step", "r.branch")
+        used, of_used = branch_rows.on_line(line, "u.step", "u.branch")
         rows = self._db.execute(
-            "SELECT body, retracted, branch FROM ratings r WHERE branch=? AND retracted=0 "
-            "AND NOT EXISTS (SELECT 1 FROM rating_uses u WHERE u.rating=r.id) ORDER BY rowid",
-            (branch,),
+            f"SELECT body, retracted, branch FROM ratings r WHERE {rated} AND retracted=0 "
+            f"AND NOT EXISTS (SELECT 1 FROM rating_uses u WHERE u.rating=r.id AND {used}) ORDER BY rowid",
+            (*of_rated, *of_used),
         )
         return [self._rating(*row) for row in rows]
 
@@ -410,63 +515,110 @@ class Store:
             events: list[wire.AnyEvent] = []
             for use in uses:
                 self._strict.execute(
-                    "INSERT OR REPLACE INTO rating_uses VALUES (?, ?, ?)",
-                    (use.rating, use.step, _json.encode(use)),
+                    "INSERT OR REPLACE INTO rating_uses VALUES (?, ?, ?, ?)",
+                    (use.rating, use.branch, step, _json.encode(use)),
                 )
                 events.append(self.add_event(wire.RatingUsed(time=time.time(), step=step, use=use), self._strict))
             return events
 
-    def rating_use(self, rating_id: str) -> RatingUse | None:
-        row = self._db.execute("SELECT body FROM rating_uses WHERE rating=?", (rating_id,)).fetchone()
-        return _json.decode(row[0], type=RatingUse) if row else None
+    def rating_use(self, rating_id: str, branch: str = MAIN) -> RatingUse | None:
+        """What became of a rating on a branch's line."""
+        return next(iter(self._uses([rating_id], branch)), None)
 
-    def uses_of(self, ratings: Iterable[Rating]) -> list[RatingUse]:
-        uses = (self.rating_use(rating.id) for rating in ratings)
-        return [use for use in uses if use is not None]
+    def uses_of(self, ratings: Iterable[Rating], branch: str = MAIN) -> list[RatingUse]:
+        """What became of ratings on a branch's line, those of open fate left out."""
+        return self._uses([rating.id for rating in ratings], branch)
+
+    def _uses(self, ratings: Iterable[str], branch: str) -> list[RatingUse]:
+        used, of_used = branch_rows.on_line(self.line(branch))
+        uses = []
+        for rating in ratings:
+            row = self._db.execute(
+                f"SELECT body, branch FROM rating_uses WHERE rating=? AND {used} ORDER BY rowid DESC LIMIT 1",
+                (rating, *of_used),
+            ).fetchone()
+            if row:
+                uses.append(msgspec.structs.replace(_json.decode(row[0], type=RatingUse), branch=row[1]))
+        return uses
 
     # -------------------------------------------------------------------- changes, alarms, checkpoints, answers
 
     def put_change(self, change: Change) -> wire.AnyEvent:
         """Keep a change, new or in its new status."""
         with Transaction(self._db):
-            self._db.execute(
-                "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?)",
-                (change.id, change.time, change.status, _json.encode(change)),
-            )
-            step = change.applied_step or change.accepted_step
-            return self.add_event(wire.Changed(time=time.time(), step=step, change=change))
+            return self._put_change(change)
 
-    def changes(self, limit: int = 1000) -> list[Change]:
-        """The newest changes, oldest first."""
-        rows = self._db.execute("SELECT body FROM changes ORDER BY time DESC LIMIT ?", (limit,)).fetchall()
-        return [_json.decode(body, type=Change) for (body,) in reversed(rows)]
+    def _put_change(self, change: Change) -> wire.AnyEvent:
+        self._db.execute(
+            "INSERT INTO changes VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET status=excluded.status, body=excluded.body, branch=excluded.branch",
+            (change.id, change.time, change.status, _json.encode(change), change.branch),
+        )
+        return self.add_event(wire.Changed(time=time.time(), step=change.step, change=change))
+
+    def changes(self, branch: str = MAIN, limit: int = 1000) -> list[Change]:
+        """The newest changes of a branch's line, in the order in which they were accepted."""
+        rows = self._db.execute("SELECT body, branch FROM changes ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
+        found = [msgspec.structs.replace(_json.decode(body, type=Change), branch=name) for body, name in reversed(rows)]
+        lasts = {segment.branch: segment.last for segment in self.line(branch)}
+        return [c for c in found if c.step <= lasts.get(c.branch, -1)]
 
     def put_alarm(self, alarm: Alarm) -> wire.AnyEvent:
         """Keep an alarm, new or acknowledged."""
         with Transaction(self._db):
             self._db.execute(
-                "INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?)",
-                (alarm.id, alarm.time, alarm.acknowledged, _json.encode(alarm)),
+                "INSERT INTO alarms VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET acknowledged=excluded.acknowledged, body=excluded.body",
+                (alarm.id, alarm.time, alarm.acknowledged, _json.encode(alarm), alarm.branch),
             )
             return self.add_event(wire.AlarmRaised(time=time.time(), step=alarm.step, alarm=alarm))
 
-    def alarms(self, limit: int = 100) -> list[Alarm]:
-        """The newest alarms, oldest first."""
-        rows = self._db.execute("SELECT body FROM alarms ORDER BY time DESC LIMIT ?", (limit,)).fetchall()
-        return [_json.decode(body, type=Alarm) for (body,) in reversed(rows)]
+    def alarms(self, branch: str = MAIN, limit: int = 100) -> list[Alarm]:
+        """The newest alarms of a branch's line, oldest first."""
+        rows = self._db.execute("SELECT body, branch FROM alarms ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
+        found = [msgspec.structs.replace(_json.decode(body, type=Alarm), branch=name) for body, name in reversed(rows)]
+        lasts = {segment.branch: segment.last for segment in self.line(branch)}
+        return [a for a in found if a.step <= lasts.get(a.branch, -1)]
 
-    def put_checkpoint(self, checkpoint: Checkpoint, branch: str) -> wire.AnyEvent:
+    def put_checkpoint(self, checkpoint: Checkpoint) -> wire.AnyEvent:
+        """Keep that there is a checkpoint; another one of the same step is replaced."""
         with Transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
-                (branch, checkpoint.step, checkpoint.time, _json.encode(checkpoint)),
+                (checkpoint.branch, checkpoint.step, checkpoint.time, _json.encode(checkpoint)),
             )
             event = wire.CheckpointSaved(time=checkpoint.time, step=checkpoint.step, checkpoint=checkpoint)
             return self.add_event(event)
 
+    def forget_checkpoints(self, paths: Iterable[str]) -> None:
+        """Their folders are gone."""
+        gone = set(paths)
+        with Transaction(self._db):
+            for found in self.all_checkpoints():
+                if found.path in gone:
+                    self._db.execute(
+                        "DELETE FROM checkpoints WHERE branch=? AND step=?", (found.branch, found.step)
+                    )  # fmt: skip
+
     def checkpoints(self, branch: str) -> list[Checkpoint]:
-        rows = self._db.execute("SELECT body FROM checkpoints WHERE branch=? ORDER BY step", (branch,))
-        return [_json.decode(body, type=Checkpoint) for (body,) in rows]
+        """The checkpoints of a branch's line, in the order of their steps."""
+        return [
+            found
+            for segment in self.line(branch)
+            for found in self.checkpoints_of(segment.branch)
+            if segment.after <= found.step <= segment.last  # the step it begins at may be one of its own too
+        ]
+
+    def checkpoints_of(self, branch: str) -> list[Checkpoint]:
+        """The checkpoints of a branch's own, in the order of their steps."""
+        return [found for found in self.all_checkpoints() if found.branch == branch]
+
+    def all_checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of every branch, in the order of their steps."""
+        rows = self._db.execute("SELECT body, branch FROM checkpoints ORDER BY step, branch")
+        return [
+            msgspec.structs.replace(_json.decode(body, type=Checkpoint), branch=branch) for body, branch in rows
+        ]  # fmt: skip
 
     def put_answer(self, answer: wire.Answer) -> None:
         """Keep the answer to a command, so that a repeat gets the same one."""

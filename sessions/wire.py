@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sessions.branches import Branch
 from sessions.commands import COMMANDS, Command
 from sessions.errors import FrameTooLarge, MalformedFrame
 from sessions.hyperparameters import HYPERPARAMETERS, Value
@@ -232,7 +233,8 @@ class Snapshot(Record, tag="snapshot", tag_field="type"):
     :ivar series: every metric, at most 2,000 points each.
     :ivar start_values: the hyperparameters the session started with.
     :ivar heads: the newest groups, oldest first.
-    :ivar uses: of the newest ratings.
+    :ivar uses: of the newest ratings, on the branch that is trained.
+    :ivar branches: every one that is not deleted.
     """
 
     seq: int
@@ -249,6 +251,7 @@ class Snapshot(Record, tag="snapshot", tag_field="type"):
     checkpoints: list[Checkpoint] = []
     events: list[AnyEvent] = []
     last_step: StepRecord | None = None
+    branches: list[Branch] = []
 
 
 class Delta(Record, tag="delta", tag_field="type"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from sessions.group_rows import pack_body, pack_measured, pack_sampled
 from sessions.records import Group, Rating, StepRecord
 
 TABLES = """
@@ -33,6 +34,11 @@ CREATE TABLE checkpoints (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMA
 CREATE TABLE answers (command TEXT PRIMARY KEY, time REAL, body BLOB);
 CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTEGER, kind TEXT, body TEXT);
 """
+GROUPS_OF_3 = """
+CREATE TABLE groups (
+  branch TEXT, step INTEGER, number INTEGER, status TEXT, body BLOB, sampled BLOB, measured BLOB,
+  PRIMARY KEY (branch, step, number))
+"""
 ADDED_BY_2 = "value_estimates", "value_returns", "token_advantages"
 
 
@@ -43,16 +49,25 @@ def write_old(
     steps: Iterable[StepRecord] = (),
     ratings: Iterable[Rating] = (),
 ) -> None:
-    """A database of schema 1 or 2."""
+    """A database of schema 1, 2 or 3, with a change, an alarm and the use of every rating."""
     db = sqlite3.connect(path)
     for statement in TABLES.split(";"):
         db.execute(statement)
+    if version == 3:
+        db.execute("DROP TABLE groups")
+        db.execute("DROP TABLE responses")
+        db.execute(GROUPS_OF_3)
+        db.execute("CREATE INDEX steps_by_number ON steps (step)")
     if version == 2:
         for column in ADDED_BY_2:
             db.execute(f"ALTER TABLE responses ADD COLUMN {column} BLOB")
     db.executemany("INSERT INTO meta VALUES (?, ?)", [("schema", str(version)), ("database_id", "old")])
     for group in groups:
         at = (group.branch, group.step, group.number)
+        if version == 3:
+            blobs = pack_body(group), pack_sampled(group.responses), pack_measured(group.responses)
+            db.execute(f"INSERT INTO groups VALUES ({_marks(7)})", (*at, group.status, *blobs))
+            continue
         asked = (group.prompt_id, group.prompt, group.answer, group.temperature, group.status)
         db.execute(f"INSERT INTO groups VALUES ({_marks(9)})", (*at, *asked, _blob("I", group.prompt_tokens)))
         for place, r in enumerate(group.responses):
@@ -71,6 +86,13 @@ def write_old(
     for r in ratings:
         body = msgspec.json.encode(r)
         db.execute(f"INSERT INTO ratings VALUES ({_marks(7)})", (r.id, r.branch, r.step, r.group, r.time, 0, body))
+        use = {"rating": r.id, "group": "2.1", "fate": "on_time", "step": r.step}
+        db.execute(f"INSERT INTO rating_uses VALUES ({_marks(3)})", (r.id, r.step, msgspec.json.encode(use)))
+    change = {"id": "c1", "time": 5.0, "who": "ann", "name": "learning_rate", "old": 1e-4, "new": 1e-5}
+    change |= {"boundary": "minibatch", "status": "applied", "applied_step": 2}
+    db.execute("INSERT INTO changes VALUES ('c1', 5.0, 'applied', ?)", (msgspec.json.encode(change),))
+    alarm = {"id": "a1", "time": 5.0, "step": 2, "rule": "kl", "message": "high"}
+    db.execute("INSERT INTO alarms VALUES ('a1', 5.0, 0, ?)", (msgspec.json.encode(alarm),))
     db.commit()
     db.close()
 

@@ -106,8 +106,8 @@ def skip(step: int = 3) -> SkipRecord:
     return SkipRecord(id="s1", time=100.0, who="ann", branch="main", step=step, group=1, letter="B", reason="unclear")
 
 
-def checkpoint(step: int = 3) -> Checkpoint:
-    return Checkpoint(step=step, time=100.0, path=f"checkpoints/{step}", bytes=1000, reason="command")
+def checkpoint(step: int = 3, **more) -> Checkpoint:
+    return Checkpoint(**{"step": step, "time": 100.0, "path": str(step), "bytes": 1000, "reason": "command", **more})
 
 
 def status(state: str = "RUN", **more) -> Status:

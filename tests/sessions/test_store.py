@@ -219,8 +219,8 @@ def test_changes_alarms_checkpoints_skips_and_answers(store: Store) -> None:
     store.put_alarm(alarm())
     store.put_alarm(alarm(acknowledged=5.0))
     assert [a.acknowledged for a in store.alarms()] == [5.0]
-    store.put_checkpoint(checkpoint(3), "main")
-    store.put_checkpoint(checkpoint(6), "main")
+    store.put_checkpoint(checkpoint(3))
+    store.put_checkpoint(checkpoint(6))
     assert [c.step for c in store.checkpoints("main")] == [3, 6]
     event = store.add_skip(skip())
     assert isinstance(event, wire.Skipped)
@@ -262,13 +262,13 @@ def test_setting_aside_moves_records_and_ratings(store: Store) -> None:
     for step in (1, 2, 3):
         store.add_groups([group(step)])
         store.add_step(step_record(step), [], 500)
-        store.put_checkpoint(checkpoint(step), "main")
+        store.put_checkpoint(checkpoint(step))
     made = rating(step=3)
     store.add_rating(made)
-    assert store.set_aside("main", 1, "main~1") == 2
+    assert store.set_aside("main", 1, "rewound") == ("main~1", 2)
     assert [s.step for s in store.steps("main")] == [1]
-    assert [(s.step, s.branch) for s in store.steps("main~1")] == [(2, "main~1"), (3, "main~1")]
-    assert store.branches() == ["main", "main~1"]
+    assert [(s.step, s.branch) for s in store.steps("main~1")] == [(1, "main"), (2, "main~1"), (3, "main~1")]
+    assert list(store.branches()) == ["main", "main~1"]
     moved = store.ratings_of(parse_response_name("main~1/3.1"), "main")
     assert [(r.id, r.branch) for r in moved] == [(made.id, "main~1")]
     assert store.group(parse_response_name("main~1/3.1"), "main").branch == "main~1"
