@@ -21,6 +21,10 @@ class Discarded(Exception):
     """The step in progress is dropped; raised at a safe point."""
 
 
+class Leaving(Exception):
+    """The training goes elsewhere: to another step or branch; raised at a safe point."""
+
+
 class Control:
     """The wishes of people and the progress of the compute thread.
 
@@ -37,6 +41,8 @@ class Control:
         self._stop = False
         self._stop_now = False
         self._discard = False
+        self._leave = False
+        self._through = False
         self._committed = False
         self._errands: list[Callable[[], None]] = []
         self._paused_total = 0.0
@@ -91,6 +97,23 @@ class Control:
             self._changed.notify_all()
             return True
 
+    def leave(self) -> None:
+        """Leave the step in progress, before its update or after it, to go elsewhere; a pause goes on after that."""
+        with self._changed:
+            self._leave = True
+            self._changed.notify_all()
+
+    def run_through(self, through: bool) -> None:
+        """Whether a pause waits: what is computed again is no step that anybody could look into."""
+        with self._changed:
+            self._through = through
+            self._changed.notify_all()
+
+    def left(self) -> None:
+        """The training is where it should go."""
+        with self._changed:
+            self._leave = self._committed = self._discard = False
+
     def ask(self, errand: Callable[[], None]) -> None:
         """Have the compute thread run something at its next safe point where the weights are those of a finished
         step, paused or not."""
@@ -111,7 +134,7 @@ class Control:
     @property
     def wanted(self) -> bool:
         """Whether there is anything to do at a safe point."""
-        return self._pause or self._discard or self._ready_errands()
+        return self._pause or self._discard or self._leave or self._ready_errands()
 
     @property
     def stopping(self) -> bool:
@@ -141,7 +164,7 @@ class Control:
         """
         with self._changed:
             self._committed = self._discard = False
-            return self._stop or bool(self._errands)
+            return self._stop or self._leave or bool(self._errands)
 
     # --------------------------------------------------------------------------- on the compute thread
 
@@ -179,6 +202,7 @@ class Control:
         It does not pause: there is no step in progress, and the next one pauses before it begins.
 
         :raises Stopping: if the session should end.
+        :raises Leaving: if the training should go elsewhere.
         """
         with self._changed:
             self._committed = self._discard = False
@@ -210,11 +234,12 @@ class Control:
 
         :raises Stopping: if the session should end.
         :raises Discarded: if the step should be dropped.
+        :raises Leaving: if the training should go elsewhere.
         """
         self._run_errands()
         with self._changed:
             self._raise_wishes()
-            if not self.pausing:
+            if not self.pausing or self._through:
                 return
             self.paused = True
         self._on_change()
@@ -247,7 +272,7 @@ class Control:
             errand()
 
     def _wishes(self) -> bool:
-        return self._stop_now or ((self._stop or self._discard) and not self._committed)
+        return self._stop_now or ((self._stop or self._discard or self._leave) and not self._committed)
 
     def raise_wishes(self) -> None:
         """Stop or drop here if somebody asked for it, but do not pause.
@@ -263,5 +288,7 @@ class Control:
             return
         if self._stop:
             raise Stopping
-        self._discard = False
-        raise Discarded
+        if self._discard:
+            self._discard = False
+            raise Discarded
+        raise Leaving

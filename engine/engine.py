@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from engine.board import Board
-from engine.control import Control, Discarded, Stopping
+from engine.branching import Moves
+from engine.control import Control, Discarded, Leaving, Stopping
 from engine.gate import RatingGate
 from engine.knobs import Knobs
 from engine.late import Candidate, Standing, collect, fates, standing_for
+from engine.resuming import Unfinished, adopt, as_they_were, go_to, hold, rated
+from engine.rollout import RolloutGroup
 from engine.saving import Saver
 from engine.service import Service
 from engine.threads import UNWRITABLE, Threads
@@ -28,10 +31,13 @@ from engine.warming import Warming, prepare, warm_up
 from engine.watchdog import Evidence
 from engine.watching import KEY, Watching
 from engine.words import one_line
-from sessions import wire
+from sessions import checkpoints, wire
+from sessions.branches import PROBES, Probe
+from sessions.checkpoints import Damaged, HeldRollout
 from sessions.commands import new_id
 from sessions.errors import InvalidValue, Refused, SessionError, WorkbenchError
 from sessions.folders import SessionFolder
+from sessions.hyperparameters import Value
 from sessions.records import (
     Alarm,
     Change,
@@ -41,6 +47,7 @@ from sessions.records import (
     RatingUse,
     SessionSettings,
     StepRecord,
+    UpdateInputs,
     head_of,
 )
 from sessions.store import Store
@@ -49,7 +56,6 @@ if TYPE_CHECKING:
     from engine.groups import Evaluation
     from engine.invariants import Broken
     from engine.learner import Learner
-    from engine.rollout import RolloutGroup
     from engine.sampling import Growth
     from engine.tasks import Prompt
     from engine.training import Training
@@ -58,15 +64,24 @@ _T = TypeVar("_T")
 MOST_FAILURES = 3
 """Steps in a row that may fail before the session ends as FAILED."""
 
+CHECKPOINT_SECONDS = 300.0
+"""Where checkpoints are written at all, there is one at least so often."""
+
 Build = Callable[[SessionSettings, Control, SessionFolder], "tuple[Learner, Knobs]"]
 
 
 class Engine(Threads):
     """One session being trained.
 
-    :param build: makes the learner, on the compute thread.
+    :param build: makes the learner as it is before the first step, on the compute thread.
+    :ivar branch: that is trained.
     :ivar rated_step: the newest step whose update has looked at its ratings: what comes after is late.
     :ivar rollout: the scored groups of the step in progress, until its update has been made.
+    :ivar held: those of the next step, where the training was left between sampling and update.
+    :ivar unfinished: what an engine that was killed has left of the step after the newest one.
+    :ivar again: what is computed again from the records, one line; empty when nothing is.
+    :ivar untouched: whether the learner is still as it was built.
+    :ivar first_values: the hyperparameters that the session was started with.
     :ivar warming: the warm-up that comes before RL, until it is done.
     :ivar evaluated: what the held-out prompts gave with the present weights, if that is known before the first step.
     :ivar exit_code: of the process, once :meth:`serve` has returned.
@@ -75,8 +90,8 @@ class Engine(Threads):
     def __init__(self, folder: SessionFolder, settings: SessionSettings, build: Build) -> None:
         super().__init__()
         self.folder, self.settings, self._build = folder, settings, build
-        self.branch = "main"
         self.store = Store(folder.database)
+        self.branch = self.store.active
         self.control = Control(on_change=self._control_changed)
         self.board = Board(self.store, self.branch)
         self._training: tuple[Learner, Knobs] | None = None
@@ -87,11 +102,18 @@ class Engine(Threads):
         self.failure = ""
         self.growth: tuple[Sequence[Prompt], Growth] | None = None
         self.rollout: Sequence[RolloutGroup] | None = None
+        self.held: HeldRollout | None = None
+        self.unfinished = Unfinished(0)
+        self.again = ""
+        self.untouched = True
+        self.first_values: dict[str, Value] = {}
+        self.moves = Moves(self)
+        self._saved_at = time.monotonic()
         self.step = 0
         self.rated_step = 0
         self.ended = False
         self.timings: list[float] = []
-        self._numbered = (0, 0)
+        self._failures = 0
         self._times: Times | None = None
         self.watching = Watching()
         self._broken: list[Broken] = []
@@ -149,6 +171,7 @@ class Engine(Threads):
             level="error" if level == "error" else "warn",
             responses=list(responses),
             remedy=remedy,
+            branch=self.branch,
         )
         await self._raise_alarm(alarm)
 
@@ -207,6 +230,8 @@ class Engine(Threads):
             if await warm_up(self):
                 await self._train()
             await self._leave()
+        except Stopping:  # while it was being brought to its newest step
+            await self._leave()
         except WorkbenchError as error:
             self.failure, self.exit_code = str(error), error.exit_code
         except Exception as error:  # noqa: BLE001 - whatever it is, people should read it before the process ends
@@ -224,29 +249,30 @@ class Engine(Threads):
     async def _load(self) -> None:
         self.control.phase = "loading"
         learner, knobs = self._training = await self.compute(self._build, self.settings, self.control, self.folder)
-        self.step = learner.step
-        if learner.step == 0 and not self.board.start_values:
+        self.first_values = knobs.values
+        await self.write(adopt, self.store, self.folder.checkpoints)
+        if await self.write(self.store.meta, "start_values") is None:
             await self.write(self.store.set_meta, "start_values", wire.encode_json(knobs.values))
         started = await self.write(self.store.meta, "start_values")
         self.board.start_values = msgspec.json.decode(started) if started else knobs.values
         self.board.task = learner.task.info()
-        knobs.take_up(self.board.changes.values(), learner.step)
-        last = self.board.last_step
-        if last is not None and last.step > learner.step:
-            await self._set_aside(learner.step)
-        else:  # an engine that was killed left a step unfinished; it is sampled again
-            await self.write(self.store.set_group_status, self.branch, learner.step + 1, "discarded")
-        self.warming = await prepare(self)
-        if learner.step == 0 and 0 not in self.board.checkpoints and self.warming is None:
-            await self.checkpoint("start of RL")
         self.watching = Watching(
             "bf16" if learner.policy.bf16 else "fp32",
             len(learner.task.evaluation),
             learner.task.components,
             await self.write(self.store.meta, KEY),
         )
-        self.watching.dog.remember(await self.write(self.store.steps, self.branch))
         self.service.device = str(learner.policy.device)
+        learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
+        await self._see_to_the_start()
+        self.warming = await prepare(self)
+        self.control.run_through(True)
+        try:
+            await go_to(self, self.branch)
+        finally:
+            self.control.run_through(False)
+        if learner.step == 0 and 0 not in self.board.checkpoints and self.warming is None:
+            await self.checkpoint("start of RL")
         plan = await self.compute(_first_plan, learner)
         if self.settings.paused:
             self.control.pause("--paused")
@@ -254,17 +280,30 @@ class Engine(Threads):
         if learner.policy.why_padded:
             why = learner.policy.why_padded
             await self.note("layout", f"responses are trained on as padded rows and not as trees of a group: {why}")
-        learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
         await self.note("memory plan", plan)
         self.service.loaded()
 
-    async def _set_aside(self, step: int) -> None:
-        """Steps after the newest checkpoint have no weights: they move to a branch of their own."""
-        name, moved = await self.write(self.store.set_aside, self.branch, step, "its steps have no weights")
-        task, start_values = self.board.task, self.board.start_values
-        self.board = await self.write(Board, self.store, self.branch)
-        self.board.task, self.board.start_values = task, start_values
-        await self.note("resumed", f"from checkpoint {step}; {moved} later steps are kept on {name}")
+    async def _see_to_the_start(self) -> None:
+        """Make checkpoint 0, which is the reference, anew where it is damaged and the model still as it came."""
+        start = self.folder.checkpoints / "0"
+        if not start.exists() or self.settings.warm_up:
+            return
+        try:
+            await self.compute(checkpoints.check, start)
+        except Damaged as error:
+            away = checkpoints.put_aside(self.folder.checkpoints, "0")
+            await self.checkpoint("start of RL")
+            text = f"{error}; it is left as {away}, and was made again from {self.settings.model}"
+            await self.alarm("checkpoint", text, remedy="check the disk: what was written there has changed")
+
+    async def show_branch(self) -> None:
+        """Look at the branch that is trained: its records, for the watches and for everybody attached."""
+        board = await self.write(Board, self.store, self.branch)
+        board.task, board.start_values = self.board.task, self.board.start_values
+        self.board, self.step, self._times = board, self.learner.step, None
+        self.watching.begin_again()
+        self.watching.dog.remember(await self.write(self.store.steps, self.branch))
+        self.service.show_again()
 
     async def checkpoint(self, reason: str, *, wait: bool = True) -> None:
         """Take a checkpoint of the finished step, now.
@@ -272,13 +311,28 @@ class Engine(Threads):
         :param wait: until it is on disk, as before anything that could need it; otherwise it is written meanwhile.
         """
         await self.saver.save(reason, wait=wait)
+        self._saved_at = time.monotonic()
+
+    async def keep_present(self, reason: str) -> None:
+        """See that what there is now can be gone on from: checkpoint it, unless it has one."""
+        await self.saver.idle()
+        saved = self.board.checkpoints.get(self.learner.step)
+        if saved is None or self.rollout is not None:
+            await self.checkpoint(reason)
+
+    def held_rollout(self) -> HeldRollout | None:
+        """On the compute thread: the scored groups that wait for their update, if the weights are those before it."""
+        if self.rollout is None or self.learner.ranks > 1:
+            return None
+        step = self.rollout[0].record.step
+        if self.learner.step >= step:
+            return None
+        return self.write_now(hold, self.store, self.branch, step, self.rollout, self.learner.taken)
 
     async def _leave(self) -> None:
         await self.saver.idle()
         if not self.control.stopping_now and self.warming is None:
-            newest = max(self.board.checkpoints, default=-1)
-            if newest != self.learner.step:
-                await self.checkpoint("end of the session")
+            await self.keep_present("end of the session")
         await self.note("ended", f"after step {self.learner.step}")
 
     def lose(self, why: str) -> None:
@@ -295,29 +349,42 @@ class Engine(Threads):
     # --------------------------------------------------------------------------------------------- loop
 
     async def _train(self) -> None:
-        failures = 0
+        if self.learner.step == 0 and self.knobs.whole("evaluate_every") and self.board.last_step is None:
+            await self._record_evaluation()
         try:
-            if self.learner.step == 0 and self.knobs.whole("evaluate_every"):
-                await self._record_evaluation()
-            begun = self.learner.step + 1  # which an engine that was killed may have left unfinished
-            self._numbered = (begun, await self.write(self.store.last_group_number, self.branch, begun))
-            while not self.settings.steps or self.learner.step < self.settings.steps:
-                self.step = self.learner.step + 1
+            while True:
                 try:
-                    await self._step(self.step)
-                    failures = 0
-                except Discarded:
-                    await self._drop("discarded", f"step {self.step} was discarded; it starts again")
-                except (Stopping, WorkbenchError):
-                    raise
-                except Exception as error:
-                    failures += 1
-                    if failures >= MOST_FAILURES:
-                        raise
-                    await self._failed(error)
+                    await self.moves.make()
+                    if self._done() and not self.control.pausing:
+                        return
+                    await self._try_step(self.learner.step + 1)
+                except Leaving:
+                    continue  # where to is known at the top of the loop
         except Stopping:
-            await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
             self.step = self.learner.step
+
+    def _done(self) -> bool:
+        """Whether the session has made the steps that it should."""
+        return not self.moves.racing and 0 < self.settings.steps <= self.learner.step
+
+    async def _try_step(self, step: int) -> None:
+        """Make a step; what fails in it is told, and does not end the session before it has failed often."""
+        self.step = step
+        if self._done():  # paused all the same: people may want to go back, or elsewhere, before it ends
+            await self.compute(self.control.begin_step, step)
+            return
+        try:
+            await self._step(step)
+            self._failures = 0
+        except Discarded:
+            await self._drop("discarded", f"step {step} was discarded; it starts again")
+        except (Stopping, Leaving, WorkbenchError):
+            raise
+        except Exception as error:
+            self._failures += 1
+            if self._failures >= MOST_FAILURES:
+                raise
+            await self._failed(error)
 
     async def _failed(self, error: Exception) -> None:
         """A step could not be finished: keep what there is, pause, and say what and where."""
@@ -334,7 +401,7 @@ class Engine(Threads):
 
     async def _drop(self, kind: str, text: str) -> None:
         self.learner.take_on()
-        self.growth = self.rollout = None
+        self.growth = self.rollout = self.held = None
         await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
         heads = [h for h in self.board.heads.values() if h.step == self.step and h.status == "scored"]
         changed = [msgspec.structs.replace(h, status="discarded") for h in heads]
@@ -343,21 +410,23 @@ class Engine(Threads):
 
     async def _step(self, step: int) -> None:
         learner = self.learner
-        of_step, last = self._numbered
-        times, groups = await self.compute(self._sample, step, last + 1 if of_step == step else 1)
+        number = learner.cursor - learner.step_cursor + 1
+        held, self.held = self.held, None
+        if held is not None:
+            self.rollout = groups = learner.take_up(held)
+        begun = self.knobs.minibatches(step)
+        times, groups = await self.compute(self._sample, step, number, None if held is None else groups)
         self.growth = None
         times.mark("sampling", within=learner.sampler.scoring_seconds, name="scoring")
-        for group in learner.replaced:
-            group.record.status = "replaced"
-        records = [g.record for g in (*learner.replaced, *groups)]
-        await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
-        self._numbered = (step, max(record.number for record in records))
-        heads = [head_of(record) for record in records]
-        self.publish(wire.GroupsScored(time=time.time(), step=step, heads=heads))
+        if held is None:
+            groups = await self._keep_groups(step, groups)
         self.rollout = groups
         await self._wait_for_ratings(step, groups)
         times.mark("waiting")
-        metrics, learned, uses = await self.compute(self._learn, step, groups)
+        inputs = UpdateInputs(
+            cursor=learner.cursor, number=number, groups=[g.record.number for g in groups], minibatches=begun
+        )
+        metrics, learned, uses = await self.compute(self._learn, step, groups, inputs)
         self.rollout = None
         if uses:
             what = "what became of ratings"
@@ -367,9 +436,30 @@ class Engine(Threads):
         times.mark("updating")
         metrics |= await self._evaluation(step)
         times.mark("saving")
-        await self._finish(step, groups, learned, metrics, times)
+        await self._finish(step, groups, learned, metrics, times, inputs)
 
-    def _begin(self, step: int) -> None:
+    async def _keep_groups(self, step: int, groups: list[RolloutGroup]) -> list[RolloutGroup]:
+        """Commit the groups of a step, unless an engine that was killed had.
+
+        :returns: those to learn from: of another device's samples those that people have rated.
+        """
+        replaced = self.learner.replaced
+        for group in replaced:
+            group.record.status = "replaced"
+        unfinished, self.unfinished = self.unfinished, Unfinished(0)
+        if unfinished.step == step and unfinished.groups:
+            if as_they_were(unfinished, groups):
+                return groups
+            if await self.write(rated, self.store, unfinished.groups):
+                text = f"step {step} was sampled otherwise than before; it learns from the groups that were rated"
+                await self.note("resumed", text)
+                return [RolloutGroup(group) for group in unfinished.groups]
+        records = [g.record for g in (*replaced, *groups)]
+        await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
+        self.publish(wire.GroupsScored(time=time.time(), step=step, heads=[head_of(record) for record in records]))
+        return groups
+
+    def _begin(self, step: int, *, sampled: bool = False) -> None:
         """A step begins, and changes with boundary rollout take effect."""
         try:
             scheduled = self.knobs.begin_step(step)
@@ -380,12 +470,18 @@ class Engine(Threads):
             self.soon(self.service.orders.changes_accepted, scheduled)
         self.control.phase = "idle"
         self.control.begin_step(step)
-        self._apply("rollout", step)
+        if not sampled:
+            self._apply("rollout", step)
 
-    def _sample(self, step: int, number: int) -> tuple[Times, list[RolloutGroup]]:
-        """On the compute thread: begin a step, and sample and score its groups, numbered from ``number``."""
-        self._begin(step)
+    def _sample(self, step: int, number: int, groups: list[RolloutGroup] | None) -> tuple[Times, list[RolloutGroup]]:
+        """On the compute thread: begin a step, and sample and score its groups, numbered from ``number``.
+
+        :param groups: that were sampled before the training left the step; None: none were.
+        """
+        self._begin(step, sampled=groups is not None)
         times, self._times = Times(self.control, self._times), None
+        if groups is not None:
+            return times, groups
         return times, self.learner.sample(step, number, self._grow)
 
     def _short_of_memory(self, text: str) -> None:
@@ -408,14 +504,18 @@ class Engine(Threads):
         names = {g.record.name: len(g.record.responses) for g in groups}
         self.gate.open_for(self.knobs.text("rating_gate"), names)
         if self.gate.closed:
+            for name, letters in (await self.write(self.store.judged, self.branch, step)).items():
+                self.gate.judged(name, letters)
             self.control.phase, self.control.done, self.control.total = "waiting", 0, self.gate.wanted
             await self.service.wait_at(self.gate)
         self.gate.leave()
 
     def _learn(
-        self, step: int, groups: list[RolloutGroup]
+        self, step: int, groups: list[RolloutGroup], inputs: UpdateInputs
     ) -> tuple[dict[str, float], list[RolloutGroup], list[RatingUse]]:
         """On the compute thread: ratings, advantages and the update.
+
+        :param inputs: gets what the update is given.
 
         Ratings are collected as late as can be: a rating given while the run is paused before its update is in time.
         """
@@ -431,11 +531,15 @@ class Engine(Threads):
         if standing is None:
             learner.measure_reference(step, joining)
             standing = self.write_now(self._standing, step, [g.record for g in rollout])
+        inputs.late = [g.record.name for g in joining]
+        inputs.ratings = {name: [rating.id for rating in given] for name, given in standing.ratings.items() if given}
         learner.advantages(rollout, standing.ratings)
         self._broken = learner.audit(rollout)
         metrics = learner.update(step, rollout, lambda: self._apply("minibatch", step))
         metrics["invariants/broken"] = float(len(self._broken))
         uses = fates(step, candidates, drifts, learner.drift_limit(), rollout, standing)
+        for use in uses:
+            use.branch = self.branch
         metrics["ratings/used"] = float(sum(u.step == step for u in uses))
         return metrics, rollout, uses
 
@@ -476,7 +580,7 @@ class Engine(Threads):
         return preview(
             learner.training,
             step,
-            self.settings.seed,
+            learner.seed,
             rollout,
             standing.ratings,
             algorithm,
@@ -488,12 +592,35 @@ class Engine(Threads):
         if not every or step % every:
             return {}
         result = await self.compute(self.learner.evaluate)
+        await self._keep_probes(step, result)
         return {"eval/accuracy": result.accuracy, "eval/length": result.length}
+
+    async def _keep_probes(self, step: int, result: Evaluation) -> None:
+        probes = [
+            Probe(
+                branch=self.branch,
+                step=step,
+                place=a.place,
+                prompt=a.prompt.text,
+                answer=a.prompt.answer,
+                text=a.text,
+                right=a.right,
+            )
+            for a in result.answers
+        ]
+        await self._persist("the answers to the probe prompts", lambda: self.write(self.store.add_probes, probes))
+
+    async def probe(self) -> None:
+        """Have the branch's newest policy answer the probe prompts, so that branches can be compared where they are."""
+        known = await self.write(self.store.probes, self.branch)
+        if self.learner.task.evaluation and not any(p.step == self.learner.step for p in known):
+            await self._keep_probes(self.learner.step, await self.compute(self.learner.evaluate, PROBES))
 
     async def _record_evaluation(self) -> None:
         """The held-out accuracy before the first step, as step 0."""
         known, self.evaluated = self.evaluated, None
         result = known if known is not None else await self.compute(self.learner.evaluate)
+        await self._keep_probes(0, result)
         record = StepRecord(
             branch=self.branch,
             step=0,
@@ -516,6 +643,7 @@ class Engine(Threads):
         learned: Sequence[RolloutGroup],
         metrics: dict[str, float],
         times: Times,
+        inputs: UpdateInputs,
     ) -> None:
         for group in learned:
             group.record.status = "updated"
@@ -532,6 +660,7 @@ class Engine(Threads):
             advantages=[a for g in groups for a in g.advantages],
             values=self.knobs.values,
             trust_region=self.learner.training.trust_region,
+            inputs=inputs,
         )
         self.timings = [*self.timings[-19:], metrics["time/step"]]
         if self.learner.planner is not None:
@@ -546,9 +675,10 @@ class Engine(Threads):
         if self.control.end_step():
             await self.compute(self.control.finish_step)
         every = self.knobs.whole("checkpoint_steps")
-        if asked or (every and step % every == 0):
+        late = every and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        if asked or late or (every and step % every == 0):
             self.control.phase = "saving"
-            await self.checkpoint(asked or f"every {every} steps", wait=False)
+            await self.checkpoint(asked or (f"every {every} steps" if step % every == 0 else "5 minutes"), wait=False)
 
     async def _watch(self, record: StepRecord, groups: Sequence[Group]) -> str:
         """Raise the alarms of a step, and do what their watches say.
@@ -557,7 +687,7 @@ class Engine(Threads):
         """
         asked = ""
         for watch, alarm in self.watching.dog.look(record, Evidence(groups, self._broken), self.board.alarms.values()):
-            await self._raise_alarm(alarm)
+            await self._raise_alarm(msgspec.structs.replace(alarm, branch=self.branch))
             if watch.action == "pause":
                 self.control.pause(f"alarm: {watch.name}")
             elif watch.action == "checkpoint":

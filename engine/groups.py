@@ -6,7 +6,7 @@ Several processes share the prompts of a step, whole groups to a rank; each ends
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -22,6 +22,7 @@ from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
 from engine.tasks import Prompt, Task
 from engine.truncation import Truncation
+from sessions.branches import PROBES
 from sessions.records import Group, Response, letters
 from sessions.shortcuts import SHORTCUTS
 
@@ -35,10 +36,25 @@ class Evaluation:
 
     :ivar accuracy: share judged right.
     :ivar length: mean tokens.
+    :ivar answers: to the first :data:`PROBES` prompts, in their order.
     """
 
     accuracy: float
     length: float
+    answers: list[Answered] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to one of the first held-out prompts.
+
+    :ivar place: of the prompt.
+    """
+
+    place: int
+    prompt: Prompt
+    text: str
+    right: bool
 
 
 OnStart = Callable[[Sequence[Prompt], Growth], None]
@@ -61,6 +77,8 @@ class GroupSampler:
     """Asks the policy a task's questions.
 
     :param shortcuts: that sampling takes (:mod:`sessions.shortcuts`).
+    :ivar seed: of the noise of training; held-out prompts are answered with that of the beginning on every branch.
+    :ivar branch: that groups belong to.
     :ivar scoring_seconds: that the compute thread has waited for scores since it was last set to 0.
     """
 
@@ -75,7 +93,8 @@ class GroupSampler:
         shortcuts: Collection[str] = SHORTCUTS,
     ) -> None:
         self._policy, self.task, self._knobs, self._control = policy, task, knobs, control
-        self._seed, self._branch, self._shortcuts = seed, branch, shortcuts
+        self.seed, self.branch, self._shortcuts = seed, branch, shortcuts
+        self._evaluation_seed = seed
         self._rank, self._ranks = policy.accelerator.process_index, policy.accelerator.num_processes
         self._tokens: dict[str, list[int]] = {}
         self._pool = ScoringPool()
@@ -109,7 +128,7 @@ class GroupSampler:
             rows = range(place * group_size, (place + 1) * group_size)
             groups.append(
                 Group(
-                    branch=self._branch,
+                    branch=self.branch,
                     step=step,
                     number=first_number + i,
                     prompt_id=prompts[i].id,
@@ -145,7 +164,7 @@ class GroupSampler:
                 p.id == prompts[i].id for p in (*before, *prompts[:i])
             )  # a small task repeats prompts inside a step
             for index in range(group_size):
-                noise.append(response_noise(self._seed, step, prompts[i].id, index, length, earlier))
+                noise.append(response_noise(self.seed, step, prompts[i].id, index, length, earlier))
         return sample(
             self._policy,
             [self._encode(prompts[i]) for i in mine],
@@ -197,16 +216,22 @@ class GroupSampler:
             knobs.whole(f"{kind}top_k"), knobs.number(f"{kind}top_p"), knobs.number(f"{kind}min_p")
         )  # fmt: skip
 
-    def evaluate(self) -> Evaluation:
-        """Answer the held-out prompts, greedily with ``eval_temperature`` 0; draws no random number of training."""
+    def evaluate(self, most: int | None = None) -> Evaluation:
+        """Answer the held-out prompts, greedily with ``eval_temperature`` 0; draws no random number of training.
+
+        :param most: only the first so many; None: all.
+        """
         length, temperature = self._knobs.whole("max_new_tokens"), self._knobs.number("eval_temperature")
-        prompts = self.task.evaluation
+        prompts = self.task.evaluation[:most]
         self._control.begin("evaluating", len(prompts))
         right = tokens = 0
         mine = list(prompts[self._rank :: self._ranks])
+        answers: list[Answered] = []
         for start in range(0, len(mine), EVALUATION_ROWS):
             part = mine[start : start + EVALUATION_ROWS]
-            noise = np.stack([evaluation_noise(self._seed, p.id, length) for p in part]) if temperature else None
+            noise = (
+                np.stack([evaluation_noise(self._evaluation_seed, p.id, length) for p in part]) if temperature else None
+            )
             samples = sample(
                 self._policy,
                 [self._encode(p) for p in part],
@@ -218,13 +243,19 @@ class GroupSampler:
                 shortcuts=self._shortcuts,
                 safe_point=lambda done, total: self._control.safe_point(),
             )
-            right += sum(self.task.judge(p, self._policy.decode(t)) for p, t in zip(part, samples.tokens, strict=True))
+            for place, (prompt, answer) in enumerate(zip(part, samples.tokens, strict=True), start):
+                text = self._policy.decode(answer)
+                good = self.task.judge(prompt, text)
+                right += good
+                if self._rank + place * self._ranks < PROBES:
+                    answers.append(Answered(self._rank + place * self._ranks, prompt, text, bool(good)))
             tokens += sum(map(len, samples.tokens))
             self._control.advance(start + len(part), len(mine))
         if self._ranks > 1:
-            parts = gather_object([(right, tokens)])
+            parts = gather_object([(right, tokens, answers)])
             right, tokens = sum(p[0] for p in parts), sum(p[1] for p in parts)
-        return Evaluation(right / len(prompts), tokens / len(prompts))
+            answers = sorted((a for p in parts for a in p[2]), key=lambda a: a.place)
+        return Evaluation(right / len(prompts), tokens / len(prompts), answers)
 
 
 def _response(place: int, row: int, samples: Samples, read: Read) -> Response:

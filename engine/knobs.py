@@ -24,7 +24,7 @@ from sessions.hyperparameters import (
     hyperparameter,
     switched,
 )
-from sessions.records import Change
+from sessions.records import MAIN, Change
 
 SCHEDULED = "--set"
 """Who made a change that the schedule asked for."""
@@ -36,6 +36,7 @@ class Knobs:
     :param values: at the start.
     :param schedule: values to be set before a step, as ``--set name=value@STEP`` asks.
     :param mismatch: whether training may sample from another distribution than the policy's.
+    :ivar branch: that changes are made on.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Knobs:
         self._mismatch = mismatch
         self._values = dict(values)
         self._pending: list[Change] = []
-        self._again: list[tuple[int, Change]] = []
-        self._passed: dict[str, int] = {}
-        self._schedule = sorted((a for a in schedule if a.step is not None), key=lambda a: a.step or 0)
+        self._again: list[Change] = []
+        self._until = 0
+        self._passes: dict[str, tuple[int, int]] = {}
+        self._schedule = _scheduled(schedule)
         self._lock = threading.Lock()
+        self.branch = MAIN
 
     @property
     def values(self) -> dict[str, Value]:
@@ -59,7 +62,11 @@ class Knobs:
     def pending(self) -> list[Change]:
         """Changes accepted and not yet applied."""
         with self._lock:
-            return list(self._pending)
+            return [*self._again, *self._pending]
+
+    def _coming(self) -> dict[str, Value]:
+        """The values once everything that is on its way has been applied."""
+        return {**self._values, **{c.name: c.new for c in (*self._again, *self._pending)}}
 
     def number(self, name: str) -> float:
         return float(self._values[name])
@@ -88,7 +95,7 @@ class Knobs:
         :raises Refused: if a knob does not have the value that the command expects to replace.
         """
         with self._lock:
-            due = {**self._values, **{c.name: c.new for c in self._pending}}
+            due = self._coming()
             wanted: dict[str, Value] = {}
             for name, value in command.values.items():
                 knob = hyperparameter(name)
@@ -114,6 +121,7 @@ class Knobs:
         self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, command: str, step: int
     ) -> tuple[list[Change], list[Change]]:
         new, superseded = [], []
+        before = {**self._values, **{c.name: c.new for c in self._again}}
         together = {**due, **wanted}
         waits = together["algorithm"] != due["algorithm"] or not self._goes_now(wanted)
         for name, value in wanted.items():
@@ -121,14 +129,14 @@ class Knobs:
             leader = knob.depends[0] if knob.depends is not None else ""
             if waits:  # what comes with another algorithm goes with it, not a phase before
                 boundary: Boundary = "rollout"
-            elif leader and together[leader] != self._values[leader]:  # and so does what comes after it
+            elif leader and together[leader] != before[leader]:  # and so does what comes after it
                 boundary = hyperparameter(leader).boundary
             else:
                 boundary = knob.boundary_under(together)
             for earlier in [c for c in self._pending if c.name == name]:
                 self._pending.remove(earlier)
                 superseded.append(msgspec.structs.replace(earlier, status="superseded"))
-            if value == self._values[name]:
+            if value == before[name]:
                 continue
             change = Change(
                 id=new_id(),
@@ -136,11 +144,13 @@ class Knobs:
                 who=who,
                 command=command,
                 name=name,
-                old=self._values[name],
+                old=before[name],
                 new=value,
                 boundary=boundary,
                 accepted_step=step,
-                passed_step=self._passed.get(boundary, 0),
+                passed_step=self._passes.get(boundary, (0, 0))[0],
+                passed_place=self._passes.get(boundary, (0, 0))[1],
+                branch=self.branch,
             )
             self._pending.append(change)
             new.append(change)
@@ -156,27 +166,44 @@ class Knobs:
             return False
         return True
 
-    def take_up(self, changes: Iterable[Change], step: int) -> None:
-        """Go on with the changes of an earlier engine: those that wait, and those of steps that run again.
+    def go_back(
+        self,
+        values: Mapping[str, Value],
+        schedule: Iterable[Assignment],
+        changes: Iterable[Change],
+        step: int,
+        until: int,
+        branch: str = MAIN,
+    ) -> None:
+        """Begin again after a step of a branch, with what was changed from there on.
 
-        :param changes: as recorded, oldest first.
-        :param step: the newest step that does not run again; what was applied by then is in the values.
+        Changes that were applied in later steps are applied again at the same boundaries; those that wait, and all
+        that are made from now on, only after the steps that are computed again.
+
+        :param values: that the step ended with.
+        :param schedule: as the session was started with.
+        :param changes: of the branch's line as recorded, in the order in which they were accepted.
+        :param step: the newest step that does not run again.
+        :param until: the newest that does.
         """
         with self._lock:
+            self._values, self._until, self.branch = dict(values), until, branch
+            self._pending, self._again, self._passes = [], [], {}
+            accepted = until
             for change in changes:
-                if change.name not in self._values or change.who == SCHEDULED:
+                if change.name not in self._values:
                     continue
+                if change.who == SCHEDULED:
+                    accepted = max(accepted, change.accepted_step)
                 if change.status == "applied" and change.applied_step > step:
-                    self._again.append((change.applied_step, change))
-                elif change.status == "pending" and change.passed_step > step:
-                    self._again.append((change.passed_step + 1, change))
-                elif change.status == "pending":
+                    self._again.append(change)
+                elif change.status == "pending" and change.branch == branch:
                     self._pending.append(change)
+            self._again.sort(key=lambda c: (c.applied_step, c.applied_place))
+            self._schedule = [a for a in _scheduled(schedule) if a.step is not None and a.step > max(accepted, step)]
 
     def begin_step(self, step: int) -> list[Change]:
-        """Accept what is to be set in this step, and return it, after the changes that it supersedes.
-
-        That is what the schedule holds, and what was set in this step before an engine went back to its checkpoint.
+        """Accept what the schedule wants set in this step, and return it, after the changes that it supersedes.
 
         :raises InvalidValue: if a scheduled value does not go with the others; what was scheduled is left out then,
             and calling again does the rest.
@@ -184,30 +211,64 @@ class Knobs:
         with self._lock:
             now = [a for a in self._schedule if a.step is not None and a.step <= step]
             self._schedule = [a for a in self._schedule if a not in now]
-            due = {**self._values, **{c.name: c.new for c in self._pending}}
+            due = self._coming()
             wanted = switched(due, {a.name: a.value for a in now})
             self._check({**due, **wanted})
             new, superseded = self._accept(wanted, due, SCHEDULED, "", step)
-            accepted = [*superseded, *new]
-            for entry in [entry for entry in self._again if entry[0] <= step]:
-                self._again.remove(entry)
-                change = entry[1]
-                waits = msgspec.structs.replace(change, status="pending", applied_step=0)
-                self._pending.append(waits)
-                accepted.append(waits)
-            return accepted
+            return [*superseded, *new]
 
     def apply(self, boundary: Boundary, step: int) -> list[Change]:
         """Apply every change that waits for this boundary.
 
         :param step: the step it touches first.
-        :returns: the changes, applied, in the order in which they were accepted.
+        :returns: the changes, applied, in the order in which they were accepted; those that are applied again just
+            where they were are left out: they are recorded so.
         """
         with self._lock:
+            of_step, passes = self._passes.get(boundary, (0, 0))
+            here = step, passes if of_step == step else 0
+            self._passes[boundary] = here[0], here[1] + 1
             applied = []
-            self._passed[boundary] = step
+            for change in [c for c in self._again if c.boundary == boundary]:
+                # a try that was dropped is not computed again, so only minibatches are counted
+                due = change.applied_step, change.applied_place if boundary == "minibatch" else 0
+                if due > here:
+                    continue
+                self._again.remove(change)
+                self._values[change.name] = change.new
+                if step > self._until and change.applied_step != step:
+                    applied.append(_applied(change, *here))
+            if step <= self._until:
+                return []
             for change in [c for c in self._pending if c.boundary == boundary]:
+                if (change.passed_step, change.passed_place) > here:
+                    continue
                 self._pending.remove(change)
                 self._values[change.name] = change.new
-                applied.append(msgspec.structs.replace(change, status="applied", applied_step=step))
+                applied.append(_applied(change, *here))
             return applied
+
+    def sampled(self, step: int) -> None:
+        """The groups of a step are there: its rollout boundary has been passed, and what was applied there is known."""
+        with self._lock:
+            self._passes["rollout"] = step, 1
+            self._again = [c for c in self._again if (c.boundary, c.applied_step) != ("rollout", step)]
+
+    def minibatches(self, step: int) -> int:
+        """Minibatches of a step that have begun, in dropped tries at it too."""
+        with self._lock:
+            of_step, passes = self._passes.get("minibatch", (0, 0))
+            return passes if of_step == step else 0
+
+    def count_from(self, step: int, minibatches: int) -> None:
+        """As many minibatches of a step have begun."""
+        with self._lock:
+            self._passes["minibatch"] = step, minibatches
+
+
+def _scheduled(schedule: Iterable[Assignment]) -> list[Assignment]:
+    return sorted((a for a in schedule if a.step is not None), key=lambda a: a.step or 0)
+
+
+def _applied(change: Change, step: int, place: int) -> Change:
+    return msgspec.structs.replace(change, status="applied", applied_step=step, applied_place=place)

@@ -28,11 +28,13 @@ from engine.passes import Budget, score
 from engine.policy import Policy, load_weights
 from engine.reference import Reference
 from engine.rollout import RolloutGroup, Row
-from engine.snapshot import Copies, Snapshot, TrainingState
+from engine.snapshot import Copies, Snapshot
 from engine.statistics import is_dead, reward_statistics
 from engine.tasks import Task
 from engine.training import Training
+from engine.trust_region import SelfCheck
 from engine.value_model import ValueModel
+from sessions.checkpoints import FisherState, HeldRollout, TrainingState, read_state
 from sessions.records import Checkpoint, Group, Rating, SessionSettings
 from sessions.shortcuts import active
 
@@ -44,6 +46,8 @@ class Learner:
     """A policy, its task and its optimizer.
 
     :param folder: of the session's checkpoints.
+    :ivar branch: whose steps it makes.
+    :ivar seed: of that branch's noise and order of prompts.
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
     :ivar step_cursor: the same when the step in progress began for the first time; a dropped try moves only the cursor.
@@ -66,6 +70,7 @@ class Learner:
     ) -> None:
         self.settings, self.task, self.policy = settings, task, policy
         self.knobs, self.control, self.folder, self.branch = knobs, control, folder, branch
+        self.seed = settings.seed
         self.reference = Reference(policy, lambda: checkpointing.policy_weights(folder / "0"))
         budget = Budget(settings.micro_tokens, shared=policy.accelerator.num_processes > 1)
         budget.release = lambda: static_decoding.release(policy.model)
@@ -113,8 +118,8 @@ class Learner:
 
     def _ask(self, step: int, count: int, first_number: int, on_start: OnStart) -> list[RolloutGroup]:
         """Groups for the next prompts."""
-        before = self.task.take(self.settings.seed, self.step_cursor, self.cursor + self._taken - self.step_cursor)
-        prompts = self.task.take(self.settings.seed, self.cursor + self._taken, count)
+        before = self.task.take(self.seed, self.step_cursor, self.cursor + self._taken - self.step_cursor)
+        prompts = self.task.take(self.seed, self.cursor + self._taken, count)
         self._taken += count
         return self.sampler.sample(step, prompts, first_number, on_start, before)
 
@@ -191,7 +196,7 @@ class Learner:
         :param at_minibatch: called where changes with boundary minibatch take effect.
         :returns: every metric of the step but its times.
         """
-        metrics = self.training.update(step, self.settings.seed, groups, at_minibatch)
+        metrics = self.training.update(step, self.seed, groups, at_minibatch)
         self.control.commit()  # also where every group was dead: the step is learned and cannot be dropped any more
         metrics |= reward_statistics(groups, self.task.reward_range)
         if self.knobs.whole("dynamic_sampling"):
@@ -239,9 +244,9 @@ class Learner:
 
     # -------------------------------------------------------------------------- evaluation, checkpoints
 
-    def evaluate(self) -> Evaluation:
-        """Answer the held-out prompts."""
-        return self.sampler.evaluate()
+    def evaluate(self, most: int | None = None) -> Evaluation:
+        """Answer the held-out prompts, or the first so many."""
+        return self.sampler.evaluate(most)
 
     def save(self, reason: str) -> Checkpoint:
         """Write a checkpoint of the finished step, now."""
@@ -268,6 +273,11 @@ class Learner:
             value_model=value.kind if value else "",
             value_steps=value.optimizer.steps if value else 0,
             value_updates=value.updates if value else 0,
+            branch=self.branch,
+            seed=None if self.seed == self.settings.seed else self.seed,
+            pending=self.knobs.pending,
+            fisher=_of_check(training.self_check),
+            micro_tokens=training.budget.tokens if training.budget.tokens < self.settings.micro_tokens else 0,
         )
         files = {"policy": self.policy.model.state_dict(), "optimizer": self.optimizer.tensors()}
         if self.reference.refreshed:
@@ -277,25 +287,70 @@ class Learner:
         copied = self.copies.take(files)
         return Snapshot(state, copied.pop("policy"), copied, reason)
 
-    def write(self, snapshot: Snapshot) -> Checkpoint:
+    def write(self, snapshot: Snapshot, name: str = "") -> Checkpoint:
         """Write a snapshot to disk; on any thread, and training may go on meanwhile.
 
+        :param name: of the checkpoint's folder; empty: its step.
         :raises OSError: if the disk will not have it.
         """
-        return checkpointing.write_checkpoint(self.folder, snapshot, self.policy)
+        return checkpointing.write_checkpoint(self.folder, snapshot, self.policy, name)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint: weights, optimizers, value model, data cursor and reference."""
-        state = checkpointing.read_state(path)
+    def load(self, path: Path, state: TrainingState | None = None) -> None:
+        """Go on from a checkpoint, whatever was trained before: weights, optimizers, value model, cursor, reference.
+
+        :param state: of the checkpoint, where it has been read and every file checked.
+        :raises Damaged: naming a file that is not what was written.
+        """
+        state = state or read_state(path)
         load_weights(self.policy.model, checkpointing.policy_weights(path))
-        if optimizer := checkpointing.tensors(path, "optimizer"):
-            self.optimizer.load(optimizer, state.optimizer_steps)
+        training = self.training
+        self.optimizer.load(checkpointing.tensors(path, "optimizer") or {}, state.optimizer_steps)
         if reference := checkpointing.tensors(path, "reference"):
             self.reference.load(reference, state.reference_refreshed)
+        else:
+            self.reference.begin_again()
+        training.value_model = None
         if value := checkpointing.tensors(path, "value"):
-            self.training.value_model = ValueModel(state.value_model, self.policy, self.knobs)
+            training.value_model = ValueModel(state.value_model, self.policy, self.knobs)
             optimizer = checkpointing.tensors(path, "value_optimizer") or {}
-            self.training.value_model.load(value, optimizer, state.value_steps, state.value_updates)
-        self.training.last_algorithm = state.last_algorithm
-        self.step, self.cursor = state.step, state.cursor
+            training.value_model.load(value, optimizer, state.value_steps, state.value_updates)
+        training.last_algorithm, training.trust_region = state.last_algorithm, None
+        training.self_check = _check_of(state.fisher)
+        training.budget.tokens = state.micro_tokens or self.settings.micro_tokens
+        self.step, self.cursor, self._taken = state.step, state.cursor, 0
         self.step_cursor = state.step_cursor if state.step_cursor >= 0 else state.cursor
+        self.replaced = []
+
+    def work_on(self, branch: str, seed: int) -> None:
+        """Make the steps of a branch from here on.
+
+        :param seed: of its noise and order of prompts.
+        """
+        self.branch = self.sampler.branch = branch
+        self.seed = self.sampler.seed = seed
+
+    def take_up(self, held: HeldRollout) -> list[RolloutGroup]:
+        """The groups of a step that were sampled before the training left it, as :meth:`sample` gave them."""
+        self._taken = held.taken
+        self.replaced = [RolloutGroup(group) for group in held.replaced]
+        groups = [RolloutGroup(group) for group in held.groups]
+        for group, entropies in zip(groups, held.entropies or [[] for _ in groups], strict=True):
+            group.entropies = entropies
+        return groups
+
+    @property
+    def taken(self) -> int:
+        """Prompts that the step in progress has taken and not learned from."""
+        return self._taken
+
+
+def _of_check(check: SelfCheck) -> FisherState | None:
+    if check == SelfCheck():
+        return None
+    return FisherState(done=sorted(check.done), exists=check.exists, agrees=check.agrees, why=check.why)
+
+
+def _check_of(state: FisherState | None) -> SelfCheck:
+    if state is None:
+        return SelfCheck()
+    return SelfCheck(done=set(state.done), exists=state.exists, agrees=state.agrees, why=state.why)

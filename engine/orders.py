@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.control import Discarded, Stopping
+from engine.control import Discarded, Leaving, Stopping
 from engine.queries import answer_query
 from engine.watching import KEY
 from engine.words import one_line
@@ -136,6 +136,15 @@ class Orders:
         if command_id in self._open:
             self._answer(wire.Answer(id=command_id, status="applied", step=step, text=text))
 
+    def done(self, command_id: str, step: int, text: str) -> None:
+        """A command that took its time has been carried out."""
+        self._applied(command_id, step, text)
+
+    def refused(self, command_id: str, text: str) -> None:
+        """A command that was accepted could not be carried out."""
+        if command_id in self._open:
+            self._answer(wire.Answer(id=command_id, status="rejected", text=text))
+
     async def _obey(self, command: c.Command) -> None:
         engine, control = self._engine, self._engine.control
         match command:
@@ -191,6 +200,13 @@ class Orders:
                 engine.spawn(self._take_checkpoint(command))
             case c.Preview():
                 self._preview(command)
+            case c.Rewind() | c.Fork() | c.Switch() | c.RenameBranch() | c.Race():
+                self._accepted(command, await engine.moves.ask(command))
+                self._service.beat_now()
+            case c.DeleteBranch():
+                text = await engine.moves.delete(command.branch)
+                await engine.note("branch", f"{command.who}: {text}", command.who)
+                self._applied(command.id, engine.step, text)
             case c.Acknowledge():
                 await self._acknowledge(command)
             case c.AddWatch():
@@ -236,7 +252,7 @@ class Orders:
         engine = self._engine
         try:
             found = engine.try_update(command.algorithm)
-        except (Stopping, Discarded):
+        except (Stopping, Discarded, Leaving):
             answer = wire.Answer(id=command.id, status="rejected", text="the step has ended")
             engine.soon(self._answer, answer)
             raise

@@ -48,6 +48,11 @@ class Reference:
         self._scorer = self._policy.make_reference()
         self.refreshed = step
 
+    def begin_again(self) -> None:
+        """Be the start of RL again."""
+        if self.refreshed:
+            self._scorer, self.refreshed = None, 0
+
     def weights(self) -> dict[str, Tensor]:
         """The weights of a refreshed reference, for a checkpoint."""
         return dict(self._loaded().model.state_dict())

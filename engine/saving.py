@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import traceback
 from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.control import Stopping
+import msgspec
+
+from engine.control import Leaving, Stopping
 from engine.threads import UNWRITABLE
 from engine.words import one_line
+from sessions import checkpoints
+from sessions.checkpoints import KeepRule, doomed, free_name
 from sessions.errors import Refused
 from sessions.records import Checkpoint
+from sessions.store import Store
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -90,8 +97,12 @@ class Saver:
 
     def _take(self, reason: str) -> Snapshot | None:
         """On the compute thread: copy everything, unless the copies before are still being written."""
-        learner = self._engine.learner
-        return None if learner.copies.in_use else learner.snapshot(reason)
+        engine = self._engine
+        if engine.learner.copies.in_use:
+            return None
+        snapshot = engine.learner.snapshot(reason)
+        state = msgspec.structs.replace(snapshot.state, watches=engine.watching.book)
+        return replace(snapshot, state=state, rollout=engine.held_rollout())
 
     async def _asked(self, reason: str) -> Snapshot | None:
         """The same as an errand of the compute thread."""
@@ -116,8 +127,8 @@ class Saver:
             if control.wanted and not control.stopping:
                 try:
                     await self._engine.compute(control.safe_point)
-                except Stopping:
-                    continue  # the session ends at the next safe point, once this one is on disk
+                except (Stopping, Leaving):
+                    continue  # the session ends or goes elsewhere once this one is on disk
 
     async def _put(self, snapshot: Snapshot) -> Checkpoint:
         """Write it, once, and tell."""
@@ -162,8 +173,36 @@ class Saver:
         await self._engine.alarm("checkpoint", text, remedy="the log has the whole trace; space goes on without it")
 
     async def _write(self, snapshot: Snapshot) -> Checkpoint:
-        engine = self._engine
-        saved = await engine.beside(engine.learner.write, snapshot)
+        engine, state, folder = self._engine, snapshot.state, self._engine.folder.checkpoints
+        name = await engine.write(_name, engine.store, folder, state.branch, state.step)
+        saved = await engine.beside(engine.learner.write, snapshot, name)
         engine.publish(await engine.write(engine.store.put_checkpoint, saved))
         engine.service.checkpointed(saved)
+        await self._prune()
         return saved
+
+    async def _prune(self) -> None:
+        """Remove what no rule keeps: first from the disk, then from the records, so that no row names a part."""
+        engine, settings = self._engine, self._engine.settings
+        rule = KeepRule(settings.keep_last, settings.keep_best, settings.keep_every)
+        gone = await engine.write(_doomed, engine.store, rule)
+        if not gone:
+            return
+        await engine.beside(checkpoints.remove, engine.folder.checkpoints, gone)
+        await engine.write(engine.store.forget_checkpoints, gone)
+        for step in [c.step for c in engine.board.checkpoints.values() if c.path in gone]:
+            del engine.board.checkpoints[step]
+
+
+def _name(store: Store, folder: Path, branch: str, step: int) -> str:
+    """On the store's thread: the folder of a checkpoint: that of the one it replaces, or one that is free."""
+    rows = store.all_checkpoints()
+    same = [row.path for row in rows if (row.branch, row.step) == (branch, step)]
+    return same[0] if same else free_name(step, {row.path for row in rows} | set(checkpoints.names(folder)))
+
+
+def _doomed(store: Store, rule: KeepRule) -> list[str]:
+    """On the store's thread: the paths of the checkpoints that no rule keeps."""
+    rows = store.all_checkpoints()
+    accuracy = {(row.branch, row.step): value for row in rows if (value := store.accuracy(row.branch, row.step))}
+    return [row.path for row in doomed(rows, store.branches(), accuracy, rule)]

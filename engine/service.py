@@ -72,6 +72,11 @@ class Service:
             connection.resync()
         self.beat_now()
 
+    def show_again(self) -> None:
+        """Everything is another: give every client a fresh snapshot."""
+        for connection in self._server.connections:
+            connection.resync()
+
     def send(self, event: wire.AnyEvent) -> None:
         """An event for every client."""
         self._server.send_event(event)
@@ -145,7 +150,7 @@ class Service:
         if self.state_word:
             return self.state_word, self._engine.failure
         if not self.ready:
-            return "LOADING", "loading torch, the tokenizer and the model"
+            return "LOADING", self._engine.again or "loading torch, the tokenizer and the model"
         if control.paused:
             return "PAUSED", f"paused by {control.paused_by}; space goes on, . runs one step"
         if self.waiting:
@@ -154,7 +159,9 @@ class Service:
             return "RUN", "stopping at the next safe point"
         if control.pausing:
             return "RUN", "pausing at the next safe point"
-        return "RUN", self._engine.warming.note if self._engine.warming else ""
+        if self._engine.again:
+            return "RUN", self._engine.again
+        return "RUN", self._engine.warming.note if self._engine.warming else self._engine.moves.note
 
     def beat_now(self) -> None:
         """Tell every client the status."""

@@ -14,34 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sessions.hyperparameters import Value
-from sessions.records import Record
-
-
-class TrainingState(Record):
-    """``state.json``: everything of a session's training that is not a tensor.
-
-    :ivar step: finished steps.
-    :ivar cursor: prompts taken so far.
-    :ivar step_cursor: prompts taken by finished steps; fewer where tries at the next step were dropped, -1: not known.
-    :ivar optimizer_steps: optimizer steps taken so far.
-    :ivar last_algorithm: of the newest update.
-    :ivar value_model: its kind; empty where there is none.
-    :ivar value_steps: optimizer steps that it has taken.
-    :ivar value_updates: updates that it has been trained in.
-    """
-
-    step: int
-    cursor: int
-    optimizer_steps: int
-    values: dict[str, Value]
-    step_cursor: int = -1
-    reference_refreshed: int = 0
-    last_algorithm: str = ""
-    value_model: str = ""
-    value_steps: int = 0
-    value_updates: int = 0
-
+from sessions.checkpoints import HeldRollout, TrainingState
 
 Named = Mapping[str, Tensor]
 
@@ -53,12 +26,14 @@ class Snapshot:
     :ivar weights: the policy's by name; tied weights are the same tensor.
     :ivar files: name -> the tensors of ``NAME.safetensors``; one without tensors is not written.
     :ivar reason: why it was taken, for people.
+    :ivar rollout: groups of the next step that wait for their update.
     """
 
     state: TrainingState
     weights: Named
     files: Mapping[str, Named] = field(default_factory=dict)
     reason: str = ""
+    rollout: HeldRollout | None = None
 
 
 KEPT = 2**26

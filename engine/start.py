@@ -7,24 +7,22 @@ from pathlib import Path
 
 import torch
 
-from engine import checkpointing
 from engine.control import Control
 from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
 from engine.learner import Learner
-from engine.memory import check_memory
 from engine.policy import TINY, load_policy, make_accelerator
 from engine.tasks import load_task
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
-from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment
+from sessions.hyperparameters import check_sampler, check_together, defaults, parse_assignment
 from sessions.presets import preset
 from sessions.records import SessionSettings
 from sessions.shortcuts import active
 
 
 def start(settings: SessionSettings, control: Control, folder: SessionFolder) -> tuple[Learner, Knobs]:
-    """Load task, model and optimizer; go on from the newest checkpoint if the session has one.
+    """Load task, model and optimizer, as they are before the first step.
 
     :raises WorkbenchError: saying what cannot be used.
     """
@@ -46,26 +44,14 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         chat_template=settings.chat_template,
         shortcuts=active(settings.plain),
     )
-    checkpointing.tidy(folder.checkpoints)
     if why := why_not_decoded(policy):
         raise UsageError(
             f"model {settings.model}: it cannot be sampled token by token with a cache of keys and values ({why}); "
             "give a model whose layers attend, such as Llama, Qwen or GPT-2"
         )
-    newest = checkpointing.newest_checkpoint(folder.checkpoints)
-    finished = 0
-    if newest is not None:
-        state = checkpointing.read_state(newest)
-        finished = state.step
-        values |= {hyperparameter(name).name: value for name, value in state.values.items()}
-    schedule = [a for a in assignments if a.step is not None and a.step > finished]
-    for algorithm in {str(values["algorithm"]), *(str(a.value) for a in schedule if a.name == "algorithm")}:
-        check_memory(algorithm, policy)
+    schedule = [a for a in assignments if a.step is not None]
     knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
-    learner = Learner(settings, task, policy, knobs, control, folder.checkpoints)
-    if newest is not None:
-        learner.load(newest)
-    return learner, knobs
+    return Learner(settings, task, policy, knobs, control, folder.checkpoints), knobs
 
 
 def model_folder(model: str) -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.control import Stopping
 from engine.words import one_line
+from sessions.checkpoints import names
 from sessions.errors import SessionError, WorkbenchError
 from sessions.examples import read_examples
 from sessions.metrics import WARM_UP_PREFIX
@@ -102,7 +103,7 @@ async def prepare(engine: Engine) -> Warming | None:
     :raises InputFileError: if its file cannot be used.
     """
     learner = engine.learner
-    if not learner.settings.warm_up or learner.step or (learner.folder / "0" / "manifest.json").exists():
+    if not learner.settings.warm_up or names(learner.folder):
         return None
     warming = await engine.compute(_load, learner)
     if await engine.write(engine.store.last_step, WARM_UP) is not None:

@@ -35,7 +35,17 @@ class Watching:
         self._defaults = default_watches(precision)
         self._components = list(components)
         self._book = msgspec.json.decode(kept, type=WatchBook) if kept else WatchBook()
+        self._prompts = prompts
         self.dog = Watchdog(self._active(self._book), prompts)
+
+    @property
+    def book(self) -> WatchBook:
+        """What people have made of the watches."""
+        return self._book
+
+    def begin_again(self) -> None:
+        """Forget the steps that were looked at: those of another branch."""
+        self.dog = Watchdog(self._active(self._book), self._prompts)
 
     def use(self, book: WatchBook) -> None:
         """Watch by this book from the next step on."""

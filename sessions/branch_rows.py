@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from sessions.branches import Branch, BranchInfo, Probe, Segment, line_of
+from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, line_of
 from sessions.records import MAIN, WARM_UP, Alarm, Change, Checkpoint, StepRecord
 from sessions.schema import branch_row
 
@@ -61,6 +61,27 @@ def move_steps(db: sqlite3.Connection, branch: str, after: int, to: Branch) -> i
         if child.parent == branch and child.step > after and child.name != to.name:
             put_branch(db, msgspec.structs.replace(child, parent=to.name))
     return moved
+
+
+def rewind(db: sqlite3.Connection, name: str, step: int, why: str) -> tuple[str, int]:
+    """Let a branch end at a step of its line; what it had after that moves to a branch of its own.
+
+    :returns: that branch's name, empty where there was nothing, and how many steps moved.
+    """
+    branches = read_branches(db)
+    branch = branches[name]
+    own = [
+        db.execute(f"SELECT count(*) FROM {table} WHERE branch=? AND step>?", (name, step)).fetchone()[0]
+        for table in ("steps", "groups")
+    ]
+    to = Branch(name="", parent=name, step=step, time=time.time(), why=why, abandoned=True)
+    if branch.parent and step < branch.step:  # back over where it began: it begins earlier, and they where it did
+        to = msgspec.structs.replace(to, parent=branch.parent, step=branch.step)
+        put_branch(db, msgspec.structs.replace(branch, step=step))
+    if not any(own):
+        return "", 0
+    to = msgspec.structs.replace(to, name=aside_name(name, branches))
+    return to.name, move_steps(db, name, step, to)
 
 
 OWNED = ("steps", "groups", "ratings", "skips", "checkpoints", "rating_uses", "probes", "changes", "alarms")

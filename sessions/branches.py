@@ -14,6 +14,8 @@ from sessions.errors import InvalidValue, UnknownName
 from sessions.hyperparameters import Value
 from sessions.records import MAIN, WARM_UP, Checkpoint, Record
 
+PROBES = 16
+"""Held-out prompts whose answers are kept, so that branches can be compared by them: the probe prompts."""
 END = 2**62
 """After every step."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")

@@ -320,12 +320,16 @@ class UpdateInputs(Record):
 
     :ivar cursor: prompts taken before its first group.
     :ivar number: of its first group; above 1 where earlier tries at the step were dropped.
+    :ivar groups: numbers of its groups, in the order in which they were learned from.
     :ivar late: names of the groups of earlier steps that joined it, in order.
     :ivar ratings: group -> ids of the ratings that it was learned with.
+    :ivar minibatches: that dropped tries at the step had begun.
     """
 
     cursor: int
     number: int = 1
+    groups: list[int] = []
+    minibatches: int = 0
     late: list[str] = []
     ratings: dict[str, list[str]] = {}
 
@@ -443,7 +447,8 @@ class Change(Record):
     :ivar accepted_step: the step in progress when it was accepted.
     :ivar applied_step: the first step that it touched; 0 while pending.
     :ivar passed_step: the newest step that had passed the boundary when it was accepted: where an engine goes back
-        and runs that step again, the change still waits for the next one.
+        and runs that step again, the change still waits for the next boundary.
+    :ivar passed_place: how often that step had passed it.
     :ivar command: id of the command it came with; those of one command belong together.
     :ivar applied_place: how often that step had passed the boundary before it was applied: minibatches made.
     :ivar branch: that it was made on.
@@ -460,6 +465,7 @@ class Change(Record):
     accepted_step: int = 0
     applied_step: int = 0
     passed_step: int = 0
+    passed_place: int = 0
     command: str = ""
     applied_place: int = 0
     branch: str = "main"

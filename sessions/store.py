@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -210,6 +210,11 @@ class Store:
         row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", (name, step)).fetchone()
         return msgspec.structs.replace(_json.decode(row[0], type=StepRecord), branch=name) if row else None
 
+    def accuracy(self, branch: str, step: int) -> float | None:
+        """The held-out accuracy that was measured after a step of a branch; None where none was."""
+        row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", (branch, step)).fetchone()
+        return _measured.decode(row[0]).metrics.get("eval/accuracy") if row else None
+
     def last_step(self, branch: str) -> StepRecord | None:
         """The newest step of a branch's line."""
         for segment in reversed(self.line(branch)):
@@ -271,11 +276,30 @@ class Store:
             to = Branch(name=name, parent=parent, step=after, time=time.time(), why=why, abandoned=True)
             return name, branch_rows.move_steps(self._db, branch, after, to)
 
-    def add_branch(self, branch: Branch, changes: Iterable[Change] = ()) -> None:
-        """Keep a new branch, make it the one that is trained, and keep what is to change at its start; or nothing."""
+    def rewind(self, branch: str, step: int, why: str) -> tuple[str, int]:
+        """Let a branch end at a step of its line; what came after it moves to a branch of its own.
+
+        :returns: that branch's name, empty where nothing came after, and how many steps moved.
+        """
+        with Transaction(self._db):
+            return branch_rows.rewind(self._db, branch, step, why)
+
+    def end_race(self, home: str) -> None:
+        """There is no race any more, and ``home`` is trained."""
+        with Transaction(self._db):
+            self._db.execute("DELETE FROM meta WHERE key='race'")
+            self.set_meta("branch", home)
+
+    def add_branch(self, branch: Branch, changes: Iterable[Change] = (), meta: Mapping[str, str] = {}) -> None:
+        """Keep a new branch, make it the one that is trained, and keep what is to change at its start; or nothing.
+
+        :param meta: kept with it.
+        """
         with Transaction(self._db):
             branch_rows.put_branch(self._db, branch)
             self.set_meta("branch", branch.name)
+            for key, value in meta.items():
+                self.set_meta(key, value)
             for change in changes:
                 self._put_change(change)
 
@@ -398,10 +422,14 @@ class Store:
 
     def unlearned(self, branch: str, step: int) -> list[Group]:
         """The scored groups of a step of a branch that no update has learned from, in the order of their numbers."""
+        return self.groups_with(branch, step, "scored")
+
+    def groups_with(self, branch: str, step: int, status: str, first: int = 0) -> list[Group]:
+        """The groups of a step of a branch that have a status, in the order of their numbers, from ``first`` on."""
         rows = self._db.execute(
-            "SELECT number, status, body, sampled, measured FROM groups WHERE branch=? AND step=? AND status='scored' "
-            "ORDER BY number",
-            (branch, step),
+            "SELECT number, status, body, sampled, measured FROM groups "
+            "WHERE branch=? AND step=? AND status=? AND number>=? ORDER BY number",
+            (branch, step, status, first),
         )
         return [unpack(branch, step, *row) for row in rows]
 
@@ -489,6 +517,19 @@ class Store:
             given.setdefault(rating.group, []).append(rating)
         standing = {number: _standing(ratings) for number, ratings in given.items()}
         return {number: ratings for number, ratings in standing.items() if ratings}
+
+    def judged(self, branch: str, step: int) -> dict[str, set[str]]:
+        """Group -> letters of its responses that somebody has rated or skipped, of a step; no letter: all."""
+        found: dict[str, set[str]] = {}
+        for number, ratings in self.standing_of_step(branch, step).items():
+            found[f"{step}.{number}"] = {letter for rating in ratings for letter in rating.values}
+        rows = self._db.execute("SELECT body FROM skips WHERE branch=? AND step=? ORDER BY rowid", (branch, step))
+        for (body,) in rows:
+            skip = _json.decode(body, type=SkipRecord)
+            letters = {skip.letter} if skip.letter else set()
+            name = f"{step}.{skip.group}"
+            found[name] = (found.get(name, set()) | letters) if letters else set()
+        return found
 
     def recent_ratings(self, limit: int = 200) -> list[Rating]:
         """The newest ratings, oldest first."""

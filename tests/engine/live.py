@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine import checkpointing
 from engine.control import Control
 from engine.engine import Engine
 from engine.knobs import Knobs
@@ -171,15 +170,7 @@ async def live(
     def small(settings: SessionSettings, control: Control, where: SessionFolder) -> tuple[Learner, Knobs]:
         made["hold"] = Hold(control)
         knobs = make_knobs(*settings.sets, **values)
-        checkpointing.tidy(where.checkpoints)
-        newest = checkpointing.newest_checkpoint(where.checkpoints)
-        if newest is not None:
-            state = checkpointing.read_state(newest)
-            knobs = Knobs({**knobs.values, **state.values})
-        learner = Learner(settings, task or small_task(), random_policy(), knobs, control, where.checkpoints)
-        if newest is not None:
-            learner.load(newest)
-        return learner, knobs
+        return Learner(settings, task or small_task(), random_policy(), knobs, control, where.checkpoints), knobs
 
     engine = Engine(folder, folder.settings(), build or small)
     serving = asyncio.create_task(engine.serve())

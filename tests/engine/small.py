@@ -49,6 +49,11 @@ def random_policy(seed: int = 0, hidden: int = 16, layers: int = 1, spread: floa
     return Policy(model, tokenizer, make_accelerator("cpu", "fp32"))
 
 
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint of the latest step."""
+    return folder / str(max(int(p.name) for p in folder.iterdir() if p.name.isdigit()))
+
+
 def early_letters(prompts: Sequence[str], completions: Sequence[str], **_: Any) -> list[float | None]:
     """A graded reward that a random policy spreads over: how early in the alphabet its characters are."""
     return [sum((128 - ord(c)) / 128 for c in text) / max(len(text), 1) for text in completions]

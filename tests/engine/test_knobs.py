@@ -161,7 +161,7 @@ def test_values_are_copies() -> None:
     assert k.pending == []
 
 
-def test_a_new_engine_takes_up_what_waited_and_what_runs_again() -> None:
+def test_going_back_applies_again_what_was_applied_and_then_what_waited() -> None:
     k = knobs("clip_low=0.1@4")
     ask(k, step=2, learning_rate=1e-4)
     (early,) = k.apply("minibatch", 2)
@@ -170,15 +170,90 @@ def test_a_new_engine_takes_up_what_waited_and_what_runs_again() -> None:
     k.begin_step(4)
     (scheduled,) = k.apply("minibatch", 4)
     (waiting,), _ = ask(k, step=4, group_size=4)
+    schedule = [parse_assignment("clip_low=0.1@4"), parse_assignment("clip_high=0.3@6")]
 
-    other = Knobs({**defaults(), "learning_rate": 1e-4}, [parse_assignment("clip_low=0.1@4")])
-    other.take_up([early, late, scheduled, waiting], step=2)
-    assert other.pending == [waiting]
-    (again,) = other.begin_step(3)
-    assert (again.id, again.status, again.applied_step) == (late.id, "pending", 0)
-    assert other.apply("minibatch", 3) == [late]
-    assert [c.who for c in other.begin_step(4)] == ["--set"]
-    assert other.begin_step(5) == []
+    other = knobs()
+    changes = [early, late, scheduled, waiting]
+    other.go_back({**defaults(), "learning_rate": 1e-4}, schedule, changes, step=2, until=4)
+    assert {c.name for c in other.pending} == {"learning_rate", "clip_low", "group_size"}
+    (mine,), _ = ask(other, step=3, epochs=2)
+    seen = {}
+    for step in (3, 4, 5, 6):
+        accepted = [c.name for c in other.begin_step(step)]
+        applied = [c.name for b in ("rollout", "update", "minibatch") for c in other.apply(b, step)]
+        values = other.values
+        seen[step] = (accepted, applied, [values[n] for n in ("learning_rate", "clip_low", "group_size", "epochs")])
+    assert seen == {
+        3: ([], [], [2e-4, 0.2, 8, 1]),
+        4: ([], [], [2e-4, 0.1, 8, 1]),  # what is computed again is recorded so, and what is new waits
+        5: ([], ["group_size", "epochs"], [2e-4, 0.1, 4, 2]),
+        6: (["clip_high"], ["clip_high"], [2e-4, 0.1, 4, 2]),
+    }
+    assert mine.status == "pending"
+
+
+def test_a_change_between_minibatches_is_applied_again_between_the_same() -> None:
+    k = knobs()
+    k.apply("minibatch", 3)
+    k.apply("minibatch", 3)
+    ask(k, step=3, clip_low=0.1)
+    (change,) = k.apply("minibatch", 3)
+    assert (change.applied_step, change.applied_place) == (3, 2)
+    other = knobs()
+    other.go_back(defaults(), [], [change], step=2, until=3)
+    lows = []
+    for _ in range(4):
+        assert other.apply("minibatch", 3) == []
+        lows.append(other.number("clip_low"))
+    assert lows == [0.2, 0.2, 0.1, 0.1]
+    dropped = knobs()  # a try of two minibatches was dropped before the one that is computed again
+    dropped.go_back(defaults(), [], [change], step=2, until=3)
+    dropped.count_from(3, 2)
+    dropped.apply("minibatch", 3)
+    assert dropped.number("clip_low") == 0.1
+    assert dropped.minibatches(3) == 3
+    assert dropped.minibatches(4) == 0
+
+
+def test_what_waited_for_the_next_minibatch_does_not_come_earlier() -> None:
+    k = knobs()
+    k.apply("minibatch", 3)
+    k.apply("minibatch", 3)
+    (waiting,), _ = ask(k, step=3, clip_low=0.1)
+    other = knobs()
+    other.go_back(defaults(), [], [waiting], step=2, until=2)
+    counts = [len(other.apply("minibatch", 3)) for _ in range(4)]
+    assert counts == [0, 0, 1, 0]
+    later = knobs()  # and where the step has fewer, in the next
+    later.go_back(defaults(), [], [waiting], step=2, until=2)
+    assert [len(later.apply("minibatch", step)) for step in (3, 4)] == [0, 1]
+
+
+def test_a_change_replaces_what_is_on_its_way_and_not_what_is_applied_again() -> None:
+    k = knobs()
+    ask(k, step=3, clip_low=0.1)
+    (applied,) = k.apply("minibatch", 3)
+    other = knobs()
+    other.go_back(defaults(), [], [applied], step=2, until=3)
+    with pytest.raises(Refused, match=r"clip_low is 0\.1 now, not 0\.2"):
+        other.request(Set(values={"clip_low": 0.3}, expect={"clip_low": 0.2}), 3)
+    (mine,), superseded = ask(other, step=3, clip_low=0.3)
+    assert superseded == []
+    assert mine.old == 0.1
+    other.apply("minibatch", 3)
+    assert other.number("clip_low") == 0.1
+    assert other.apply("minibatch", 4) != []
+    assert other.number("clip_low") == 0.3
+
+
+def test_what_another_branch_waits_for_does_not_come_here() -> None:
+    k = knobs()
+    (waiting,), _ = ask(k, step=3, clip_low=0.1)
+    other = knobs()
+    other.go_back(defaults(), [], [waiting], step=3, until=3, branch="try")
+    assert other.pending == []
+    (mine,), _ = ask(other, step=4, clip_low=0.3)
+    assert mine.branch == "try"
 
 
 def waiting(k: Knobs) -> dict[str, str]:

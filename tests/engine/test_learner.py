@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checkpointing
 from engine.batches import make_batch
 from engine.control import Control
 from engine.groups import Evaluation
@@ -30,6 +29,7 @@ from engine.update import NonFinite, Update
 from sessions.commands import Set
 from tests.engine.small import (
     make_learner,
+    newest_checkpoint,
     random_policy,
     same_weights,
     small_task,
@@ -497,7 +497,7 @@ def test_a_step_that_was_dropped_is_sampled_anew_resumed_or_not(tmp_path: Path) 
     learner.take_on()
     learner.save("test")
     resumed = make_learner(tmp_path / "b", task=small_task(4), save=False)
-    resumed.load(checkpointing.newest_checkpoint(tmp_path / "a"))
+    resumed.load(newest_checkpoint(tmp_path / "a"))
     tries += [learner.sample(1, 5), resumed.sample(1, 5)]
     first, second, again = ({tuple(tuple(r.tokens) for r in g.record.responses) for g in groups} for groups in tries)
     assert not first & second  # of the same four prompts
@@ -534,7 +534,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(tmp_path: Path, refresh: int) -
     expected = [whole.run_step() for _ in range(2)]
 
     other = make_learner(tmp_path / "whole", policy=random_policy(seed=9), save=False, **values)
-    other.load(checkpointing.newest_checkpoint(tmp_path / "whole"))
+    other.load(newest_checkpoint(tmp_path / "whole"))
     assert (other.step, other.cursor, other.optimizer.steps) == (3, 12, 3)
     found = [other.run_step() for _ in range(2)]
     assert same_weights(weights_of(whole.policy), weights_of(other.policy))

@@ -8,11 +8,13 @@ import pytest
 
 from engine import groups, memory
 from engine.control import Control
+from engine.engine import Engine
 from engine.learner import Learner
 from engine.sampling import sample
 from engine.start import start
 from sessions.commands import Set
-from sessions.errors import InvalidValue, Refused
+from sessions.errors import InvalidValue
+from sessions.folders import SessionFolder
 from sessions.shortcuts import SHORTCUTS
 from tests.engine.live import session
 
@@ -37,7 +39,15 @@ def switch(learner: Learner, algorithm: str) -> None:
     learner.save("after a switch")
 
 
-def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def failure(folder: SessionFolder) -> str:
+    """What its engine ends with."""
+    engine = Engine(folder, folder.settings(), start)
+    engine.stop(now=True)
+    await engine.serve()
+    return engine.failure
+
+
+async def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     started_so, _ = begun("a", "algorithm=trpo", "kl_placement=reward", "kl_estimator=k1")
     switched, learner = begun("b")
     switch(learner, "trpo")
@@ -47,9 +57,8 @@ def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
     for folder in (started_so, switched, scheduled):
-        with pytest.raises(Refused, match="trpo needs 6 fp32 copies"):
-            start(folder.settings(), Control(), folder)
-    start(passed.settings(), Control(), passed)
+        assert "trpo needs 6 fp32 copies" in await failure(folder)
+    assert await failure(passed) == ""
 
 
 def test_a_truncated_sampler_needs_the_sessions_leave() -> None:

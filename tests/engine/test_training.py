@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import checkpointing, memory, optimizer
+from engine import memory, optimizer
 from engine.algorithms.surrogate import Denominators
 from engine.control import Control, Discarded
 from engine.learner import Learner
@@ -27,7 +27,15 @@ from engine.training import Training
 from engine.update import NonFinite
 from sessions.commands import Set
 from sessions.errors import Refused
-from tests.engine.small import make_knobs, make_learner, random_policy, same_weights, small_task, weights_of
+from tests.engine.small import (
+    make_knobs,
+    make_learner,
+    newest_checkpoint,
+    random_policy,
+    same_weights,
+    small_task,
+    weights_of,
+)
 from tests.engine.test_fisher import TOKENS, explicit_fisher, no_second_derivative
 from tests.sessions.samples import rating
 
@@ -658,7 +666,7 @@ def test_saved_and_loaded_ppo_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> 
     other = make_learner(tmp_path / "other", save=False, **values)
     other.reference = whole.reference
     other.training.reference = whole.reference
-    other.load(checkpointing.newest_checkpoint(tmp_path / "whole"))
+    other.load(newest_checkpoint(tmp_path / "whole"))
     for _ in range(2):
         whole.run_step()
         other.run_step()
@@ -675,7 +683,7 @@ def test_saved_and_loaded_trpo_goes_on_bit_for_bit(tmp_path: Path, product: str)
     whole.run_step()
     whole.save("test")
     other = make_learner(tmp_path / "other", save=False, **values)
-    other.load(checkpointing.newest_checkpoint(tmp_path / "whole"))
+    other.load(newest_checkpoint(tmp_path / "whole"))
     for learner in (whole, other):
         assert learner.run_step()["trpo/step_fraction"] > 0
     assert same_weights(weights_of(whole.policy), weights_of(other.policy))
@@ -686,7 +694,7 @@ def test_a_checkpoint_remembers_that_trpo_came_before(tmp_path: Path) -> None:
     learner.run_step()
     learner.save("test")
     other = make_learner(tmp_path / "b", save=False)
-    other.load(checkpointing.newest_checkpoint(tmp_path / "a"))
+    other.load(newest_checkpoint(tmp_path / "a"))
     assert other.training.last_algorithm == "trpo"
 
 

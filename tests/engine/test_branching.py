@@ -1,0 +1,341 @@
+"""Rewinds, forks, switches and races of a live session: where they arrive, and what they leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import branching
+from sessions import wire
+from sessions.branches import BranchInfo, Probe
+from sessions.commands import Fork, QueryBranches, Rate, Rewind, Switch
+from sessions.records import ResponseName
+from sessions.store import Store
+from tests.engine.live import Live, live, session
+from tests.engine.small import same_weights
+from tests.engine.test_resuming import pause_in, rows
+
+PPO = {"algorithm": "ppo", "kl_placement": "reward", "kl_estimator": "k1", "value_warmup_steps": 1}
+
+
+def rate(group: str, **values: float) -> Rate:
+    return Rate(group=group, mode="likert", values=values or {"A": 5.0}, who="ann")
+
+
+async def settled(tested: Live) -> None:
+    """Paused before a step, wherever it went."""
+    await tested.until(lambda: tested.engine.control.paused and tested.engine.control.phase == "idle")
+
+
+async def go(tested: Live, words: Any) -> str:
+    """Carry out a move; what was said."""
+    answer = await tested.do(words)
+    assert answer.status == "applied", answer
+    await settled(tested)
+    return answer.text
+
+
+def steps_of(tested: Live, branch: str) -> list[tuple[str, int]]:
+    store = Store(tested.engine.folder.database, read_only=True)
+    try:
+        return [(s.branch, s.step) for s in store.steps(branch)]
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("target", [0, 2, 3, 5])
+@pytest.mark.parametrize("checkpoint_steps", [0, 2])
+async def test_a_rewind_is_where_the_step_was_bit_for_bit(target: int, checkpoint_steps: int) -> None:
+    async with live(session(steps=0), checkpoint_steps=checkpoint_steps, epochs=2) as tested:
+        seen = {0: tested.weights}
+        for number in range(1, 6):
+            await tested.step()
+            seen[number] = tested.weights
+        before = rows(tested.engine.folder)
+        text = await go(tested, Rewind(step=target))
+        assert same_weights(tested.weights, seen[target])
+        assert tested.engine.learner.step == target
+        if target < 5:
+            assert text.startswith(f"went back from step 5 to {target} of main; {5 - target} steps are kept on main~1")
+            assert steps_of(tested, "main~1")[-1] == ("main~1", 5)
+        assert [step for _, step in steps_of(tested, "main")] == list(range(1, target + 1))
+        await tested.step(5 - target)  # nothing has changed: it takes the same way
+        assert same_weights(tested.weights, seen[5])
+        assert rows(tested.engine.folder) == before
+
+
+async def test_everybody_sees_the_branch_as_it_is_after_a_rewind() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(3)
+        await tested.do(rate("3.1"))
+        await tested.first("set learning_rate 5e-4")
+        await tested.step()
+        count = len(tested.snapshots)
+        await go(tested, "rewind 2")
+        await tested.until(lambda: len(tested.snapshots) > count and tested.snapshots[-1].last_step)
+        snapshot = tested.snapshots[-1]
+        assert snapshot.last_step.step == 2
+        assert [s.steps[-1] for s in snapshot.series if s.name == "reward/mean"] == [2]
+        assert snapshot.changes == []
+        assert {h.step for h in snapshot.heads} == {1, 2}
+        assert [(b.name, b.abandoned) for b in snapshot.branches] == [("main", False), ("main~1", True)]
+        assert tested.engine.knobs.number("learning_rate") == 1e-3
+        assert tested.engine.store.rating(tested.engine.store.recent_ratings()[0].id).branch == "main~1"
+
+
+async def test_going_back_and_forth_between_branches_loses_nothing() -> None:
+    """One that is left between sampling and update goes on there, with the ratings it had and those it gets."""
+    values = {"epochs": 2, "minibatches": 2}
+    async with live(session("a", steps=0), **values) as tested:
+        await tested.step(2)
+        await pause_in(tested, "updating", 0)
+        await tested.do(rate("3.1", A=5.0, B=1.0))
+        await go(tested, Fork(name="try", step=1, values={"learning_rate": 5e-3, "group_size": 3}))
+        assert (tested.engine.branch, tested.engine.learner.step) == ("try", 1)
+        await tested.step(2)
+        assert tested.engine.knobs.whole("group_size") == 3
+        assert steps_of(tested, "try") == [("main", 1), ("try", 2), ("try", 3)]
+        tried = tested.weights
+        await go(tested, "switch main")
+        assert (tested.engine.branch, tested.engine.learner.step) == ("main", 2)
+        await tested.do(rate("3.2", A=2.0))
+        await tested.step()
+        await tested.until(lambda: len(tested.uses) == 2)
+        assert {(u.fate, u.step, u.branch) for u in tested.uses} == {("on_time", 3, "main")}
+        assert tested.engine.knobs.whole("group_size") == 4
+        found = tested.weights
+        await go(tested, "switch try")
+        assert same_weights(tested.weights, tried)
+    async with live(session("b", steps=0), **values) as tested:
+        await tested.step(2)
+        await pause_in(tested, "updating", 0)
+        await tested.do(rate("3.1", A=5.0, B=1.0))
+        await tested.do(rate("3.2", A=2.0))
+        await tested.step()
+        assert same_weights(tested.weights, found)
+
+
+async def test_a_fork_begins_with_its_changes_and_leaves_its_source_alone() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(3)
+        weights = tested.weights
+        await go(tested, Fork(name="ppo", values=PPO, step=2))
+        assert tested.engine.knobs.text("algorithm") == "grpo"  # until its first step
+        await tested.step()
+        assert tested.engine.knobs.text("algorithm") == "ppo"
+        infos = {i.branch.name: i for i in await tested.client.query(QueryBranches(), list[BranchInfo])}
+        assert (infos["ppo"].branch.parent, infos["ppo"].branch.step, infos["ppo"].active) == ("main", 2, True)
+        assert infos["ppo"].begun_with["algorithm"] == "grpo"
+        assert infos["ppo"].values["algorithm"] == "ppo"
+        assert infos["main"].tip == 3
+        await go(tested, "switch main")
+        assert same_weights(tested.weights, weights)
+        assert tested.engine.learner.training.value_model is None
+
+
+async def test_a_fork_with_a_seed_draws_other_noise_and_its_children_inherit_it() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        texts = {}
+        for name, seed in (("same", None), ("other", 7)):
+            await go(tested, Fork(name=name, step=1, source="main", seed=seed))
+            await tested.step()
+            group = tested.engine.store.group(ResponseName(2, 1), name)
+            texts[name] = [r.text for r in group.responses]
+        assert texts["same"] == [r.text for r in tested.engine.store.group(ResponseName(2, 1), "main").responses]
+        assert texts["other"] != texts["same"]
+        await go(tested, Fork(name="child"))
+        assert tested.engine.learner.seed == 7
+    async with live(tested.engine.folder) as tested:
+        assert (tested.engine.branch, tested.engine.learner.seed) == ("child", 7)
+
+
+async def test_back_over_where_a_branch_began() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(3)
+        await go(tested, Fork(name="try"))
+        await tested.step(2)
+        tip = tested.weights
+        await go(tested, "rewind 1")
+        assert steps_of(tested, "try") == [("main", 1)]
+        assert steps_of(tested, "try~1") == [("main", 1), ("main", 2), ("main", 3), ("try~1", 4), ("try~1", 5)]
+        assert steps_of(tested, "main")[-1] == ("main", 3)
+        await tested.step(4)
+        assert same_weights(tested.weights, tip)  # nothing is different there either
+        assert steps_of(tested, "try")[1:] == [("try", step) for step in (2, 3, 4, 5)]
+
+
+async def test_a_rewind_inside_a_step_keeps_its_groups_on_the_branch_it_leaves() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        await pause_in(tested, "updating", 0)
+        command = rate("3.1", A=5.0)
+        await tested.do(command)
+        await go(tested, "rewind 2")
+        assert tested.engine.store.rating(command.id).branch == "main~1"
+        await tested.step()
+        assert tested.uses == []
+        await go(tested, "switch main~1")
+        await tested.step()
+        await tested.until(lambda: tested.uses)
+        assert (tested.uses[0].fate, tested.uses[0].branch) == ("on_time", "main~1")
+
+
+@pytest.mark.parametrize("moment", ["records", "arrived"])
+async def test_an_engine_that_ends_on_its_way_arrives_with_the_next(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = session(steps=0)
+    async with live(folder) as tested:
+        seen = {}
+        for number in range(1, 5):
+            await tested.step()
+            seen[number] = tested.weights
+        good = branching.go_to
+
+        async def killed(engine: Any, branch: str) -> None:
+            if moment == "arrived":
+                await good(engine, branch)
+            engine.control.stop(now=True)
+            raise branching.WorkbenchError("killed here")
+
+        monkeypatch.setattr(branching, "go_to", killed)
+        await tested.first("rewind 2")
+        await tested.ended()
+        monkeypatch.undo()
+    async with live(folder) as tested:
+        assert tested.engine.learner.step == 2
+        assert same_weights(tested.weights, seen[2])
+        assert steps_of(tested, "main~1")[-1] == ("main~1", 4)
+
+
+async def test_what_cannot_be_gone_to() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        for words, why in (
+            ("rewind 3", "there is no step 3 to go to; they are 0 to 2"),
+            ("switch mian", "unknown branch 'mian'; did you mean main?"),
+            ("switch main", "is the one that is trained"),
+            ("fork try --at 9", "there is no step 9"),
+            ("fork try --from nowhere", "unknown branch"),
+            ("delete main", "cannot be deleted"),
+            ("delete nowhere", "unknown branch"),
+            ("rename main other", "main keeps its name"),
+            ("race stop", "there is no race"),
+            (Rewind(step=1, expect="try"), "branch main is trained now, not try"),
+            (Switch(branch="main", expect="try"), "branch main is trained now, not try"),
+            (Fork(name="../up"), "cannot name a branch"),
+            (Fork(name="bad", values={"kl_placement": "reward"}), "kl_estimator"),
+        ):
+            answer = await tested.do(words)
+            assert answer.status == "rejected", words
+            assert why in answer.text
+        await go(tested, "fork try")
+        answer = await tested.do("fork try")
+        assert "there is a branch try already" in answer.text
+        answer = await tested.do("delete try")
+        assert "while the session trains it" in answer.text
+
+
+async def test_a_branch_is_renamed_and_another_deleted_with_its_checkpoints() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        await go(tested, "fork one --at 1")
+        await tested.step()
+        command = rate("2.1")
+        await tested.do(command)
+        await go(tested, "rename one better")
+        assert tested.engine.branch == "better"
+        await tested.step()
+        assert steps_of(tested, "better") == [("main", 1), ("better", 2), ("better", 3)]
+        await go(tested, "switch main")
+        saved = [c.path for c in tested.engine.store.checkpoints_of("better")]
+        assert saved
+        await tested.do("delete better")
+        assert not any((tested.engine.folder.checkpoints / path).exists() for path in saved)
+        assert tested.engine.store.rating(command.id) is not None
+        answer = await tested.do("switch better")
+        assert "unknown branch" in answer.text
+        await tested.step()
+
+
+async def test_a_race_runs_each_algorithm_from_the_same_step_and_comes_home() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        home = tested.weights
+        await tested.first("race grpo,ppo,trpo 2 kl_coefficient=0 damping=0.1")
+        await tested.do("resume")
+        await tested.until(lambda: any("is over" in getattr(e, "text", "") for e in tested.engine.board.events))
+        await settled(tested)
+        assert (tested.engine.branch, tested.engine.learner.step) == ("main", 2)
+        assert same_weights(tested.weights, home)
+        racers = ["race-1-grpo", "race-1-ppo", "race-1-trpo"]
+        infos = {i.branch.name: i for i in await tested.client.query(QueryBranches(), list[BranchInfo])}
+        assert [infos[name].values["algorithm"] for name in racers] == ["grpo", "ppo", "trpo"]
+        assert [(infos[name].branch.step, infos[name].tip) for name in racers] == [(2, 4)] * 3
+        first = [
+            [r.text for n in (1, 2, 3, 4) for r in tested.engine.store.group(ResponseName(3, n), name).responses]
+            for name in racers
+        ]
+        assert first[0] == first[1] == first[2]  # the same prompts, policy and noise
+        for name in racers:
+            probes = await tested.client.query(wire.COMMANDS["probes"](branch=name), list[Probe])
+            assert [(p.branch, p.step) for p in probes] == [(name, 4)] * 4
+        await tested.step()
+        assert not tested.engine.moves.racing
+
+
+async def test_a_race_outlives_its_engine() -> None:
+    folder = session(steps=3)
+    async with live(folder) as tested:
+        await tested.step(2)
+        await tested.first("race grpo,trpo 3 damping=0.1")
+        await tested.until(lambda: tested.engine.branch == "race-1-grpo")
+        await settled(tested)
+        await tested.step()
+        answer = await tested.do("rewind 1")
+        assert "a race is under way" in answer.text
+        await tested.do("stop --now")
+        await tested.ended()
+    async with live(folder) as tested:
+        assert tested.engine.branch == "race-1-grpo"
+        await tested.do("resume")
+        await tested.until(lambda: any("is over" in getattr(e, "text", "") for e in tested.engine.board.events))
+        await settled(tested)
+        assert [step for _, step in steps_of(tested, "race-1-trpo")] == [1, 2, 3, 4, 5]
+        assert tested.engine.branch == "main"
+
+
+async def test_a_race_is_given_up() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step()
+        await tested.first("race grpo,trpo 3")
+        await tested.until(lambda: tested.engine.branch == "race-1-grpo")
+        await settled(tested)
+        await go(tested, "race stop")
+        assert (tested.engine.branch, tested.engine.learner.step) == ("main", 1)
+        await tested.step()
+
+
+async def test_a_session_that_has_made_its_steps_can_go_back_where_it_is_paused() -> None:
+    folder = session(steps=2, paused=False)
+    async with live(folder) as tested:
+        await tested.ended()
+    folder.write_settings(wire.msgspec.structs.replace(folder.settings(), paused=True))
+    async with live(folder) as tested:
+        await go(tested, "rewind 1")
+        await tested.do("resume")
+        await tested.ended()
+        assert steps_of(tested, "main") == [("main", 1), ("main", 2)]
+        assert steps_of(tested, "main~1") == [("main", 1), ("main~1", 2)]
+
+
+async def test_answers_to_the_probe_prompts_are_kept_with_every_evaluation() -> None:
+    async with live(session(steps=0), evaluate_every=1) as tested:
+        await tested.step(2)  # the evaluation before the first step is the first
+        probes = tested.engine.store.probes("main")
+        evaluation = tested.engine.learner.task.evaluation
+        assert [(p.place, p.prompt, p.step) for p in probes] == [(i, q.text, 1) for i, q in enumerate(evaluation)]
+        accuracy = tested.engine.store.accuracy("main", 1)
+        assert accuracy == sum(p.right for p in probes) / len(probes)
