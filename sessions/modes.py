@@ -6,7 +6,9 @@ engine moves the reward there:  r <- (1 - w) r + w (lo + h (hi - lo)).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 from sessions.errors import InvalidValue, UnknownName
 
@@ -42,6 +44,24 @@ class RatingMode:
     def score(self, value: float) -> float:
         """h in [0, 1]: 0 the worst answer, 1 the best."""
         return (value - self.lowest) / (self.highest - self.lowest)
+
+    def preferred(self, values: Mapping[str, float]) -> list[tuple[str, str]]:
+        """Which responses were judged better than which others of their group.
+
+        :param values: letter -> one person's answer.
+        :returns: (better, worse) for every two whose scores differ.
+        """
+        pairs = []
+        for one, other in combinations(values, 2):
+            first, second = self.score(values[one]), self.score(values[other])
+            if first != second:
+                pairs.append((one, other) if first > second else (other, one))
+        return pairs
+
+    def label(self, value: float) -> bool | None:
+        """Whether an answer calls a response good; None for one in the middle."""
+        score = self.score(value)
+        return None if score == 0.5 else score > 0.5
 
     def show(self, value: float) -> str:
         """An answer in the few cells a list has for it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from sessions import branch_rows, schema, wire
+from sessions import branch_rows, pages, schema, wire
 from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, owner_of
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
@@ -670,6 +670,29 @@ class Store:
     def answer(self, command_id: str) -> wire.Answer | None:
         row = self._db.execute("SELECT body FROM answers WHERE command=?", (command_id,)).fetchone()
         return _json.decode(row[0], type=wire.Answer) if row else None
+
+    # ----------------------------------------------------------------------------------------------- pages
+
+    def newest_step(self, branch: str) -> int:
+        """The last step that a branch has records of, the one in progress included; -1 without any."""
+        row = self._db.execute(
+            "SELECT max(coalesce((SELECT max(step) FROM steps WHERE branch=?1), -1), "
+            "coalesce((SELECT max(step) FROM groups WHERE branch=?1), -1))",
+            (branch,),
+        ).fetchone()
+        return int(row[0])
+
+    def each_step(self, segment: Segment) -> Iterator[StepRecord]:
+        """The steps of a segment in order, however many there are."""
+        return pages.each_step(self._db, segment)
+
+    def each_group(self, segment: Segment, *, tokens: bool = False) -> Iterator[Group]:
+        """The groups of a segment in order, with or without what is kept for each token."""
+        return pages.each_group(self._db, segment, tokens=tokens)
+
+    def each_rated(self, segment: Segment) -> Iterator[ResponseName]:
+        """The names of those groups that anybody has rated, in order."""
+        return pages.each_rated(self._db, segment)
 
 
 def _standing(ratings: Iterable[Rating]) -> list[Rating]:
