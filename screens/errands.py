@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +17,7 @@ from screens.dialogs import ConfirmDialog, TextDialog
 from screens.numbers import span
 from sessions.commands import Command, QueryPlan, QueryWatches, Stop
 from sessions.errors import WorkbenchError
+from sessions.export import export
 from sessions.plans import Plan
 from sessions.watch_book import WatchState, state_lines
 
@@ -87,6 +90,25 @@ def restart(screen: WorkbenchScreen) -> None:
             link.hurry()
 
     screen.run_worker(again(), group="restart", exclusive=True, exit_on_error=False)
+
+
+def export_session(screen: WorkbenchScreen, to: str, target: str) -> None:
+    """Write the session on the screen to a folder, in a thread; the screen says what became of it."""
+    folder = screen.workbench.folder
+    if folder is None:
+        return
+
+    async def write() -> None:
+        screen.say(f"exporting to {target} ...")
+        try:
+            done = await asyncio.to_thread(export, folder, to, Path(target))
+            screen.say(done.describe()[-1])
+        except WorkbenchError as error:
+            screen.say(str(error), "error")
+        except OSError as error:
+            screen.say(f"{error.filename or target}: {error.strerror}", "error")
+
+    screen.run_worker(write(), group="export", exit_on_error=False)
 
 
 def open_in_pager(screen: WorkbenchScreen, text: str) -> None:

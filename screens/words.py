@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from screens.errands import show_answer, show_long_answer
+from screens.errands import export_session, show_answer, show_long_answer
 from sessions.commands import WORDS, Stop, parse_words
 from sessions.errors import UnknownName, UsageError, WorkbenchError
+from sessions.export import FORMATS
 from sessions.server import is_query
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def _goto(screen: WorkbenchScreen, arguments: list[str]) -> None:
     screen.workbench.goto(int(arguments[0]))
 
 
+def _export(screen: WorkbenchScreen, arguments: list[str]) -> None:
+    if len(arguments) < 2:
+        raise UsageError(f"export needs a format ({', '.join(FORMATS)}) and a new folder: export jsonl ~/records")
+    export_session(screen, arguments[0], " ".join(arguments[1:]))
+
+
 def _answer(screen: WorkbenchScreen, arguments: list[str]) -> None:
     show_long_answer(screen)
 
@@ -47,6 +54,7 @@ def _help(screen: WorkbenchScreen, arguments: list[str]) -> None:
 
 SCREEN_WORDS: dict[str, ScreenWord] = {
     "goto": ScreenWord("STEP", "the charts around a step, with the crosshair on it", _goto),
+    "export": ScreenWord("FORMAT DIR", "write the session to a new folder: " + ", ".join(FORMATS), _export),
     "answer": ScreenWord("", "the newest answer that was longer than a line", _answer),
     "q": ScreenWord("", "detach; the training goes on", _quit),
     "quit": ScreenWord("", "detach; the training goes on", _quit),

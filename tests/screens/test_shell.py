@@ -10,13 +10,16 @@ import pytest
 from screens.app import WorkbenchApp
 from screens.base import WorkbenchScreen
 from screens.dialogs import ConfirmDialog, TextDialog
+from screens.widgets.command_line import CommandLine
 from sessions import commands as c
 from sessions.folders import SessionFolder
+from sessions.store import Store
 from sessions.watch_book import WatchState
 from sessions.wire import Noted
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import frame, until, until_shown
+from tests.sessions.samples import group
 
 
 def received(engine: FakeEngine, kind: type[c.Command]) -> list[c.Command]:
@@ -92,6 +95,29 @@ async def test_the_command_line_reads_the_words_of_send(attach: Attach, engine: 
         await pilot.press("colon", *"set learning_rate 9", "enter")
         await until_shown(app, "out of bounds")
         assert len(received(engine, c.Set)) == 1
+
+
+async def test_export_writes_the_session_to_a_folder_and_says_where(
+    attach: Attach, engine: FakeEngine, tmp_path: Path
+) -> None:
+    store = Store(engine.folder.database)
+    store.add_groups([group(3, 1)])
+    store.close()
+    async with attach(size=(160, 24)) as (app, pilot):
+        for words, said in (
+            ("export", "export needs a format (jsonl, parquet, preferences, model) and a new folder"),
+            (f"export json {tmp_path}/a b", "unknown format 'json'; did you mean jsonl?"),
+            (f"export jsonl {tmp_path}/a b", f"is in {tmp_path}/a b"),
+            (f"export jsonl {tmp_path}/a b", "is there already; give a new or empty folder"),
+            (f"export model {tmp_path}/c", "has no checkpoint of branch main on disk"),
+        ):
+            await pilot.press("colon")
+            app.screen.query_one(CommandLine).value = words
+            await pilot.press("enter")
+            await until_shown(app, said)
+        assert len((tmp_path / "a b" / "responses.jsonl").read_text().splitlines()) == 4
+        assert [p.name for p in tmp_path.iterdir()] == ["a b"]
+    assert not received(engine, c.Stop)
 
 
 async def test_typing_into_the_command_line_fires_no_keys(attach: Attach, engine: FakeEngine) -> None:
