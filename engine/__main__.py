@@ -55,6 +55,9 @@ async def _serve(folder: SessionFolder, settings: SessionSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: engine.stop(now=False))
     await engine.serve()
+    if engine.mirror.left_behind:  # what it registered for the end of the interpreter may never return either
+        sys.stdout.flush()
+        os._exit(engine.exit_code)
     return engine.exit_code
 
 

@@ -21,6 +21,7 @@ from engine.control import Control, Discarded, Leaving, Stopping
 from engine.gate import RatingGate
 from engine.knobs import Knobs
 from engine.late import Candidate, Standing, collect, fates, standing_for
+from engine.mirror import Mirror
 from engine.resuming import Unfinished, adopt, as_they_were, go_to, hold, rated
 from engine.rollout import RolloutGroup
 from engine.saving import Saver
@@ -97,6 +98,7 @@ class Engine(Threads):
         self._training: tuple[Learner, Knobs] | None = None
         self.service = Service(self)
         self.saver = Saver(self)
+        self.mirror = Mirror(self)
         self.gate = RatingGate()
         self.exit_code = 0
         self.failure = ""
@@ -152,6 +154,7 @@ class Engine(Threads):
         for event in events:
             self.board.note(event)
             self.service.send(event)
+            self.mirror.note(event)
 
     async def note(self, kind: str, text: str, who: str = "") -> None:
         """Keep and tell a line."""
@@ -219,6 +222,7 @@ class Engine(Threads):
             self.ended = True
             self.control.stop(now=True)  # a compute thread that is paused would hold up the end for ever
             await self.service.close()
+            await self.mirror.close()
             await self.end(self.store.close)
             if self.exit_code == 0:
                 self.folder.forget_engine()

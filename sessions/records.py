@@ -526,6 +526,7 @@ class SessionSettings(Record):
     :ivar keep_last: newest checkpoints that a branch keeps.
     :ivar keep_best: checkpoints of a branch that are kept for their held-out accuracy.
     :ivar keep_every: checkpoints of steps that this divides are kept for ever; 0: none.
+    :ivar track: where its metrics are mirrored to (:mod:`sessions.trackers`).
     :ivar warm_up: a file of prompts and completions to fine-tune on before RL; empty: none.
     :ivar warm_up_epochs: how often the warm-up goes through it.
     :ivar warm_up_learning_rate: after a linear rise.
@@ -553,6 +554,7 @@ class SessionSettings(Record):
     keep_best: int = 1
     keep_every: int = 0
     paused: bool = False
+    track: list[str] = []
     warm_up: str = ""
     warm_up_epochs: int = 1
     warm_up_learning_rate: float = 2e-5

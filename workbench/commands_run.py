@@ -23,7 +23,7 @@ from workbench.settings import check_settings, preferences
 
 GIVEN = (
     "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
-    "plain", "micro_tokens", "allow_sampler_mismatch", "preset",
+    "plain", "micro_tokens", "allow_sampler_mismatch", "preset", "track",
     "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
 )  # fmt: skip
 """What ``run`` takes of the settings of a session; None where it was not given."""
@@ -140,7 +140,7 @@ def _session(arguments: argparse.Namespace) -> tuple[SessionFolder, bool]:
 
 
 def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool) -> SessionFolder:
-    """A session that has ended, as it was started; only how far it goes may be given anew.
+    """A session that has ended, as it was started; only how far it goes and where it is mirrored to may be given anew.
 
     :raises SessionRunning: if it has an engine.
     :raises UsageError: if other settings were given.
@@ -149,15 +149,17 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
         raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
     before = folder.settings()
     wanted = check_settings(msgspec.structs.replace(before, **given), warmed=any(folder.checkpoints.glob("[0-9]*")))
-    for name in given.keys() - {"steps"}:
+    for name in given.keys() - {"steps", "track"}:
         was, now = getattr(before, name), getattr(wanted, name)
         if was != now:
             raise UsageError(
                 f"session {folder.name!r} was started with {_flag(name, was)}, not {_flag(name, now)}; "
                 "leave that out to continue it, or start another with a new --name"
             )
-    if (before.paused, before.steps) != (paused, wanted.steps):  # how it is run this time, not what is trained
-        folder.write_settings(msgspec.structs.replace(before, paused=paused, steps=wanted.steps))
+    # how it is run this time, not what is trained
+    ran = msgspec.structs.replace(before, paused=paused, steps=wanted.steps, track=wanted.track)
+    if ran != before:
+        folder.write_settings(ran)
     return folder
 
 

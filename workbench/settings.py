@@ -17,6 +17,7 @@ from sessions.hyperparameters import check_sampler, check_together, defaults, hy
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
 from sessions.shortcuts import active
+from sessions.trackers import check_trackers
 
 TASKS = ("arithmetic",)
 """Built-in tasks; anything else is a JSON-lines file."""
@@ -77,6 +78,7 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         model=check_model(settings.model),
         task=check_task(settings.task),
         warm_up=check_warm_up(settings, warmed=warmed),
+        track=check_trackers(settings.track),
     )
 
 
