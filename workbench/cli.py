@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     plan = add("plan", "commands_session:plan", "memory and seconds of a step, as it is or with changes")
     stop = add("stop", "commands_session:stop", "stop a session after a checkpoint")
     stop.add_argument("--now", action="store_true", help="without a checkpoint")
-    for command in (status, follow, send, plan, stop):
+    export = add("export", "commands_export:export_session", "records, ratings or the model as files for other tools")
+    _add_export(export)
+    for command in (status, follow, send, plan, stop, export):
         command.add_argument("session", metavar="S", help="name of a session")
     plan.add_argument("values", nargs="*", metavar="NAME=VALUE", help="hyperparameters as they would be")
     send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
@@ -75,10 +77,29 @@ def parser() -> argparse.ArgumentParser:
     warm_up.add_argument("--out", default="tiny-model", metavar="DIR", help="a new or empty folder (tiny-model)")
     warm_up.add_argument("--steps", type=_natural, default=480, metavar="N", help="optimizer steps (480)")
     warm_up.add_argument("--seed", type=int, default=0, metavar="N")
+    export.add_argument("folder", metavar="DIR", help="a new or empty folder")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, plan, stop, fetch, warm_up, knobs):
+    for command in (listing, status, follow, send, plan, stop, export, fetch, warm_up, knobs):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=("jsonl", "parquet", "preferences", "model"),
+        metavar="FORMAT",
+        help="jsonl, parquet, preferences (as TRL reads them) or model (as transformers loads it)",
+    )
+    export.add_argument("--branch", metavar="B", help="default: the active one; with the steps it began from")
+    export.add_argument("--all-branches", action="store_true", help="every branch")
+    export.add_argument("--steps", metavar="A:B", help="only these, both ends included (100:, :200 and 150 too)")
+    export.add_argument("--tokens", action="store_true", help="token ids, log-probabilities and more of responses")
+    export.add_argument("--conversational", action="store_true", help="preferences as chat messages")
+    export.add_argument("--step", type=_whole, metavar="N", help="model: of that checkpoint (default: the newest)")
+    export.add_argument("--best", action="store_true", help="model: of the best held-out accuracy")
+    export.add_argument("--merge", action="store_true", help="model: adapters merged into their base; needs peft")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -113,6 +134,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         default=None,
         help="let training sample with top_p, top_k or min_p, which the policy knows nothing of",
     )
+    run.add_argument("--track", action="append", metavar="T", help="mirror metrics to tensorboard, trackio or wandb")
     run.add_argument("--no-nice", dest="nice", action="store_false", default=None, help="keep the priority")
     run.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
     run.add_argument("--paused", action="store_true", help="pause before the first step")

@@ -1,0 +1,41 @@
+"""Adapters and the model that they were trained on, made into one model."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from sessions.errors import InputFileError, UsageError
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def need_peft() -> None:
+    """Raise UsageError, naming the command that installs it, if peft is not there."""
+    if find_spec("peft") is None:
+        raise UsageError("--merge needs the package peft; `pip install peft` brings it, without --merge nothing does")
+
+
+def merge_into(base: str, adapters: Path, target: Path) -> None:
+    """Write the model of a session with its adapters merged into its weights.
+
+    :param base: the model that the session was started with.
+    :param adapters: a folder as peft saves it, and the tokenizer.
+    :param target: a folder; it gets what transformers loads.
+    :raises InputFileError: if there are no adapters in safetensors.
+    """
+    if not (adapters / WEIGHTS).is_file():  # peft would look for a pickle next
+        raise InputFileError(f"the checkpoint's policy has no {WEIGHTS}; its adapters cannot be merged")
+    need_peft()
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from engine.start import model_folder
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder(base), dtype="auto")
+    merged = PeftModel.from_pretrained(model, str(adapters)).merge_and_unload()
+    merged.save_pretrained(target)
+    for path in adapters.iterdir():
+        if path.is_file() and not path.name.startswith("adapter_") and not (target / path.name).exists():
+            shutil.copyfile(path, target / path.name)
