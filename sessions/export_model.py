@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from sessions.checkpoints import Manifest
 from sessions.errors import InvalidValue, SessionError
 from sessions.export_files import Written
 from sessions.folders import SessionFolder
-from sessions.records import Checkpoint, Record
+from sessions.records import Checkpoint
 from sessions.store import Store
 
 POLICY = "policy"
@@ -20,12 +21,6 @@ ADAPTERS = "adapter_config.json"
 """In a policy's folder when it holds adapters and not the whole model."""
 ACCURACY = "eval/accuracy"
 _CHUNK = 1 << 20
-
-
-class Manifest(Record):
-    """``manifest.json``: the SHA-256 of every other file of a checkpoint."""
-
-    files: dict[str, str]
 
 
 def kept_checkpoints(folder: SessionFolder, store: Store, branch: str) -> list[Checkpoint]:
