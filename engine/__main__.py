@@ -30,8 +30,10 @@ def main(arguments: list[str]) -> int:
 
     :returns: the exit code: 0 ended in order, 1 failed, 2 it was asked for something that cannot be.
     """
+    os.umask(0o077)  # what libraries write into checkpoints is nobody else's either
     folder = SessionFolder(Path(arguments[0]))
     try:
+        folder.secure()
         settings = folder.settings()
         lock = folder.lock()
     except WorkbenchError as error:

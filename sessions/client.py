@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import msgspec
 
 from sessions.commands import Command
 from sessions.errors import EngineUnreachable, MalformedFrame, Refused, VersionMismatch
+from sessions.limits import ANSWER
+from sessions.peer import is_own
 from sessions.wire import (
     LINE_LIMIT,
     PROTOCOL,
@@ -38,6 +41,7 @@ class _Waiting:
     first: asyncio.Future[Answer]
     final: asyncio.Future[Answer]
     pages: list[str] = field(default_factory=list)
+    characters: int = 0
 
 
 class Client:
@@ -48,7 +52,7 @@ class Client:
 
     :param path: of the engine's socket.
     :param name: what the engine shows others of this client.
-    :raises EngineUnreachable: on entering, if nobody answers there.
+    :raises EngineUnreachable: on entering, if nobody answers there, or somebody else than this user.
     """
 
     def __init__(
@@ -62,10 +66,15 @@ class Client:
 
     async def __aenter__(self) -> Client:
         try:
+            if stat.S_ISLNK(os.lstat(self.path).st_mode):
+                raise EngineUnreachable(f"{self.path}: is a link and not an engine's socket; remove it")
             self._reader, self._writer = await asyncio.open_unix_connection(self.path, limit=LINE_LIMIT)
-        except OSError as error:
-            raise EngineUnreachable(f"no engine answers on {self.path} ({error.strerror or error})") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise EngineUnreachable(f"no engine answers on {self.path} ({why})") from None
         try:
+            if not is_own(self._writer.get_extra_info("socket")):
+                raise EngineUnreachable(f"{self.path}: another user listens there; nothing was told or believed")
             self.welcome = await self._greet()
         except BaseException:
             self._writer.close()
@@ -112,7 +121,11 @@ class Client:
                 self._abandon(str(error))
                 raise
             if isinstance(message, Answer):
-                self._settle(message)
+                try:
+                    self._settle(message)
+                except MalformedFrame as error:
+                    self._abandon(str(error))
+                    raise
             yield message
             if isinstance(message, Complaint) and message.code == "version":
                 raise VersionMismatch(message.text)
@@ -131,6 +144,9 @@ class Client:
         if waiting is None:
             return
         if answer.pages > 1:
+            waiting.characters += len(answer.data)
+            if answer.page != len(waiting.pages) or waiting.characters > ANSWER:
+                raise MalformedFrame(f"the engine sent an answer in pages out of order, or of over {ANSWER} characters")
             waiting.pages.append(answer.data)
             if answer.page + 1 < answer.pages:
                 return
@@ -182,11 +198,15 @@ class Client:
         """The data of a query, decoded.
 
         :raises Refused: if the engine rejected it.
+        :raises MalformedFrame: if what it sent is something else.
         """
         answer = await self.send_and_wait(command)
         if answer.status == "rejected":
             raise Refused(answer.text)
-        return msgspec.json.decode(answer.data, type=kind)
+        try:
+            return msgspec.json.decode(answer.data, type=kind)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise MalformedFrame(f"the engine's answer cannot be read: {error}") from None
 
     async def query_json(self, command: Command) -> Any:
         """The data of a query as plain objects."""

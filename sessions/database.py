@@ -5,12 +5,19 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from sessions import private
+
 
 def connect(path: Path | str) -> sqlite3.Connection:
     """Open a database that any thread may use, one at a time; every statement outside a transaction is its own.
 
-    :param path: a URI if it is text.
+    SQLite gives its log the mode of the database, which is made here so that it never has another.
+
+    :param path: a URI if it is text; a path is made if it is missing.
+    :raises SessionError: if a link or somebody else's file lies there.
     """
+    if isinstance(path, Path):
+        private.make_file(path)
     return sqlite3.connect(path, uri=isinstance(path, str), isolation_level=None, check_same_thread=False, timeout=10)
 
 

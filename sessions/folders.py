@@ -1,7 +1,8 @@
 """Where sessions live on disk, and which of them has a running engine.
 
 ``$WORKBENCH_HOME/sessions/NAME/``: ``session.db``, ``checkpoints/``, ``engine.log``, ``engine.json`` (who serves it
-now), ``engine.lock`` (held for the engine's life), ``exit.json`` (how the last one ended), ``session.toml``.
+now), ``engine.lock`` (held for the engine's life), ``exit.json`` (how the last one ended), ``session.toml``. All of it
+is this user's alone (:mod:`sessions.private`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TypeVar
 import msgspec
 import platformdirs
 
+from sessions import private
 from sessions.errors import InputFileError, NoSuchSession, SessionError, SessionRunning, UsageError
 from sessions.records import Record, SessionSettings
 
@@ -30,6 +32,8 @@ _R = TypeVar("_R", bound=Record)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 SOCKET_PATH_LIMIT = 100
 """Unix sockets refuse paths over 107 bytes (103 on macOS)."""
+SETTINGS_BYTES, NOTE_BYTES = 2**20, 2**16
+"""Most that ``session.toml``, and that ``engine.json`` or ``exit.json``, may have."""
 _SOCKET_NAME_LENGTH = 24 + 1 + 12 + len(".sock")
 _LOOKING_SECONDS = 0.3
 """For how long a lock may be held by somebody who only looks whether there is an engine."""
@@ -93,6 +97,13 @@ class SessionFolder:
     def log(self) -> Path:
         return self.path / "engine.log"
 
+    def secure(self) -> None:
+        """See that the folder and everything in it is this user's alone; what is wider is tightened.
+
+        :raises SessionError: if there is a link in it, or what belongs to another user.
+        """
+        private.own_tree(self.path)
+
     def engine(self) -> EngineInfo | None:
         """Who served the session last, if anybody wrote it down."""
         return _read(self.path / "engine.json", EngineInfo)
@@ -122,8 +133,9 @@ class SessionFolder:
         """
         path = self.path / "session.toml"
         try:
-            return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), SessionSettings)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+            text = private.read_file(path, SETTINGS_BYTES).decode("utf-8")
+            return msgspec.convert(tomllib.loads(text), SessionSettings)
+        except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
             raise InputFileError(f"{path}: cannot be read ({error})") from None
 
     def write_settings(self, settings: SessionSettings) -> None:
@@ -133,10 +145,10 @@ class SessionFolder:
         replace_file(self.path / "session.toml", "\n".join(lines) + "\n")
 
     def running(self) -> bool:
-        """Whether an engine holds the session's lock."""
+        """Whether an engine holds the session's lock; what no engine would take for one is held by none."""
         try:
-            descriptor = os.open(self.path / "engine.lock", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            descriptor = private.open_file(self.path / "engine.lock")
+        except (FileNotFoundError, SessionError):
             return False
         try:
             # Shared, so that two who look at once do not take each other for an engine.
@@ -152,8 +164,9 @@ class SessionFolder:
 
         :returns: the descriptor to keep open.
         :raises SessionRunning: if another engine has it.
+        :raises SessionError: if what lies in its place is no file of ours.
         """
-        descriptor = os.open(self.path / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = private.open_file(self.path / "engine.lock", os.O_RDWR | os.O_CREAT)
         until = time.monotonic() + _LOOKING_SECONDS
         while True:
             try:
@@ -171,11 +184,11 @@ class SessionFolder:
     def log_tail(self, lines: int = 15) -> list[str]:
         """The last lines of the engine's log."""
         try:
-            with self.log.open("rb") as file:
+            with open(private.open_file(self.log), "rb") as file:
                 file.seek(0, os.SEEK_END)
                 file.seek(max(0, file.tell() - 16_384))
                 text = file.read().decode(errors="replace")
-        except OSError:
+        except (OSError, SessionError):
             return []
         return text.splitlines()[-lines:]
 
@@ -184,7 +197,8 @@ class SessionFolder:
         total = 0
         for path in self.path.rglob("*"):
             with contextlib.suppress(OSError):
-                total += path.stat().st_size if path.is_file() else 0
+                status = path.lstat()
+                total += status.st_size if stat.S_ISREG(status.st_mode) else 0
         return total
 
     def socket_path(self) -> str:
@@ -212,17 +226,19 @@ def session_folder(name: str) -> SessionFolder:
     """The folder of an existing session.
 
     :raises NoSuchSession: offering the nearest name.
+    :raises SessionError: if it is a link, or belongs to another user.
     """
     folder = SessionFolder(sessions_home() / check_session_name(name))
     if not (folder.path / "session.toml").exists():
         raise NoSuchSession(name, [f.name for f in all_sessions()])
+    private.own_folder(folder.path)
     return folder
 
 
 def all_sessions() -> list[SessionFolder]:
-    """Every session on this machine, newest first."""
+    """Every session of this user's, newest first; links and what belongs to others are left out."""
     try:
-        paths = [p for p in sessions_home().iterdir() if (p / "session.toml").exists()]
+        paths = [p for p in sessions_home().iterdir() if private.is_own_folder(p) and (p / "session.toml").exists()]
     except OSError:
         return []
     return [SessionFolder(p) for p in sorted(paths, key=_modified, reverse=True)]
@@ -243,10 +259,11 @@ def new_session(name: str | None, settings: SessionSettings) -> SessionFolder:
     """
     parent = sessions_home()
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        private.make_folders(parent)
+        private.own_folder(parent)
         for candidate in [check_session_name(name)] if name else _free_names(settings.task):
             try:
-                (parent / candidate).mkdir(mode=0o700)
+                private.make_folder(parent / candidate)
             except FileExistsError:
                 continue
             folder = SessionFolder(parent / candidate)
@@ -281,14 +298,13 @@ def socket_folder() -> Path:
         folder = Path(f"/tmp/workbench-{os.getuid()}")
     try:
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
+            private.make_folder(folder)
     except OSError as error:
         raise SessionError(f"{folder}: cannot be made ({error.strerror}); set XDG_RUNTIME_DIR") from None
-    status = os.lstat(folder)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise SessionError(f"{folder}: is not a folder of yours; remove it, or set XDG_RUNTIME_DIR")
-    if status.st_mode & 0o077:
-        folder.chmod(0o700)
+    try:
+        private.own_folder(folder)
+    except SessionError:
+        raise SessionError(f"{folder}: is not a folder of yours; remove it, or set XDG_RUNTIME_DIR") from None
     return folder
 
 
@@ -307,10 +323,10 @@ def _leaves_room(folder: Path) -> bool:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part."""
+    """Write a file for this user alone, so that a reader sees the old text or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with open(private.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -326,8 +342,8 @@ def _write(path: Path, record: Record) -> None:
 
 def _read(path: Path, kind: type[_R]) -> _R | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(private.read_file(path, NOTE_BYTES), type=kind)
+    except (OSError, SessionError, ValueError, RecursionError):  # UnicodeDecodeError is no DecodeError of msgspec's
         return None
 
 

@@ -11,14 +11,15 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
+import stat
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from sessions.commands import QUERIES, Command, QueryStatus, Stop, Subscribe
-from sessions.errors import MalformedFrame
+from sessions.errors import MalformedFrame, SessionError
+from sessions.peer import is_own
 from sessions.records import Record
 from sessions.wire import (
     LINE_LIMIT,
@@ -207,11 +208,16 @@ class Server:
         return sorted(self._connections, key=lambda c: c.since)
 
     async def start(self) -> None:
-        """Bind and listen."""
+        """Bind and listen.
+
+        :raises SessionError: if something else than a socket has its name.
+        """
         with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                raise SessionError(f"{self.path}: is not a socket, and the engine's would be there; remove it")
             os.unlink(self.path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
+        before = os.umask(0o177)  # bind makes the file, and must make it so: a chmod after it would be too late
         try:
             listener.bind(self.path)
         except OSError:
@@ -271,7 +277,7 @@ class Server:
                 pass
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if peer_uid(writer.get_extra_info("socket")) not in (None, os.getuid(), 0):
+        if not is_own(writer.get_extra_info("socket")):
             await _complain(writer, Complaint(code="foreign", text="this engine belongs to another user", fatal=True))
             return
         try:
@@ -368,11 +374,3 @@ async def _complain(writer: asyncio.StreamWriter, complaint: Complaint) -> None:
     writer.write(encode(complaint))
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(writer.drain(), 5)
-
-
-def peer_uid(connection: socket.socket) -> int | None:
-    """The user at the other end, where the system tells."""
-    if hasattr(socket, "SO_PEERCRED"):
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", raw)[1])
-    return None  # macOS: the folder's mode 0700 stands alone

@@ -5,7 +5,7 @@ One JSON object a line, at most :data:`LINE_LIMIT` bytes. A client says :class:`
 accepted, then applied or rejected; their lane is never dropped. A client that falls behind gets a fresh snapshot.
 
 Numbers that are not finite travel as null, with their names in ``nonfinite``. Unknown fields are ignored, unknown
-commands rejected by name.
+commands rejected by name. What a client may send is bounded by :mod:`sessions.limits`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import msgspec
 
 from sessions.branches import Branch
 from sessions.commands import COMMANDS, Command
-from sessions.errors import FrameTooLarge, MalformedFrame
+from sessions.errors import FrameTooLarge, InvalidValue, MalformedFrame
 from sessions.hyperparameters import HYPERPARAMETERS, Value
+from sessions.limits import NAME, WHOLE, check_fields, check_line, title
 from sessions.records import (
     WARM_UP,
     Alarm,
@@ -339,6 +340,8 @@ class _AnyCommand(msgspec.Struct):
 
 _any_command = msgspec.json.Decoder(_AnyCommand)
 _commands = {name: msgspec.json.Decoder(kind) for name, kind in COMMANDS.items()}
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding raises: text that is not UTF-8 and numbers of too many digits are errors of Python's own."""
 
 
 class BadCommand(MalformedFrame):
@@ -398,7 +401,7 @@ def decode_to_client(line: bytes) -> ToClient:
     """
     try:
         return _to_client.decode(line)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise MalformedFrame(f"the engine sent a line that is not a message: {error}") from None
 
 
@@ -408,9 +411,13 @@ def decode_hello(line: bytes) -> Hello:
     :raises MalformedFrame: if it is anything else.
     """
     try:
-        return _hello.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+        check_line(line)
+        hello = _hello.decode(line)
+    except (MalformedFrame, *_UNREADABLE) as error:
         raise MalformedFrame(f"expected hello: {error}") from None
+    if not 0 <= hello.protocol <= WHOLE:
+        raise MalformedFrame("expected hello: its protocol is no version number")
+    return msgspec.structs.replace(hello, client=title(hello.client), terminal=title(hello.terminal))
 
 
 def decode_command(line: bytes) -> Command:
@@ -421,17 +428,22 @@ def decode_command(line: bytes) -> Command:
     """
     try:
         outline = _any_command.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise MalformedFrame(f"not a command: {error}") from None
+    if len(outline.command) > NAME or len(outline.id or "") > NAME:
+        raise MalformedFrame(f"not a command: its name or its id has more than {NAME} characters")
     if outline.id == "":
         raise BadCommand("", f"{outline.command}: a command needs an id of its own, such as a UUID")
     if outline.command not in _commands:
         known = ", ".join(sorted(_commands))
         raise BadCommand(outline.id or "", f"unknown command {outline.command!r}; known: {known}")
     try:
-        return _commands[outline.command].decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+        check_line(line)
+        command = _commands[outline.command].decode(line)
+        check_fields(command)
+    except (MalformedFrame, InvalidValue, *_UNREADABLE) as error:
         raise BadCommand(outline.id or "", f"{outline.command}: {error}") from None
+    return command
 
 
 def pages_of(answer: Answer) -> list[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sessions import private
 from sessions.client import Client
 from sessions.errors import EngineEnded, EngineUnreachable, SessionRunning
 from sessions.folders import ExitInfo, SessionFolder, home, new_session
@@ -28,13 +30,15 @@ def start_engine(folder: SessionFolder) -> subprocess.Popen[bytes]:
 
     :returns: its supervisor, which ends when the engine has ended.
     :raises SessionRunning: if it has one.
+    :raises SessionError: if something in its folder is not this user's alone.
     """
     if folder.running():
         raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
+    folder.secure()
     folder.forget_exit()
     folder.forget_engine()
     _supervisors[:] = [process for process in _supervisors if process.poll() is None]  # reaps those that have ended
-    with folder.log.open("ab") as log:
+    with open(private.open_file(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-P", "-m", "workbench.supervise", str(folder.path)],
             stdin=subprocess.DEVNULL,
@@ -153,6 +157,12 @@ def discard(folder: SessionFolder) -> Path | None:
         return None
     kept = None
     if folder.log_tail(1):
-        kept = Path(shutil.copyfile(folder.log, home() / "failed-start.log"))
+        kept = home() / "failed-start.log"
+        kept.unlink(missing_ok=True)  # a link by that name is replaced, not written through
+        with (
+            open(private.open_file(folder.log), "rb") as log,
+            open(private.open_file(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as copy,
+        ):
+            shutil.copyfileobj(log, copy)
     shutil.rmtree(folder.path, ignore_errors=True)
     return kept

@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -110,7 +111,8 @@ def _clean_up(folder: SessionFolder) -> None:
     if engine is not None and not folder.running():
         folder.forget_engine()
         with contextlib.suppress(OSError):
-            os.unlink(engine.socket)
+            if stat.S_ISSOCK(os.lstat(engine.socket).st_mode):  # engine.json is only a file: never remove another one
+                os.unlink(engine.socket)
 
 
 class _Kills:
@@ -149,6 +151,7 @@ def _counter(path: Path) -> int:
 
 def main() -> int:
     """Supervise the session named on the command line."""
+    os.umask(0o077)
     folder = SessionFolder(Path(sys.argv[1]).absolute())
     if folder.running():
         print(f"error: session {folder.name!r} already has an engine", file=sys.stderr, flush=True)

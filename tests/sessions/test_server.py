@@ -18,6 +18,7 @@ from sessions import wire
 from sessions.client import Client, attached
 from sessions.commands import Command, Pause, QueryResponse, QueryStatus, Rate, Set, Stop, Subscribe
 from sessions.errors import EngineUnreachable, Refused, VersionMismatch
+from sessions.limits import TEXTS
 from sessions.records import Status
 from sessions.server import Server
 from tests.sessions.fake_engine import FakeBackend, serving, until
@@ -352,7 +353,7 @@ async def test_another_users_client_is_turned_away(
     engine: tuple[FakeBackend, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, server = engine
-    monkeypatch.setattr(server_module, "peer_uid", lambda _: os.getuid() + 4711)
+    monkeypatch.setattr(server_module, "is_own", lambda _: False)
     with pytest.raises(EngineUnreachable, match="belongs to another user"):
         async with Client(server.path, "x"):
             pass
@@ -417,13 +418,19 @@ async def test_a_line_over_the_limit_ends_only_its_own_connection(engine: tuple[
         await until(lambda: [c.title.split(" ")[0] for c in server.connections] == ["other"])
 
 
-async def test_a_line_just_under_the_limit_is_served(engine: tuple[FakeBackend, Server]) -> None:
+async def test_a_line_just_under_the_limit_is_answered_by_name(engine: tuple[FakeBackend, Server]) -> None:
     backend, server = engine
     async with attached(server.path, "x") as client:
         comment = "x" * (wire.LINE_LIMIT - 1000)
+        answer = await client.send_and_wait(Rate(group="1.1", mode="likert", values={"A": 4}, comment=comment))
+        assert answer.status == "rejected"
+        assert "rate: 16," in answer.text
+        assert "are more than a command's 1,048,576" in answer.text
+        comment = "x" * TEXTS["comment"]
         await client.send_and_wait(Rate(group="1.1", mode="likert", values={"A": 4}, comment=comment))
-    assert isinstance(backend.commands[0], Rate)
-    assert backend.commands[0].comment == comment
+    (command,) = backend.commands
+    assert isinstance(command, Rate)
+    assert command.comment == comment
 
 
 async def test_closing_sends_what_is_queued(engine: tuple[FakeBackend, Server]) -> None:

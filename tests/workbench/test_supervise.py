@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -95,12 +96,23 @@ def test_sigterm_is_handed_on_and_sighup_ignored_by_both(folder: SessionFolder) 
 
 
 def test_a_killed_engines_socket_is_removed(folder: SessionFolder, home: Path) -> None:
-    socket = home.parent / "dead"
-    socket.write_text("")
-    folder.write_engine(EngineInfo(pid=1, socket=str(socket), started=1.0, version="x"))
+    path = home.parent / "dead"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    folder.write_engine(EngineInfo(pid=1, socket=str(path), started=1.0, version="x"))
     end_of(folder, "import os; os.kill(os.getpid(), 9)")
     assert folder.engine() is None
-    assert not socket.exists()
+    assert not path.exists()
+
+
+def test_only_a_socket_is_removed_for_one(folder: SessionFolder, home: Path) -> None:
+    """``engine.json`` is a file like others: what it names is not taken on trust."""
+    precious = home.parent / "precious"
+    precious.write_text("mine")
+    folder.write_engine(EngineInfo(pid=1, socket=str(precious), started=1.0, version="x"))
+    end_of(folder, "import os; os.kill(os.getpid(), 9)")
+    assert folder.engine() is None
+    assert precious.read_text() == "mine"
 
 
 def test_a_second_supervisor_leaves_the_first_alone(folder: SessionFolder) -> None:
