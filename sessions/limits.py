@@ -24,7 +24,7 @@ TEXTS = {"comment": 4000, "reason": 1000, "rule": 500, "values": 1000, "expect":
 ITEMS = 1000
 """Values of a rating or a change, letters of an order, names of series."""
 WHOLE = 2**63 - 1
-"""Whole numbers go from -1 to here, as far as SQLite's; those of hyperparameters may be as far below 0."""
+"""Whole numbers go from -1 to here, as far as SQLite's; values by name, whose definition bounds them, from -2**63."""
 ANSWER = 256 * 2**20
 """Characters of an answer in all its pages."""
 TITLE = 64
@@ -61,7 +61,7 @@ def check_fields(command: msgspec.Struct) -> None:
         _check(name, getattr(command, name), TEXTS.get(name, NAME))
 
 
-def _check(name: str, value: object, characters: int) -> None:
+def _check(name: str, value: object, characters: int, lowest: int = -1) -> None:
     match value:
         case bool() | None:
             pass
@@ -69,8 +69,8 @@ def _check(name: str, value: object, characters: int) -> None:
             if len(value) > characters:
                 raise InvalidValue(f"{name}: {len(value):,} characters; at most {characters:,} are taken")
         case int():
-            if not -1 <= value <= WHOLE:
-                raise InvalidValue(f"{name}: {_shown(value)} is out of bounds; allowed: -1 to {WHOLE}")
+            if not lowest <= value <= WHOLE:
+                raise InvalidValue(f"{name}: {_shown(value)} is out of bounds; allowed: {lowest} to {WHOLE}")
         case float():
             if not math.isfinite(value):
                 raise InvalidValue(f"{name}: {value} is not a number that can be taken")
@@ -82,9 +82,7 @@ def _check(name: str, value: object, characters: int) -> None:
             _check_size(name, len(value))
             for key, item in value.items():
                 _check(f"a name in {name}", key, NAME)
-                if isinstance(item, int) and -WHOLE <= item <= WHOLE:
-                    continue  # its definition says which of these it may be
-                _check(name, item, characters)
+                _check(name, item, characters, -WHOLE - 1)
         case _:
             raise InvalidValue(f"{name}: {type(value).__name__} is not taken here")
 
