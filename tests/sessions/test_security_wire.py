@@ -176,7 +176,7 @@ def test_a_quote_cannot_hide_depth() -> None:
 
 
 def test_a_line_is_bounded_and_answered() -> None:
-    with pytest.raises(BadCommand, match="rate: 1,048,7.. bytes are more than a command's 1,048,576") as caught:
+    with pytest.raises(BadCommand, match=r"rate: 1,048,7.. bytes are more than a command's 1,048,576") as caught:
         decode_command(rate(comment="x" * (limits.COMMAND + 100)))
     assert caught.value.id == "1"
     with pytest.raises(MalformedFrame, match="more than a command's"):
@@ -233,12 +233,12 @@ def test_every_command_has_only_fields_that_are_bounded() -> None:
         payload: object
 
     for payload in (b"x", (1, 2), {1, 2}, New(1)):
-        with pytest.raises(limits.InvalidValue, match="payload: .* is not taken here"):
+        with pytest.raises(limits.InvalidValue, match=r"payload: .* is not taken here"):
             limits.check_fields(New(payload))
     for payload in (None, True, 1, 1.5, "x", ["x"], {"x": 1}):
         limits.check_fields(New(payload))
     for payload in (float("nan"), float("inf")):
-        with pytest.raises(limits.InvalidValue, match="payload: (nan|inf) is not a number that can be taken"):
+        with pytest.raises(limits.InvalidValue, match=r"payload: (nan|inf) is not a number that can be taken"):
             limits.check_fields(New(payload))
 
 
