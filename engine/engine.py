@@ -281,6 +281,8 @@ class Engine(Threads):
         if self.settings.paused:
             self.control.pause("--paused")
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
+        if self.settings.trust_remote_code:
+            await self.note("trust", "code in the model's folder may run with all of your rights (--trust-remote-code)")
         if learner.policy.why_padded:
             why = learner.policy.why_padded
             await self.note("layout", f"responses are trained on as padded rows and not as trees of a group: {why}")

@@ -95,11 +95,12 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
         dtype=torch.float32,
+        trust_remote_code=False,
         quantization_config=GgufConfig(dequantize=True),  # without it the model cannot be saved or trained
     )
     model.save_pretrained(folder)
@@ -113,8 +114,10 @@ def _verify(folder: Path) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     count = sum(parameter.numel() for parameter in model.parameters())
     text = "What is 2+2?"
     if count != PARAMETERS or not tokenizer.chat_template or tokenizer.decode(tokenizer(text).input_ids) != text:

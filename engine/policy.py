@@ -201,19 +201,49 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
 
 
 def load_policy(
-    path: Path, accelerator: Accelerator, *, chat_template: bool = True, shortcuts: Collection[str] = tuple(SHORTCUTS)
+    path: Path,
+    accelerator: Accelerator,
+    *,
+    chat_template: bool = True,
+    shortcuts: Collection[str] = tuple(SHORTCUTS),
+    trust_remote_code: bool = False,
 ) -> Policy:
     """Load any causal language model that transformers can, with fp32 master weights.
 
+    A model's folder may come from anywhere: only safetensors are read, and code of its own is run only when asked for.
+
+    :param trust_remote_code: whether Python code in the folder may be run.
     :raises InputFileError: with the reason, if it cannot be loaded.
     """
+    _refuse_pickles(path)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, **options
+        )
     except Exception as error:  # noqa: BLE001 - transformers raises many kinds; all mean that the folder is unusable
+        if "trust_remote_code" in str(error):
+            raise InputFileError(
+                f"model {path}: it needs Python code of its own; read it, and add --trust-remote-code if it may run"
+            ) from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputFileError(f"model {path}: cannot be loaded as a causal language model ({reason})") from None
     return Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts)
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse weights that could only be read by unpickling, which runs whatever code they hold.
+
+    :raises InputFileError: if a folder of a model has no others.
+    """
+    for kind in ("adapter_model", "*"):
+        pickles = [p.name for end in ("bin", "pt", "pth", "ckpt") for p in sorted(path.glob(f"{kind}.{end}"))]
+        if pickles and not any(path.glob(f"{kind}.safetensors")):
+            raise InputFileError(
+                f"model {path}: its weights are pickled ({pickles[0]}), and reading a pickle runs what is in it; "
+                "give a folder with .safetensors, which save_pretrained writes"
+            )
 
 
 def load_weights(model: Any, weights: dict[str, Tensor]) -> None:

@@ -43,6 +43,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         accelerator,
         chat_template=settings.chat_template,
         shortcuts=active(settings.plain),
+        trust_remote_code=settings.trust_remote_code,
     )
     if why := why_not_decoded(policy):
         raise UsageError(

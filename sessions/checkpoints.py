@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
+from sessions import private
 from sessions.branches import Branch
 from sessions.errors import SessionError
 from sessions.hyperparameters import Value
@@ -25,9 +27,12 @@ from sessions.records import MAIN, Change, Checkpoint, Group, Rating, Record
 from sessions.watch_book import WatchBook
 
 _T = TypeVar("_T")
+_NAME = re.compile(r"[0-9]{1,15}(~[0-9]{1,6})?")
 PARTIAL, REPLACED, DOOMED = ".partial", ".replaced", ".doomed"
 """``.NAME.partial``: being written; ``.NAME.replaced``: the earlier one, until the other has its name;
 ``.NAME.doomed``: about to be removed."""
+MOST_BYTES = {"manifest.json": 2**20, "state.json": 2**26, "rollout.json": 2**31}
+"""Most that each of a checkpoint's JSON files may have."""
 DAMAGED = "damaged"
 """``.NAME.damaged``: found damaged, and left for people to look at."""
 
@@ -119,7 +124,7 @@ def check(path: Path) -> None:
     manifest = _read(path, "manifest.json", Manifest)
     for name, digest in manifest.files.items():
         file = PurePosixPath(name)
-        if file.is_absolute() or ".." in file.parts or (path / file).is_symlink():
+        if not name or file.is_absolute() or ".." in file.parts:
             raise Damaged(f"checkpoint {path.name}: its manifest names {name!r}, which is outside it")
         try:
             found = sha256(path / file)
@@ -127,6 +132,9 @@ def check(path: Path) -> None:
             raise Damaged(f"checkpoint {path.name}: {name} cannot be read ({error.strerror or error})") from None
         if found != digest:
             raise Damaged(f"checkpoint {path.name}: {name} is not what was written")
+    for part in path.rglob("*.safetensors"):
+        if str(part.relative_to(path)) not in manifest.files:
+            raise Damaged(f"checkpoint {path.name}: {part.name} is not in its manifest")
 
 
 def read_state(path: Path) -> TrainingState:
@@ -156,21 +164,21 @@ def read_rollout(path: Path) -> HeldRollout | None:
 
 def _read(path: Path, name: str, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode((path / name).read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(private.read_file(path / name, MOST_BYTES[name]), type=kind)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise Damaged(f"checkpoint {path.name}: {name} cannot be read ({error})") from None
 
 
 def sha256(path: Path) -> str:
     """The hash of a file."""
-    with path.open("rb") as file:
+    with open(private.open_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def names(folder: Path) -> list[str]:
     """The checkpoints of a session's folder by name; whole or damaged."""
     try:
-        return sorted(p.name for p in folder.iterdir() if p.name[:1].isdigit() and p.is_dir() and not p.is_symlink())
+        return sorted(p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
     except OSError:
         return []
 

@@ -57,7 +57,7 @@ def _example(path: Path, number: int, line: bytes) -> Example:
 
     try:
         row = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise wrong(f"not a JSON object ({error})") from None
     for column in ("prompt", "completion"):
         value = row.get(column)

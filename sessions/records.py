@@ -523,6 +523,7 @@ class SessionSettings(Record):
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
     :ivar plain: shortcuts of the engine that are turned off (:mod:`sessions.shortcuts`).
     :ivar allow_sampler_mismatch: whether training may sample from another distribution than the policy's.
+    :ivar trust_remote_code: whether Python code in the model's folder may be run.
     :ivar keep_last: newest checkpoints that a branch keeps.
     :ivar keep_best: checkpoints of a branch that are kept for their held-out accuracy.
     :ivar keep_every: checkpoints of steps that this divides are kept for ever; 0: none.
@@ -548,6 +549,7 @@ class SessionSettings(Record):
     micro_tokens: int = 16_384
     plain: list[str] = []
     allow_sampler_mismatch: bool = False
+    trust_remote_code: bool = False
     evaluation_rows: int = 0
     keep_token_steps: int = 500
     keep_last: int = 3

@@ -135,6 +135,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         help="let training sample with top_p, top_k or min_p, which the policy knows nothing of",
     )
     run.add_argument("--track", action="append", metavar="T", help="mirror metrics to tensorboard, trackio or wandb")
+    run.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        default=None,
+        help="run the Python code in the model's folder, for architectures that transformers has not; read it first",
+    )
     run.add_argument("--no-nice", dest="nice", action="store_false", default=None, help="keep the priority")
     run.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
     run.add_argument("--paused", action="store_true", help="pause before the first step")
@@ -184,5 +190,9 @@ def _check_encoding(words: Sequence[str]) -> None:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split("\n"))
+    if not line.isprintable():  # a file's name, a model's word: what a terminal would obey is shown instead
+        from screens.safe import visible
+
+        line = visible(line)
     print(f"workbench: error: {line}", file=sys.stderr)
     return code

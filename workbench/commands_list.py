@@ -42,7 +42,7 @@ def list_sessions(arguments: argparse.Namespace) -> int:
             ]
             for row in rows
         ]
-        emit(table([heading, *lines], frozenset({2, 3, 6})))
+        emit(show(table([heading, *lines], frozenset({2, 3, 6}))))
     else:
         say("no sessions yet; `workbench run` starts one")
     return 0

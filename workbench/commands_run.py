@@ -23,7 +23,7 @@ from workbench.settings import check_settings, preferences
 
 GIVEN = (
     "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
-    "plain", "micro_tokens", "allow_sampler_mismatch", "preset", "track",
+    "plain", "micro_tokens", "allow_sampler_mismatch", "trust_remote_code", "preset", "track",
     "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
 )  # fmt: skip
 """What ``run`` takes of the settings of a session; None where it was not given."""
@@ -169,7 +169,7 @@ def _flag(name: str, value: object) -> str:
         option = {"sets": "--set"}.get(name, f"--{name}")
         return " ".join(f"{option} {text}" for text in value) or f"no {option}"
     name = name.replace("_", "-")
-    if name == "allow-sampler-mismatch":
+    if name in ("allow-sampler-mismatch", "trust-remote-code"):
         return f"--{name}" if value else f"no --{name}"
     if isinstance(value, bool):
         flag = f"--no-{name}"

@@ -13,12 +13,12 @@ from sessions.errors import UsageError
 
 def say(line: str) -> None:
     """A line for people, on stderr."""
-    print(f"workbench: {line}", file=sys.stderr, flush=True)
+    print(f"workbench: {visible(line)}", file=sys.stderr, flush=True)
 
 
 def emit(text: str) -> None:
-    """Data, on stdout, at once: somebody may be reading line by line."""
-    print(text, flush=True)
+    """Data, on stdout, at once: somebody may be reading line by line. On a terminal it is made visible."""
+    print(show(text), flush=True)
 
 
 def show(text: str) -> str:
@@ -83,6 +83,7 @@ class ProgressLine:
 
     def update(self, text: str) -> None:
         """Show the newest state."""
+        text = visible(text)
         if self.live:
             width = shutil.get_terminal_size().columns - 1
             if text != self._last:

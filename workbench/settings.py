@@ -12,7 +12,7 @@ import msgspec
 
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.examples import read_examples
-from sessions.folders import cache_home, check_session_name, home
+from sessions.folders import SETTINGS_BYTES, cache_home, check_session_name, home
 from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment, switched
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
@@ -45,10 +45,14 @@ def preferences() -> Preferences:
     """
     path = home() / "settings.toml"
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Preferences)
+        with path.open("rb") as file:  # it may be a link: people keep such files where they like
+            text = file.read(SETTINGS_BYTES + 1)
+        if len(text) > SETTINGS_BYTES:
+            raise InputFileError(f"{path}: more than the {SETTINGS_BYTES:,} bytes that it may have")
+        return msgspec.convert(tomllib.loads(text.decode("utf-8")), Preferences)
     except (FileNotFoundError, NotADirectoryError):
         return Preferences()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise InputFileError(f"{path}: cannot be read ({error})") from None
 
 
@@ -122,7 +126,7 @@ def check_task(name: str) -> str:
         raise InputFileError(f"task {name}: the file is empty; give one JSON object a line")
     try:
         row = json.loads(first)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputFileError(f"task {name}: its first line is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise InputFileError(f"task {name}: its first line is not a JSON object")

@@ -65,7 +65,7 @@ def _read(path: Path) -> list[Prompt]:
 def _prompt(path: Path, number: int, line: bytes) -> Prompt:
     try:
         row = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InputFileError(f"{path}, line {number}: not a JSON object ({error})") from None
     question = _column(path, number, row, QUESTION_COLUMNS)
     answer = reference_of(_column(path, number, row, ANSWER_COLUMNS))
