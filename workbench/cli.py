@@ -78,8 +78,9 @@ def parser() -> argparse.ArgumentParser:
     warm_up.add_argument("--steps", type=_natural, default=480, metavar="N", help="optimizer steps (480)")
     warm_up.add_argument("--seed", type=int, default=0, metavar="N")
     export.add_argument("folder", metavar="DIR", help="a new or empty folder")
+    doctor = add("doctor", "doctor:doctor", "check this machine, and say what to do")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, plan, stop, export, fetch, warm_up, knobs):
+    for command in (listing, status, follow, send, plan, stop, export, fetch, warm_up, doctor, knobs):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
 

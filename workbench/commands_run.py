@@ -133,7 +133,7 @@ def _session(arguments: argparse.Namespace) -> tuple[SessionFolder, bool]:
     :raises WorkbenchError: before anything is written, if it cannot be run so.
     """
     given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
-    if arguments.name and (sessions_home() / check_session_name(arguments.name) / "session.toml").exists():
+    if arguments.name is not None and (sessions_home() / check_session_name(arguments.name) / "session.toml").exists():
         return _continued(session_folder(arguments.name), given, paused=arguments.paused), False
     settings = msgspec.structs.replace(SessionSettings(name=arguments.name or ""), **given, paused=arguments.paused)
     return new_session(arguments.name, check_settings(settings)), True
