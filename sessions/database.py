@@ -17,7 +17,7 @@ def connect(path: Path | str) -> sqlite3.Connection:
     :raises SessionError: if a link or somebody else's file lies there.
     """
     if isinstance(path, Path):
-        private.make_file(path)
+        private.own_file(path, make=True)
     return sqlite3.connect(path, uri=isinstance(path, str), isolation_level=None, check_same_thread=False, timeout=10)
 
 

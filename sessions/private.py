@@ -2,7 +2,7 @@
 
 What is refused: a link in the place of a file or folder, something that is neither, and what belongs to somebody else.
 What is only too wide and is ours is tightened: no one is helped by a session that cannot be opened for its mode.
-Everything is looked at through its descriptor, so that nothing can be put in its place between the look and the use.
+What is opened is looked at through its descriptor, so that nothing can come into its place between look and use.
 """
 
 from __future__ import annotations
@@ -99,9 +99,22 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-def make_file(path: Path) -> None:
-    """See that there is a file of this user's alone; an empty one is made if it is missing."""
-    os.close(open_file(path, os.O_RDWR | os.O_CREAT))
+def own_file(path: Path, *, make: bool = False) -> None:
+    """See that a file is this user's, without opening it: to close a database is to let go of every lock on it.
+
+    :param make: make an empty one if it is missing, and tighten one that is wider.
+    :raises SessionError: if it is a link, no file, or somebody else's.
+    :raises FileNotFoundError: if there is none.
+    """
+    if make:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NEVER_FOLLOW, FILE)
+            os.fchmod(descriptor, FILE)
+            os.close(descriptor)
+    status = os.lstat(path)
+    _check(path, status, folder=False)
+    if make and stat.S_IMODE(status.st_mode) != FILE:
+        os.chmod(path, FILE)
 
 
 def read_file(path: Path, limit: int) -> bytes:

@@ -7,6 +7,7 @@ Token arrays are kept for the newest steps and for rated responses; scalars and 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from sessions import branch_rows, pages, schema, wire
+from sessions import branch_rows, pages, private, schema, wire
 from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, owner_of
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
@@ -65,6 +66,8 @@ class Store:
         self._open: list[sqlite3.Connection] = []
         try:
             if read_only:
+                with contextlib.suppress(FileNotFoundError):  # SQLite says so
+                    private.own_file(path)
                 self._db = self._strict = self._connect(f"{path.absolute().as_uri()}?mode=ro")
             else:
                 self._db = self._connect(path)

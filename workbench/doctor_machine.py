@@ -32,6 +32,7 @@ LITTLE_MEMORY, NO_MEMORY = 2 * 10**9, 5 * 10**8
 ELSEWHERE = "`export WORKBENCH_HOME=/path/on/a/local/disk`"
 LOGIND = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 """Where the settings of logind are, the first that has a file of a name deciding."""
+LINGER = Path("/var/lib/systemd/linger")
 
 
 # ---------------------------------------------------------------------------------------------------- the home
@@ -171,7 +172,7 @@ def _try_socket(folder: Path) -> int:
 
 def check_logout() -> Finding:
     """Whether an engine lives on when its user logs out."""
-    if not Path("/run/systemd/system").is_dir():
+    if not _has_systemd():
         return Finding("ok", "no systemd here: nothing ends a session's engine at logout")
     kills = kills_at_logout()
     lingers = _lingers()
@@ -182,6 +183,10 @@ def check_logout() -> Finding:
     if lingers:
         return Finding("ok", f"processes are killed at logout, but not yours: you linger{where}")
     return Finding("warn", f"processes are killed at logout, a session's engine too{where}", "`loginctl enable-linger`")
+
+
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
 
 
 def kills_at_logout(folders: Iterable[str] = LOGIND) -> bool:
@@ -213,7 +218,7 @@ def kills_at_logout(folders: Iterable[str] = LOGIND) -> bool:
 
 def _lingers() -> bool:
     said = output_of(["loginctl", "show-user", _user(), "--property=Linger"])
-    return "Linger=yes" in (said or "") or Path("/var/lib/systemd/linger", _user()).exists()
+    return "Linger=yes" in (said or "") or (LINGER / _user()).exists()
 
 
 def _session_scope() -> str:

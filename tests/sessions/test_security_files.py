@@ -170,6 +170,38 @@ def test_a_dangling_link_makes_nothing_where_it_leads(folder: SessionFolder, tmp
     assert not (tmp_path / "made").exists()
 
 
+def test_a_link_in_the_place_of_the_database_is_not_read_either(folder: SessionFolder, tmp_path: Path) -> None:
+    Store(tmp_path / "x.db").close()
+    folder.database.symlink_to(tmp_path / "x.db")
+    with pytest.raises(SessionError, match="is a link"):
+        Store(folder.database, read_only=True)
+
+
+TAKE = """
+import fcntl, os, sys
+try:
+    fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("taken")
+except OSError:
+    print("held")
+"""
+
+
+@pytest.mark.serial
+def test_looking_at_a_database_lets_go_of_no_lock(folder: SessionFolder) -> None:
+    """A process that closes any descriptor of a file loses all of its locks on it, SQLite's too."""
+    first = Store(folder.database)
+    first.set_meta("x", "y")
+    second, third = Store(folder.database), Store(folder.database, read_only=True)
+    for store in (second, third):
+        store.meta("x")
+    folder.secure()
+    said = subprocess.run([sys.executable, "-c", TAKE, folder.database], capture_output=True, text=True)
+    assert said.stdout == "held\n"
+    for store in (third, second, first):
+        store.close()
+
+
 @as_root
 @pytest.mark.parametrize("name", PLACES)
 def test_what_belongs_to_another_is_refused(folder: SessionFolder, name: str) -> None:
