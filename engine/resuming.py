@@ -137,10 +137,9 @@ async def _at_the_newest(engine: Engine, branch: str) -> Path | None:
 
 async def _load(engine: Engine, place: Place) -> tuple[TrainingState | None, Path | None]:
     """Load the newest whole checkpoint; None where training begins with the model as it came."""
-    folder = engine.folder.checkpoints
     for saved in place.checkpoints:
-        path = folder / Path(saved.path).name
         try:
+            path = engine.folder.checkpoint(saved.path)
             state = await engine.compute(checkpoints.read_state, path)
             await engine.compute(engine.learner.load, path, state)
         except (Damaged, SessionError) as error:
@@ -162,9 +161,11 @@ async def _load(engine: Engine, place: Place) -> tuple[TrainingState | None, Pat
 
 
 async def _put_aside(engine: Engine, saved: Checkpoint, why: str) -> None:
-    away = checkpoints.put_aside(engine.folder.checkpoints, Path(saved.path).name)
+    left = ""
+    if saved.path in checkpoints.names(engine.folder.checkpoints):
+        left = f"it is left as {checkpoints.put_aside(engine.folder.checkpoints, saved.path)}, and "
     await engine.write(engine.store.forget_checkpoints, [saved.path])
-    text = f"{why}; it is left as {away}, and an earlier one is used"
+    text = f"{why}; {left}an earlier one is used"
     await engine.alarm("checkpoint", text, remedy="check the disk: what was written there has changed")
 
 

@@ -240,7 +240,7 @@ def doomed(
 def remove(folder: Path, paths: Sequence[str]) -> None:
     """Take checkpoints off the disk; one is first renamed, so that no part of it is ever taken for a whole."""
     for name in paths:
-        if "/" in name or name in ("", ".", ".."):
+        if not _NAME.fullmatch(name):
             continue  # a record that names something else than a checkpoint of this session
         away = folder / f".{name}{DOOMED}"
         shutil.rmtree(away, ignore_errors=True)

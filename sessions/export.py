@@ -229,7 +229,7 @@ def _preferences(store: Store, parts: list[Segment], place: Path, wanted: Wanted
 def _model(folder: SessionFolder, store: Store, place: Path, final: Path, wanted: Wanted) -> Exported:
     branch = _branch(store, wanted)
     checkpoint = choose_checkpoint(folder, store, branch, step=wanted.step, best=wanted.best)
-    files = copy_policy(folder.checkpoints / checkpoint.path, place)
+    files = copy_policy(folder.checkpoint(checkpoint.path), place)
     if wanted.merge is not None:
         if not (place / ADAPTERS).exists():
             raise UsageError(f"step {checkpoint.step} has no adapters to merge: the model is whole; leave --merge out")

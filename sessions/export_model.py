@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 
 def kept_checkpoints(folder: SessionFolder, store: Store, branch: str) -> list[Checkpoint]:
     """The checkpoints of a branch that are still on disk, oldest first."""
-    return [c for c in store.checkpoints(branch) if (folder.checkpoints / c.path / "manifest.json").is_file()]
+    return [c for c in store.checkpoints(branch) if (folder.checkpoint(c.path) / "manifest.json").is_file()]
 
 
 def choose_checkpoint(

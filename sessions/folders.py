@@ -35,7 +35,7 @@ SOCKET_PATH_LIMIT = 100
 SETTINGS_BYTES, NOTE_BYTES = 2**20, 2**16
 """Most that ``session.toml``, and that ``engine.json`` or ``exit.json``, may have."""
 _SOCKET_NAME_LENGTH = 24 + 1 + 12 + len(".sock")
-_CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._~-]{0,99})?")
+_CHECKPOINT = re.compile(r"[0-9]{1,15}(~[0-9]{1,6})?")
 _LOOKING_SECONDS = 0.3
 """For how long a lock may be held by somebody who only looks whether there is an engine."""
 
@@ -95,7 +95,7 @@ class SessionFolder:
         return self.path / "checkpoints"
 
     def checkpoint(self, recorded: str) -> Path:
-        """The folder of a checkpoint, as the database has recorded it: ``STEP``, or ``BRANCH/STEP``.
+        """The folder of a checkpoint, as the database has recorded it: ``STEP`` or ``STEP~k``.
 
         :raises SessionError: if that does not name a folder inside ``checkpoints``.
         """

@@ -33,8 +33,12 @@ def merge_into(base: str, adapters: Path, target: Path) -> None:
 
     from engine.start import model_folder
 
-    model = AutoModelForCausalLM.from_pretrained(model_folder(base), dtype="auto")
-    merged = PeftModel.from_pretrained(model, str(adapters)).merge_and_unload()
+    model = AutoModelForCausalLM.from_pretrained(
+        model_folder(base), dtype="auto", use_safetensors=True, trust_remote_code=False
+    )
+    merged = PeftModel.from_pretrained(
+        model, str(adapters), use_safetensors=True, trust_remote_code=False
+    ).merge_and_unload()
     merged.save_pretrained(target)
     for path in adapters.iterdir():
         if path.is_file() and not path.name.startswith("adapter_") and not (target / path.name).exists():

@@ -13,11 +13,12 @@ import pytest
 import torch
 import transformers
 
-from engine import checkpointing
-from engine.checkpointing import newest_checkpoint, read_state, write_checkpoint
+from engine.checkpointing import write_checkpoint
 from engine.policy import TINY, Policy, load_policy, make_accelerator
 from engine.snapshot import Snapshot, TrainingState
 from engine.tasks import load_task
+from sessions import checkpoints
+from sessions.checkpoints import names, read_state
 from sessions.errors import InputFileError, SessionError
 from sessions.examples import read_examples
 from workbench.settings import check_task
@@ -149,16 +150,16 @@ def test_a_manifest_names_nothing_outside_its_checkpoint(
     (checkpoint.parent / "secret").write_text("x")
     with_manifest(checkpoint, name)
     read = []
-    real = checkpointing._sha256
-    monkeypatch.setattr(checkpointing, "_sha256", lambda path: (read.append(path), real(path))[1])
-    with pytest.raises(SessionError, match=r"names '.*', which is outside it; remove it"):
+    real = checkpoints.sha256
+    monkeypatch.setattr(checkpoints, "sha256", lambda path: (read.append(path), real(path))[1])
+    with pytest.raises(SessionError, match=r"names '.*', which is outside it"):
         read_state(checkpoint)
     assert all(".." not in path.parts and path.is_relative_to(checkpoint) for path in read)
 
 
 def test_weights_that_the_manifest_does_not_know_are_refused(checkpoint: Path) -> None:
     shutil.copy(checkpoint / "policy" / "model.safetensors", checkpoint / "policy" / "model-2.safetensors")
-    with pytest.raises(SessionError, match=r"model-2\.safetensors is not in its manifest; remove that file"):
+    with pytest.raises(SessionError, match=r"model-2\.safetensors is not in its manifest"):
         read_state(checkpoint)
 
 
@@ -180,7 +181,7 @@ def test_a_hostile_manifest_is_one_line(checkpoint: Path, content: str) -> None:
 
 @pytest.mark.parametrize("name", ["manifest.json", "state.json"])
 def test_what_is_read_of_a_checkpoint_is_bounded(checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpointing, f"{name[:-5].upper()}_BYTES", 10)
+    monkeypatch.setitem(checkpoints.MOST_BYTES, name, 10)
     with pytest.raises(SessionError, match=rf"{name}: more than the 10 bytes that it may have"):
         read_state(checkpoint)
 
@@ -189,8 +190,7 @@ def test_a_folder_with_a_strange_number_is_no_checkpoint(checkpoint: Path) -> No
     """``"²".isdigit()`` is true, and ``int("²")`` fails; ``int("٣")`` is 3."""
     for name in ("²", "٣"):
         shutil.copytree(checkpoint, checkpoint.parent / name)
-    assert newest_checkpoint(checkpoint.parent) == checkpoint
-    checkpointing._prune(checkpoint.parent)
+    assert names(checkpoint.parent) == [checkpoint.name]
 
 
 # ---------------------------------------------------------------------------------------------------- data sets
