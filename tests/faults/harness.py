@@ -20,10 +20,10 @@ import msgspec
 
 from sessions import wire
 from sessions.client import Client, attached
-from sessions.commands import Command, QueryGroups, Rate, parse_words
+from sessions.commands import Command, QueryGroups, QueryStatus, Rate, parse_words
 from sessions.errors import EngineUnreachable, Refused
 from sessions.folders import SessionFolder, new_session, socket_folder
-from sessions.records import GroupHead, Rating, SessionSettings, letters
+from sessions.records import GroupHead, Rating, SessionSettings, Status, letters
 from sessions.store import Store
 from tests.faults.count import Count
 from tests.faults.nursery import ROOT, Nursery
@@ -65,8 +65,7 @@ async def answering(folder: SessionFolder, pid: int = 0, alive: Callable[[], boo
             if engine is not None and pid in (0, engine.pid):
                 with contextlib.suppress(EngineUnreachable, Refused):
                     async with attached(engine.socket, "test", read_only=True) as client:
-                        status = await client.query_json(parse_words("status"))
-                        if status["state"] not in ("LOADING", "FAILED"):
+                        if (await status(client)).state not in ("LOADING", "FAILED"):
                             return engine.socket
             await asyncio.sleep(0.02)
 
@@ -80,6 +79,11 @@ async def do(client: Client, command: Command | str) -> wire.Answer:
 async def ask(client: Client, words: str) -> Any:
     """The data of a query."""
     return await asyncio.wait_for(client.query_json(parse_words(words)), SECONDS)
+
+
+async def status(client: Client) -> Status:
+    """How the engine stands."""
+    return await asyncio.wait_for(client.query(QueryStatus(), Status), SECONDS)
 
 
 class Given(NamedTuple):

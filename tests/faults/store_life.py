@@ -33,7 +33,7 @@ def live(path: Path, tell: TELL) -> None:
     begun = last.step + 1 if last else 1
     store.set_group_status("main", begun, "discarded")
     if begun == 1:
-        store.put_checkpoint(checkpoint(0), "main")
+        store.put_checkpoint(checkpoint(0))
     for step in range(begun, STEPS + 1):
         fresh = [group(step, number) for number in (1, 2)]
         store.add_groups(fresh)
@@ -57,7 +57,7 @@ def live(path: Path, tell: TELL) -> None:
         tell(f"learned {step}")
         store.put_alarm(alarm(f"a{step}"))
         store.add_skip(skip(step))
-        store.put_checkpoint(checkpoint(step), "main")
+        store.put_checkpoint(checkpoint(step))
     store.close()
 
 

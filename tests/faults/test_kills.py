@@ -30,6 +30,7 @@ from tests.faults.harness import (
     ratings_kept,
     recovered,
     small_session,
+    status,
     until,
 )
 from tests.faults.nursery import ROOT, Fault, Nursery
@@ -76,7 +77,7 @@ async def live_through(folder: SessionFolder, rater: Rater, number: int) -> None
             for command in list(rater.open.values()):  # one that was cut off is given again, with its id
                 with contextlib.suppress(Refused):
                     await rater.send(client, command)
-            while (await client.query_json(parse_words("status")))["state"] != "PAUSED":
+            while (await status(client)).state != "PAUSED":
                 await asyncio.sleep(0.005)
             for words in WAY:
                 if words == "rate":
