@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.log import keep_log
 from sessions.errors import WorkbenchError
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
@@ -89,4 +90,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("error: usage: python -m engine SESSION_FOLDER", file=sys.stderr)
         sys.exit(2)
+    keep_log()
     sys.exit(main(sys.argv[1:]))

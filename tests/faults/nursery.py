@@ -134,7 +134,9 @@ def _engine(folder: str, environment: dict[str, str], fault: Fault) -> None:
     os.setsid()
     lay(fault)
     from engine.__main__ import main
+    from engine.log import keep_log
 
+    keep_log()
     code = main([folder])
     sys.stdout.flush()
     sys.stderr.flush()
