@@ -31,7 +31,9 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, policy: Policy, name: str
     :param policy: whose architecture and tokenizer are written; its weights are those of the snapshot.
     :param name: of the checkpoint's folder; empty: its step.
     :raises OSError: if the disk will not have it; what was written of it is removed.
+    :raises SessionError: if the weights are not finite.
     """
+    snapshot.check_finite(name for name, _ in policy.model.named_parameters())
     name = name or str(snapshot.state.step)
     temporary = folder / f".{name}{PARTIAL}"
     try:

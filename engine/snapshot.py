@@ -8,13 +8,15 @@ system from clearing it anew; that of a large one is given back, because an upda
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sessions.checkpoints import HeldRollout, TrainingState
+from sessions.errors import SessionError
+
 
 Named = Mapping[str, Tensor]
 
@@ -34,6 +36,26 @@ class Snapshot:
     files: Mapping[str, Named] = field(default_factory=dict)
     reason: str = ""
     rollout: HeldRollout | None = None
+
+    def check_finite(self, trained: Iterable[str]) -> None:
+        """Refuse weights that nothing can be learned from: checkpoints of them would push out those that are whole.
+
+        :param trained: names of weights; a model's other tensors, such as a mask, may hold infinities.
+        :raises SessionError: naming the weights.
+        """
+        weights = {name: self.weights[name] for name in trained if name in self.weights}
+        for name, tensor in {**weights, **self.files.get("value", {})}.items():
+            if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
+                raise SessionError(
+                    f"the weights of step {self.state.step} are not finite ({name}), and no checkpoint is made of them; "
+                    "stop --now and run the session again: it goes on from the newest one before"
+                )
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether no number of it is infinite or NaN; needs no memory."""
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
 KEPT = 2**26

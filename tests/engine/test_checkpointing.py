@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,29 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path, small: Policy) -> None:
     weights = policy_weights(tmp_path / "3")
     assert torch.equal(weights["model.embed_tokens.weight"], other.model.model.embed_tokens.weight)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3"]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["policy", "value"])
+def test_weights_that_are_not_finite_are_refused_and_push_out_nothing(
+    tmp_path: Path, small: Policy, number: float, where: str
+) -> None:
+    save(tmp_path, 1, small)
+    other = random_policy(seed=5)
+    value = {"head.weight": torch.zeros(3)}
+    with torch.no_grad():
+        (other.parameters[-1] if where == "policy" else value["head.weight"]).view(-1)[-1] = number
+    snapshot = Snapshot(state(2), other.model.state_dict(), {"value": value})
+    with pytest.raises(SessionError, match="the weights of step 2 are not finite"):
+        write_checkpoint(tmp_path, snapshot, other)
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+def test_infinities_that_nobody_trains_are_kept(tmp_path: Path) -> None:
+    policy = random_policy()
+    policy.model.register_buffer("mask", torch.full((2,), -math.inf))
+    save(tmp_path, 1, policy)
+    assert policy_weights(tmp_path / "1")["mask"].isinf().all()
 
 
 @pytest.mark.parametrize("name", ["policy/model.safetensors", "optimizer.safetensors", "state.json"])

@@ -72,6 +72,7 @@ async def test_weights_that_are_not_finite_pause_the_run_and_are_never_saved(cou
         await tested.do("stop")
         await tested.ended()
         assert "not finite" in tested.engine.failure
+    folder.forget_engine()  # as its supervisor does after a failure
     async with live(folder) as tested:  # goes back to the weights that were whole
         assert tested.engine.learner.step >= 2
         assert all(p.isfinite().all() for p in tested.engine.learner.policy.parameters)
