@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
-.PHONY: run install test check format smollm2 test-real test-peers test-learning bench bench-peers docs picture clean
+.PHONY: run install test check format smollm2 test-real test-peers test-learning test-faults bench bench-peers docs picture clean
 
 run: $(VENV)/.installed
 	@$(BIN)/workbench run
@@ -24,8 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Two groups: what can share the machine, in parallel; what starts engines and terminals, alone.
 test: $(VENV)/.installed
-	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real and not peers and not learning" tests
-	$(ENV) $(BIN)/python -m pytest -m "serial and not real" tests
+	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real and not peers and not learning and not faults" tests
+	$(ENV) $(BIN)/python -m pytest -m "serial and not real and not faults" tests
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -77,6 +77,10 @@ bench: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
 bench-peers: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
 	$(ENV) $(BIN)/python benchmarks/grpo_vs_trl.py --peer-python $(PEERS)/bin/python
 	$(ENV) $(BIN)/python benchmarks/ppo_vs_trl.py --peer-python $(PPO)/bin/python
+
+# Everything that can go wrong, in full: about a quarter of an hour; its counts go to benchmarks/results/faults.json.
+test-faults: $(VENV)/.installed
+	$(ENV) FAULTS_SUMMARY=benchmarks/results/faults.json $(BIN)/python -m pytest tests/faults
 
 # Every algorithm and preset at full size from three seeds, to its bar: a few minutes.
 test-learning: $(VENV)/.installed

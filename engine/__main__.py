@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.log import keep_log
-from sessions.errors import WorkbenchError
+from sessions.errors import SessionError, WorkbenchError
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
 
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     try:
+        folder.tidy()
+        _check_whole(folder)
         _prepare(settings)
         return asyncio.run(_serve(folder, settings))
     except WorkbenchError as error:
@@ -69,6 +71,18 @@ def build(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     from engine.start import start
 
     return start(settings, control, folder)
+
+
+def _check_whole(folder: SessionFolder) -> None:
+    """Refuse a session whose records are gone: a new database would hide that its ratings are, too.
+
+    :raises SessionError: if so.
+    """
+    if not folder.database.exists() and any(folder.checkpoints.glob("[0-9]*")):
+        raise SessionError(
+            f"{folder.database}: is missing, and with it every rating and record of this session; put it back, or give "
+            f"a folder `policy` of {folder.checkpoints} to `workbench run --model` to start another from its weights"
+        )
 
 
 def _prepare(settings: SessionSettings) -> None:

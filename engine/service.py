@@ -44,7 +44,7 @@ class Service:
         self.waiting = ""
         self.ready = False
         self._lag = 0.0
-        self._started = time.time()
+        self._started = time.monotonic()
         self.state_word = ""
         self.device = ""
 
@@ -130,7 +130,7 @@ class Service:
             done=control.done,
             total=control.total,
             note=note,
-            elapsed=time.time() - self._started,
+            elapsed=time.monotonic() - self._started,
             left=left,
             tokens_per_second=speed,
             pid=os.getpid(),

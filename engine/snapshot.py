@@ -47,7 +47,7 @@ class Snapshot:
         for name, tensor in {**weights, **self.files.get("value", {})}.items():
             if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
                 raise SessionError(
-                    f"the weights of step {self.state.step} are not finite ({name}), and no checkpoint is made of them; "
+                    f"the weights of step {self.state.step} are not finite ({name}) and no checkpoint is made of them; "
                     "stop --now and run the session again: it goes on from the newest one before"
                 )
 

@@ -81,7 +81,7 @@ class Watchdog:
         for record in records[:-HISTORY]:
             self._note_first(record)
         for record in records[-HISTORY:]:
-            self.look(record)
+            self._findings(record, told_before=True)
 
     def look(
         self, record: StepRecord, evidence: Evidence = Evidence(), standing: Iterable[Alarm] = ()
@@ -90,16 +90,29 @@ class Watchdog:
 
         :param standing: alarms that nobody has acknowledged.
         """
+        latched = {alarm.rule: alarm.id for alarm in standing if not alarm.acknowledged}
+        return [
+            (watch, _alarm(watch, record, finding, evidence, latched))
+            for watch, finding in self._findings(record, told_before=False)
+        ]
+
+    def _findings(self, record: StepRecord, *, told_before: bool) -> list[tuple[Watch, Finding]]:
+        """Move every watch on by a step; those that come true.
+
+        :param told_before: whether it is a step of an earlier engine, which a watch may be younger than. A new one
+            comes after every watch there is, whatever the clock says.
+        """
         self._note_first(record)
         self._steps.append(msgspec.structs.replace(record, advantages=[]))
         del self._steps[:-HISTORY]
         past = Past(self._steps, self._first, self.prompts)
-        latched = {alarm.rule: alarm.id for alarm in standing if not alarm.acknowledged}
-        fired = []
+        found = []
         for watching in self._watching.values():
-            if record.time >= watching.watch.since and (finding := self._comes_true(watching, past)):
-                fired.append((watching.watch, _alarm(watching.watch, record, finding, evidence, latched)))
-        return fired
+            if told_before and record.time < watching.watch.since:
+                continue
+            if finding := self._comes_true(watching, past):
+                found.append((watching.watch, finding))
+        return found
 
     def state(self, name: str) -> tuple[str, int]:
         """How a watch stands, as :class:`~sessions.watches.WatchState` says it, and when it last raised an alarm."""

@@ -30,6 +30,8 @@ from sessions.records import Record, SessionSettings
 
 _R = TypeVar("_R", bound=Record)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_HALF_WRITTEN = re.compile(r"\.(?:session\.toml|engine\.json|exit\.json)\.([0-9]{1,9})\.[0-9]+")
+"""What :func:`replace_file` calls a file of a session until it is whole; the number is the writer's pid."""
 SOCKET_PATH_LIMIT = 100
 """Unix sockets refuse paths over 107 bytes (103 on macOS)."""
 SETTINGS_BYTES, NOTE_BYTES = 2**20, 2**16
@@ -191,6 +193,13 @@ class SessionFolder:
                 ) from None
             return descriptor
 
+    def tidy(self) -> None:
+        """Remove what processes that were killed while they wrote one of these files have left beside it."""
+        for path in self.path.glob(".*.*.*"):
+            if (match := _HALF_WRITTEN.fullmatch(path.name)) and not _alive(int(match[1])):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
     def log_tail(self, lines: int = 15) -> list[str]:
         """The last lines of the engine's log."""
         try:
@@ -330,6 +339,17 @@ def _is_mine(folder: str) -> bool:
 def _leaves_room(folder: Path) -> bool:
     """Whether a socket's path in it stays under the limit, in bytes."""
     return len(os.fsencode(folder)) + 1 + _SOCKET_NAME_LENGTH < SOCKET_PATH_LIMIT
+
+
+def _alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def replace_file(path: Path, text: str) -> None:

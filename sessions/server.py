@@ -210,19 +210,21 @@ class Server:
     async def start(self) -> None:
         """Bind and listen.
 
-        :raises SessionError: if something else than a socket has its name.
+        :raises SessionError: if it cannot listen there.
         """
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 raise SessionError(f"{self.path}: is not a socket, and the engine's would be there; remove it")
-            os.unlink(self.path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)  # bind makes the file, and must make it so: a chmod after it would be too late
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
             listener.bind(self.path)
-        except OSError:
+        except OSError as error:
             listener.close()
-            raise
+            why = error.strerror or error
+            raise SessionError(f"{self.path}: no engine can listen there ({why}); remove it and try again") from None
         finally:
             os.umask(before)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_LIMIT)

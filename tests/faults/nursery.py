@@ -45,6 +45,9 @@ class Fault(msgspec.Struct, frozen=True):
     counted: str = ""
 
 
+UNHURT = Fault()
+
+
 def die() -> None:
     """As kill -9 does: nothing is flushed, nobody is told."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -100,7 +103,7 @@ def die_at_a_file_change(folder: str, points: Points) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
-            path, mode, flags = arguments
+            path, _mode, flags = arguments
             if isinstance(path, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
         elif event not in CHANGES:
@@ -152,7 +155,7 @@ class Nursery:
         self._context.set_forkserver_preload(PRELOADED)
         self._started: list[ForkServerProcess] = []
 
-    def engine(self, folder: Path, fault: Fault = Fault()) -> ForkServerProcess:
+    def engine(self, folder: Path, fault: Fault = UNHURT) -> ForkServerProcess:
         """Start the engine of a session."""
         return self.start(_engine, str(folder), dict(os.environ), fault)
 

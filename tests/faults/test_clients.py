@@ -198,7 +198,9 @@ def frame(draw: st.DrawFn) -> bytes:
                 digits = [i for i, c in enumerate(line) if 48 <= c <= 57]
                 if digits:
                     i = draw(st.sampled_from(digits))
-                    line = line[:i] + draw(st.sampled_from([b"1e999", b"9" * 400, b"-1", b"NaN", b"0.5"])) + line[i + 1 :]
+                    line = (
+                        line[:i] + draw(st.sampled_from([b"1e999", b"9" * 400, b"-1", b"NaN", b"0.5"])) + line[i + 1 :]
+                    )
             case "type":
                 line = _retyped(draw, line)
             case "random":

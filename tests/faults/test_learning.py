@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sessions import wire
+from sessions.commands import Rate
 from sessions.folders import SessionFolder
 from tests.engine.live import Live, live, session
 from tests.engine.small import early_letters, same_weights, small_task
@@ -25,8 +26,6 @@ Reward = Callable[..., Any]
 
 async def rate(tested: Live, group: str, comment: str, given: dict[str, Given]) -> None:
     """Rate a response; kept once it is acknowledged."""
-    from sessions.commands import Rate
-
     command = Rate(group=group, mode="likert", values={"A": 5.0}, comment=comment)
     answer = await tested.do(command)
     assert answer.status == "applied", answer
@@ -119,6 +118,7 @@ async def test_a_reward_function_that_goes_wrong_leaves_its_responses_out(
     async with live(folder, task=small_task(function=sometimes(bad))) as tested:
         count.injected[kind] += 1
         await tested.step()
+        await tested.until(lambda: tested.of(wire.StepDone))
         (head,) = [h for e in tested.of(wire.GroupsScored) for h in e.heads if "failed" in h.flags]
         responses = (await tested.query(f"group {head.name}"))["group"]["responses"]
         assert all(reason in r["failed"] for r in responses)
@@ -240,7 +240,7 @@ async def test_memory_that_stays_short_pauses_and_loses_no_step(count: Count) ->
         await tested.do("resume")
         await tested.until(lambda: [e for e in tested.of(wire.AlarmRaised) if e.alarm.rule == "step failed"])
         await tested.paused()
-        alarm = [e.alarm for e in tested.of(wire.AlarmRaised) if e.alarm.rule == "step failed"][0]
+        alarm = next(e.alarm for e in tested.of(wire.AlarmRaised) if e.alarm.rule == "step failed")
         assert "step 3 failed while updating: OutOfMemoryError" in alarm.message
         assert same_weights(before, tested.weights)
         hook.remove()

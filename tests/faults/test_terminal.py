@@ -48,9 +48,7 @@ async def screens(client: Client) -> list[str]:
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.faults)])
-async def test_whatever_becomes_of_a_screen_the_training_goes_on(
-    seconds: int, count: Count, nursery: Nursery
-) -> None:
+async def test_whatever_becomes_of_a_screen_the_training_goes_on(seconds: int, count: Count, nursery: Nursery) -> None:
     folder, rater = small_session(), Rater(2)
     process = nursery.engine(folder.path)
     path = await answering(folder, alive=process.is_alive)

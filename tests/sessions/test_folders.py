@@ -271,3 +271,15 @@ def test_socket_paths_are_short_and_differ(home: Path, monkeypatch: pytest.Monke
     assert one.socket_path() == one.socket_path() != two.socket_path()
     for folder in (one, two):
         assert len(os.fsencode(folder.socket_path())) < SOCKET_PATH_LIMIT
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(home: Path) -> None:
+    folder = new_session("s", SessionSettings(name="s"))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    names = [f".{name}.{child.pid}.123" for name in ("session.toml", "engine.json", "exit.json")]
+    kept = [f".engine.json.{os.getpid()}.123", f".notes.{child.pid}.123", f".exit.json.{child.pid}"]
+    for name in [*names, *kept]:
+        (folder.path / name).write_text("half")
+    folder.tidy()
+    assert sorted(p.name for p in folder.path.iterdir()) == sorted([*kept, "session.toml"])
