@@ -14,6 +14,8 @@ from tests.faults.harness import close_engines
 from tests.faults.nursery import Nursery
 
 COUNT = Count()
+collect_ignore_glob = [] if Path("/proc/self").exists() else ["test_*.py"]
+"""They look at processes where Linux shows them."""
 
 
 @pytest.fixture
