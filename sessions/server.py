@@ -1,8 +1,8 @@
 """One engine's socket: any number of clients, none of which can slow the engine.
 
-Each client has two lanes. Answers are never dropped: a client with too many unread ones is not read from until it
-catches up. Everything else is bounded: the newest status and the newest growing text replace older ones, and when
-the events waiting for a client pass 256 messages or 4 MiB they are dropped for a fresh snapshot.
+Each client has two lanes. Answers are never dropped: a client with more than 64 or 4 MiB of unread ones is not read
+from until it catches up. Everything else is bounded: the newest status and the newest growing text replace older ones,
+and when the events waiting for a client pass 256 messages or 4 MiB they are dropped for a fresh snapshot.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Connection:
         self.since = time.time()
         self._writer = writer
         self._answers: deque[bytes] = deque()
+        self._unread = 0
         self._events: list[bytes] = []
         self._bytes = 0
         self._latest: dict[type[Record], Record] = {}
@@ -95,8 +96,11 @@ class Connection:
 
     def answer(self, answer: Answer) -> None:
         """Queue an answer; never dropped."""
-        self._answers.extend(encode(page) for page in pages_of(answer))
-        if len(self._answers) > MAX_ANSWERS:
+        for page in pages_of(answer):
+            line = encode(page)
+            self._answers.append(line)
+            self._unread += len(line)
+        if len(self._answers) > MAX_ANSWERS or self._unread > MAX_BYTES:
             self._room.clear()
         self._wake.set()
 
@@ -156,8 +160,10 @@ class Connection:
         loop = asyncio.get_running_loop()
         while True:
             while self._answers:
-                self._writer.write(self._answers.popleft())
-                if len(self._answers) <= MAX_ANSWERS // 2:
+                line = self._answers.popleft()
+                self._unread -= len(line)
+                self._writer.write(line)
+                if len(self._answers) <= MAX_ANSWERS // 2 and self._unread <= MAX_BYTES // 2:
                     self._room.set()
                 await self._writer.drain()
             if (loop.time() >= next_batch or self._closing) and self._waiting:

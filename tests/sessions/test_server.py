@@ -218,6 +218,28 @@ async def test_a_client_that_never_reads(engine: tuple[FakeBackend, Server]) -> 
     await until(lambda: not server.connections)
 
 
+async def test_large_answers_that_nobody_reads_are_bounded_in_bytes(engine: tuple[FakeBackend, Server]) -> None:
+    backend, server = engine
+    answer = len(backend.large)
+    stalled = await Raw(server.path).open()
+    asked = 60
+    for i in range(asked):
+        await stalled.send({"command": "response", "id": str(i), "response": "1.1A"})
+    async with Reader(server.path) as other:
+        await until(lambda: len(backend.commands) >= 2)
+        for _ in range(3):  # the engine has had time to serve all, if it would
+            await asyncio.wait_for(other.client.query_json(QueryStatus()), 20)
+        connection = next(c for c in server.connections if c.title == "raw")
+        assert sum(map(len, connection._answers)) <= server_module.MAX_BYTES + 2 * answer
+        assert len(backend.commands) < asked // 4
+    pages = 0
+    while pages < asked * 4:  # 3 MiB and two quotation marks
+        message = await stalled.line()
+        assert message is not None
+        pages += message["type"] == "answer"
+    stalled.close()
+
+
 async def test_only_the_newest_status_and_growing_text_are_kept(engine: tuple[FakeBackend, Server]) -> None:
     backend, server = engine
     async with Reader(server.path, rate=2.0) as reader:
