@@ -9,11 +9,15 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from engine.log import keep_log
+from engine.words import one_line
 from sessions.errors import SessionError, WorkbenchError
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
@@ -55,7 +59,13 @@ def main(arguments: list[str]) -> int:
 async def _serve(folder: SessionFolder, settings: SessionSettings) -> int:
     from engine.engine import Engine
 
-    engine = Engine(folder, settings, build)
+    try:
+        engine = Engine(folder, settings, build)
+    except (sqlite3.Error, msgspec.MsgspecError, ValueError, LookupError) as error:
+        raise SessionError(
+            f"{folder.database}: is damaged, a record of it cannot be read ({one_line(error)}); "
+            "put a whole copy of it in its place"
+        ) from None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: engine.stop(now=False))

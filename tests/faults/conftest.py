@@ -47,6 +47,8 @@ def nursery(_nursery: Nursery) -> Iterator[Nursery]:
 def no_engine_is_left(home: Path) -> Iterator[None]:
     yield
     close_engines(home)
+    for log in home.glob("sessions/*/engine.log"):  # shown where a test has failed
+        print(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

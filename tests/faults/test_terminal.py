@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.serial, pytest.mark.timeout(600)]
 
 @contextlib.contextmanager
 def screen(folder: SessionFolder) -> Iterator[Terminal]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a screen of a run under nohup would ignore it
     made = Terminal(folder.path)
+    signal.signal(signal.SIGHUP, before)
     try:
         yield made
     finally:

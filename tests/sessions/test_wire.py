@@ -140,7 +140,18 @@ def test_bad_fields_name_the_command(body: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"\n", b"pause\n", b"[]", b'{"id":"1"}', b'{"command":3}', b"\xff", b'{"command":"pause"']
+    "line",
+    [
+        b"\n",
+        b"pause\n",
+        b"[]",
+        b'{"id":"1"}',
+        b'{"command":3}',
+        b"\xff",
+        b'{"command":"pause"',
+        b'{"\x93":1}',
+        b'{"command":"\x93"}',
+    ],
 )
 def test_malformed_lines(line: bytes) -> None:
     with pytest.raises(MalformedFrame, match="not a command"):
