@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -189,6 +190,15 @@ def database_whole(folder: SessionFolder) -> None:
     assert events.get("step", 0) >= steps
     learned = {step for (step,) in rows(folder, "SELECT step FROM steps WHERE branch='main' AND step > 0")}
     assert learned == set(range(1, len(learned) + 1))
+
+
+def checkpoints_whole(folder: SessionFolder) -> None:
+    """Whatever has the name of a checkpoint holds every file of its manifest, as it was written."""
+    for path in folder.checkpoints.glob("[0-9]*"):
+        files = json.loads((path / "manifest.json").read_text())["files"]
+        assert "policy/model.safetensors" in files
+        for name, digest in files.items():
+            assert hashlib.sha256((path / name).read_bytes()).hexdigest() == digest, f"{path}/{name} is damaged"
 
 
 def nothing_left(folder: SessionFolder) -> None:

@@ -270,6 +270,24 @@ def _drain(connection: socket.socket) -> None:
             pass
 
 
+def hostile() -> list[bytes]:
+    """Frames that can be read and must not be obeyed."""
+    ratings = [
+        Rate(group="1.1", mode=mode, values={letter: value}, comment="hostile")
+        for mode, letter, value in (
+            ("likert", "A", 99.0), ("likert", "A", -1.0), ("likert", "A", 2.5), ("likert", "A", 1e308),
+            ("likert", "ZZ", 3.0), ("likert", "", 3.0), ("thumbs", "A", 5.0), ("no mode", "A", 1.0),
+        )
+    ]  # fmt: skip
+    sets: list[Command] = [
+        Set(values={"group_size": -1}),
+        Set(values={"learning_rate": "\x1b[2J"}),
+        Set(values={"no_such_knob": 1}),
+        Set(values={"learning_rate": 2e-4}, expect={"learning_rate": 12.0}),
+    ]
+    return [wire.encode(command).rstrip(b"\n") for command in (*ratings, *sets)]
+
+
 def mutated(path: str, frames: int) -> list[bytes]:
     """Send so many broken frames; the lines that were sent."""
     sent: list[bytes] = []
@@ -295,6 +313,9 @@ def mutated(path: str, frames: int) -> list[bytes]:
             other.close()
 
     send()
+    for line in hostile():
+        sent.append(line)
+        broken.send(line)
     broken.send(b"x" * (wire.LINE_LIMIT + 1))
     broken.close()
     hello.close()
@@ -315,6 +336,7 @@ def nothing_applied_that_was_no_command(folder: Any, sent: list[bytes], rater: R
         kept = json.loads(body)
         said = [(b.get("group"), b.get("values")) for b in asked[rating_id] if b["command"] == "rate"]
         assert (f"{step}.{number}", kept["values"]) in said
+        assert kept["comment"] != "hostile"
         assert set(kept["values"].values()) <= ({1, 2, 3, 4, 5} if kept["mode"] == "likert" else {-1, 1})
     for (skip_id,) in rows(folder, "SELECT id FROM skips"):
         assert "skip" in {b["command"] for b in asked[skip_id]}

@@ -25,6 +25,7 @@ from tests.faults.harness import (
     SECONDS,
     Rater,
     answering,
+    checkpoints_whole,
     database_whole,
     do,
     ratings_kept,
@@ -59,6 +60,7 @@ async def test_an_engine_that_is_killed_again_and_again_loses_no_rating(
         assert folder.exit().cause == "killed by SIGKILL"  # what the list of sessions shows
         ratings_kept(folder, rater.given, count)
         database_whole(folder)
+        checkpoints_whole(folder)
     assert rater.given
     count.acknowledged += len(rater.given)
     recovered(folder, count, "kill -9 of the engine", rater.given, times=kills)
@@ -132,6 +134,7 @@ async def test_an_engine_that_is_killed_at_a_chosen_point_loses_no_rating(
         killed += 1
         ratings_kept(folder, rater.given, count)
         database_whole(folder)
+        checkpoints_whole(folder)
     assert killed
     assert rater.given
     count.acknowledged += len(rater.given)
