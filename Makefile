@@ -78,9 +78,10 @@ bench-peers: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
 	$(ENV) $(BIN)/python benchmarks/grpo_vs_trl.py --peer-python $(PEERS)/bin/python
 	$(ENV) $(BIN)/python benchmarks/ppo_vs_trl.py --peer-python $(PPO)/bin/python
 
-# Everything that can go wrong, in full: about a quarter of an hour; its counts go to benchmarks/results/faults.json.
+# Everything that can go wrong, in full: about a quarter of an hour; its counts go to build/faults.json.
 test-faults: $(VENV)/.installed
-	$(ENV) FAULTS_SUMMARY=benchmarks/results/faults.json $(BIN)/python -m pytest tests/faults
+	@mkdir -p build
+	$(ENV) FAULTS_SUMMARY=build/faults.json $(BIN)/python -m pytest tests/faults
 
 # Every algorithm and preset at full size from three seeds, to its bar: a few minutes.
 test-learning: $(VENV)/.installed
