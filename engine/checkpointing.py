@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.policy import Policy
 from engine.snapshot import Snapshot
-from sessions.checkpoints import PARTIAL, REPLACED, Manifest, sha256, sync
+from sessions.checkpoints import PARTIAL, REPLACED, Damaged, Manifest, sha256, sync
 from sessions.errors import SessionError
 from sessions.records import Checkpoint
 
@@ -86,16 +86,23 @@ def policy_weights(path: Path) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for part in sorted((path / "policy").glob("*.safetensors")):
-        weights.update(load_file(part))
+        weights.update(_load(part, path))
     if not weights:
         raise SessionError(f"checkpoint {path}: its weights are missing")
     return weights
 
 
+def _load(file: Path, path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise Damaged(f"checkpoint {path.name}: {file.name} cannot be read ({error})") from None
+
+
 def tensors(path: Path, name: str) -> dict[str, Tensor] | None:
     """The tensors of ``NAME.safetensors`` in a checkpoint; None if it has none."""
     file = path / f"{name}.safetensors"
-    return load_file(file) if file.exists() else None
+    return _load(file, path) if file.exists() else None
 
 
 def _untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

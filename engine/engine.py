@@ -254,7 +254,9 @@ class Engine(Threads):
         self.control.phase = "loading"
         learner, knobs = self._training = await self.compute(self._build, self.settings, self.control, self.folder)
         self.first_values = knobs.values
-        await self.write(adopt, self.store, self.folder.checkpoints)
+        missing = await self.write(adopt, self.store, self.folder.checkpoints)
+        if missing:
+            await self.note("resumed", f"checkpoint {', '.join(missing)}: not on the disk any more")
         if await self.write(self.store.meta, "start_values") is None:
             await self.write(self.store.set_meta, "start_values", wire.encode_json(knobs.values))
         started = await self.write(self.store.meta, "start_values")

@@ -34,7 +34,7 @@ from engine.tasks import Task
 from engine.training import Training
 from engine.trust_region import SelfCheck
 from engine.value_model import ValueModel
-from sessions.checkpoints import FisherState, HeldRollout, TrainingState, read_state
+from sessions.checkpoints import Damaged, FisherState, HeldRollout, TrainingState, read_state
 from sessions.records import Checkpoint, Group, Rating, SessionSettings
 from sessions.shortcuts import active
 
@@ -302,6 +302,12 @@ class Learner:
         :raises Damaged: naming a file that is not what was written.
         """
         state = state or read_state(path)
+        try:
+            self._load(path, state)
+        except (KeyError, ValueError, IndexError) as error:  # tensors of something else
+            raise Damaged(f"checkpoint {path.name}: it is not this session's ({error})") from None
+
+    def _load(self, path: Path, state: TrainingState) -> None:
         load_weights(self.policy.model, checkpointing.policy_weights(path))
         training = self.training
         self.optimizer.load(checkpointing.tensors(path, "optimizer") or {}, state.optimizer_steps)

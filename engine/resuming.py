@@ -21,7 +21,7 @@ from engine.rollout import RolloutGroup
 from engine.words import one_line
 from sessions import checkpoints
 from sessions.branches import line_of
-from sessions.checkpoints import Damaged, HeldRollout, TrainingState
+from sessions.checkpoints import HeldRollout, TrainingState
 from sessions.errors import InvalidValue, SessionError
 from sessions.hyperparameters import hyperparameter, parse_assignment
 from sessions.records import Change, Checkpoint, Group, Rating, ResponseName, StepRecord, parse_response_name
@@ -83,15 +83,18 @@ def look(store: Store, branch: str, session_seed: int) -> Place:
     )
 
 
-def adopt(store: Store, folder: Path) -> None:
+def adopt(store: Store, folder: Path) -> list[str]:
     """On the store's thread, before anything is written: let the records and the checkpoints' folder say the same.
 
     An engine may have been killed between the folder and its row, or between a row and its folder's end.
+
+    :returns: the recorded checkpoints that are not on the disk any more.
     """
     checkpoints.tidy(folder)
     there = set(checkpoints.names(folder))
     rows = store.all_checkpoints()
-    store.forget_checkpoints([row.path for row in rows if row.path not in there])
+    missing = [row.path for row in rows if row.path not in there]
+    store.forget_checkpoints(missing)
     branches = store.branches()
     for name in sorted(there - {row.path for row in rows}):
         state = checkpoints.peek_state(folder / name)
@@ -104,6 +107,7 @@ def adopt(store: Store, folder: Path) -> None:
                 step=state.step, time=when, path=name, bytes=size, reason="found on the disk", branch=state.branch
             )
         )
+    return missing
 
 
 async def go_to(engine: Engine, branch: str) -> None:
@@ -142,8 +146,7 @@ async def _load(engine: Engine, place: Place) -> tuple[TrainingState | None, Pat
             path = engine.folder.checkpoint(saved.path)
             state = await engine.compute(checkpoints.read_state, path)
             await engine.compute(engine.learner.load, path, state)
-        except (Damaged, SessionError) as error:
-            traceback.print_exc()
+        except SessionError as error:
             await _put_aside(engine, saved, str(error))
             continue
         engine.learner.work_on(place.branch, place.seed)

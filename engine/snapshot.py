@@ -18,6 +18,10 @@ from sessions.checkpoints import HeldRollout, TrainingState
 from sessions.errors import SessionError
 
 
+class NotFinite(SessionError):
+    """Weights that are not numbers any more."""
+
+
 Named = Mapping[str, Tensor]
 
 
@@ -41,12 +45,12 @@ class Snapshot:
         """Refuse weights that nothing can be learned from: checkpoints of them would push out those that are whole.
 
         :param trained: names of weights; a model's other tensors, such as a mask, may hold infinities.
-        :raises SessionError: naming the weights.
+        :raises NotFinite: naming the weights.
         """
         weights = {name: self.weights[name] for name in trained if name in self.weights}
         for name, tensor in {**weights, **self.files.get("value", {})}.items():
             if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
-                raise SessionError(
+                raise NotFinite(
                     f"the weights of step {self.state.step} are not finite ({name}) and no checkpoint is made of them; "
                     "stop --now and run the session again: it goes on from the newest one before"
                 )

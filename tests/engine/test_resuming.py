@@ -381,6 +381,24 @@ async def test_with_no_whole_checkpoint_the_records_are_enough() -> None:
         assert same_weights(weights, tested.weights)
 
 
+async def test_with_no_whole_checkpoint_what_a_warm_up_made_cannot_be_had_again(tmp_path: Path) -> None:
+    folder = session(steps=0)
+    async with live(folder) as tested:
+        await tested.step(2)
+        await tested.do("stop")
+        await tested.ended()
+    folder.write_settings(wire.msgspec.structs.replace(folder.settings(), warm_up=str(tmp_path / "lessons.jsonl")))
+    for name in ("0", "2"):
+        _flip(folder.checkpoints / name / "policy" / "model.safetensors")
+    with pytest.raises((AssertionError, EngineUnreachable, TimeoutError)):
+        async with live(folder):
+            pass
+    store = Store(folder.database, read_only=True)
+    (failed,) = [e for e in store.events() if isinstance(e, wire.Noted) and e.kind == "failed"]
+    store.close()
+    assert "none of its checkpoints is whole, and its steps began with a warm-up" in failed.text
+
+
 async def test_a_checkpoint_without_a_row_is_adopted_and_a_row_without_one_forgotten() -> None:
     folder = session(steps=0)
     async with live(folder) as tested:

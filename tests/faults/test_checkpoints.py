@@ -83,7 +83,6 @@ def other(folder: SessionFolder, name: str) -> SessionFolder:
     return copied
 
 
-@pytest.mark.xfail(strict=True, reason="an older checkpoint is not used by itself yet")
 @pytest.mark.parametrize(
     "damages", [SHORT, pytest.param(tuple(DAMAGES), marks=pytest.mark.faults)], ids=["short", "all"]
 )
@@ -98,11 +97,10 @@ def test_a_session_goes_on_from_the_checkpoint_before_a_damaged_one(
         said, raised = len(notes(folder)), len(alarms(folder))
         recovered(folder, count, kind, nursery=nursery)
         told = [*notes(folder)[said:], *alarms(folder)[raised:]]
-        assert any("from checkpoint 6" in line or "checkpoints/6" in line for line in told), told
-        assert name == "a missing folder" or any("7" in line and "damaged" in line for line in told), told
+        assert any("from checkpoint 6" in line for line in told), told
+        assert any("checkpoint 7" in line for line in told), told
 
 
-@pytest.mark.xfail(strict=True, reason="an older checkpoint is not used by itself yet")
 def test_a_session_whose_newer_checkpoints_are_all_damaged_goes_on_from_its_first(
     trained: SessionFolder, nursery: Nursery, count: Count
 ) -> None:
@@ -113,23 +111,14 @@ def test_a_session_whose_newer_checkpoints_are_all_damaged_goes_on_from_its_firs
     recovered(trained, count, kind, nursery=nursery)
 
 
-def test_a_session_without_a_whole_checkpoint_is_refused_in_one_line(
+def test_a_session_without_a_whole_checkpoint_goes_on_from_the_model_and_its_records(
     trained: SessionFolder, nursery: Nursery, count: Count
 ) -> None:
     kind = "checkpoint: all damaged"
-    aside = trained.path / "aside"
-    shutil.copytree(trained.checkpoints, aside)
     for step in (0, 3, 6, 7):
         DAMAGES["a truncated model"](trained.checkpoints / str(step))
     count.injected[kind] += 1
-    trained.write_settings(msgspec.structs.replace(trained.settings(), steps=9))
-    process = nursery.engine(trained.path)
-    process.join(SECONDS)
-    assert process.exitcode == 1
-    told = [line for line in trained.log_tail(50) if line]
-    assert told[-1].startswith("error: ")
-    assert "checkpoint" in told[-1]
-    assert not any("Traceback" in line for line in told)
-    shutil.rmtree(trained.checkpoints)
-    aside.rename(trained.checkpoints)
     recovered(trained, count, kind, nursery=nursery)
+    told = [*notes(trained), *alarms(trained)]
+    assert any("from checkpoint 0; steps 1 to 7 were computed again" in line for line in told), told
+    assert sum("is not what was written" in line for line in told) == 4, told
