@@ -22,11 +22,13 @@ from screens.link import Link
 from screens.live import Live
 from screens.pace import Pace
 from screens.palette import ActionProvider
+from screens.replaying import ReplayLink
 from screens.safe import use_escapes
 from sessions.commands import Command
 from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
+from sessions.replay import Replay
 from sessions.wire import Answer
 
 _T = TypeVar("_T")
@@ -43,6 +45,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     """Shows one session and sends commands to it.
 
     :param folder: the session; None opens the list of sessions.
+    :param replay: show the session from these records.
+    :param step: where the replay begins; at its last step if none is given.
     :param slow: for slow links: fewer bytes, one beat a second.
     :param marks: braille, block, ascii, or auto.
     :param keymap: id of an action -> its keys, from the settings file.
@@ -68,6 +72,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self,
         folder: SessionFolder | None = None,
         *,
+        replay: Replay | None = None,
+        step: int | None = None,
         read_only: bool = False,
         slow: bool = False,
         marks: str = "auto",
@@ -84,7 +90,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.marks = terminal.choose_marks(marks)
         self.start_session, self.restart_session = start_session, restart_session
         self.live = Live(folder.name if folder else "")
-        self.link: Link | None = None
+        self.link: Link | ReplayLink | None = None
+        self._begin = (replay, step)
         self.long_answer: tuple[str, list[str]] | None = None
         self.pace = Pace(terminal.SLOW_BYTES if slow else terminal.BYTES)
         self.set_class(self.marks == "ascii", "-ascii")
@@ -102,25 +109,50 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.pace.count(self._driver)
         terminal.watch_for_hangup(self)
         self.set_interval(1.0 if self.slow else 0.5, self._beat)
+        replay, step = self._begin
         if self.folder is None:
             self.switch_mode("sessions")
+        elif replay is not None:
+            self.replay(replay, step)
         else:
             self.attach(self.folder)
 
     def attach(self, folder: SessionFolder) -> None:
         """Show a session from now on."""
-        self.folder, self.live = folder, Live(folder.name)
-        rate = 1.0 if self.slow else 4.0
-        self.link = Link(folder, self.live, rate=rate, read_only=self.read_only, on_news=self._news)
-        self.run_worker(self.link.run(), group="link", exclusive=True, exit_on_error=True)
+        live, rate = Live(folder.name), 1.0 if self.slow else 4.0
+        self._show(folder, live, Link(folder, live, rate=rate, read_only=self.read_only, on_news=self._news))
+
+    def replay(self, replay: Replay, step: int | None = None) -> None:
+        """Show a recorded session from now on, at a step or at its last one."""
+        live = Live(replay.folder.name)
+        self._show(replay.folder, live, ReplayLink(replay, live, step=step, on_frame=self._film))
+
+    def _show(self, folder: SessionFolder, live: Live, link: Link | ReplayLink) -> None:
+        if self.link is not None:
+            self.link.close_records()
+        self.folder, self.live, self.link = folder, live, link
+        self.run_worker(link.run(), group="link", exclusive=True, exit_on_error=True)
         self.switch_mode("dashboard")
+
+    @property
+    def replaying(self) -> ReplayLink | None:
+        """The time line, where a recorded session is shown."""
+        return self.link if isinstance(self.link, ReplayLink) else None
 
     def _beat(self) -> None:
         """Redraw what is new, if the terminal has taken what was drawn before."""
         if self.pace.may_draw():
-            before = time.thread_time()
-            self._news()
-            self.pace.worked(time.thread_time() - before)
+            self._draw()
+
+    def _film(self) -> None:
+        """Draw a frame of what plays: there is no training beside it that needs the processor."""
+        if self.pace.may_play():
+            self._draw()
+
+    def _draw(self) -> None:
+        before = time.thread_time()
+        self._news()
+        self.pace.worked(time.thread_time() - before)
 
     def _news(self) -> None:
         for screen in reversed(self.screen_stack):
@@ -137,7 +169,10 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             self.screen.say("attach to a session first: enter")
 
     def goto(self, step: int) -> None:
-        """The charts around a step."""
+        """The charts around a step; in a replay, the moment of it."""
+        if self.replaying is not None:
+            self.replay_to(step)
+            return
         from screens.dashboard import DashboardScreen
 
         self.show_mode("dashboard")
@@ -147,6 +182,18 @@ class WorkbenchApp(App[str], inherit_bindings=False):
                 self.screen.goto(step)
 
         self.call_later(go)
+
+    def replay_to(self, step: int) -> None:
+        """Go to a step on the time line, if it was recorded."""
+        link, screen = self.replaying, self.screen
+        if link is None or not isinstance(screen, WorkbenchScreen):
+            return
+        first, last = link.replay.steps[0], link.last
+        if first <= step <= last:
+            link.goto(step)
+            screen.refresh_now()
+        else:
+            screen.say(f"no step {step}: the record goes from {first} to {last}", "error")
 
     # ---------------------------------------------------------------------------------- commands
 
@@ -168,6 +215,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         name = self.folder.name if self.folder else ""
         if not name:
             self.exit("")
+        elif self.replaying is not None:
+            self.exit(f"left the replay of {name}. See it again with: workbench replay {name}")
         elif self.live.connection == "ended":
             self.exit(f"left {name}, which has ended. See it again with: workbench attach {name}")
         else:

@@ -14,18 +14,20 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from screens.errands import ask_to_stop, open_in_pager, show_long_answer
-from screens.keys import bindings
+from screens.keys import NOT_IN_REPLAY, REPLAY_ACTIONS, bindings
 from screens.live import Live
 from screens.switching import told_with
 from screens.topline import alarm_content, state_content
 from screens.widgets.command_line import CommandLine
-from screens.widgets.lines import FooterLine, Line, MessageLine, Severity
+from screens.widgets.lines import FooterLine, Line, MessageLine, Severity, TimeLine
 from sessions.commands import Acknowledge, Command, Pause, Resume, Set, Step, TakeCheckpoint
 from sessions.errors import WorkbenchError
+from sessions.server import is_query
 from sessions.wire import Answer
 
 if TYPE_CHECKING:
     from screens.app import WorkbenchApp
+    from screens.replaying import ReplayLink
 
 _T = TypeVar("_T")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
@@ -44,11 +46,12 @@ class WorkbenchScreen(Screen[None]):
     """
 
     MODE: ClassVar[str] = ""
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("global")]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("global", "replay")]
     DEFAULT_CSS = """
     WorkbenchScreen { layout: vertical; }
     WorkbenchScreen #body { height: 1fr; }
-    WorkbenchScreen.-small #body, WorkbenchScreen.-small #message, WorkbenchScreen.-small #footer { display: none; }
+    WorkbenchScreen.-small #body, WorkbenchScreen.-small #message, WorkbenchScreen.-small #footer,
+    WorkbenchScreen.-small #time-line { display: none; }
     WorkbenchScreen #bottom { height: 1; }
     """
 
@@ -59,6 +62,7 @@ class WorkbenchScreen(Screen[None]):
             yield from self.compose_body()
         yield MessageLine("message")
         yield CommandLine("command-line")
+        yield TimeLine("time-line")
         yield FooterLine("footer")
 
     def __init__(self) -> None:
@@ -124,6 +128,11 @@ class WorkbenchScreen(Screen[None]):
         return self.workbench.live
 
     @property
+    def replaying(self) -> ReplayLink | None:
+        """The time line, where a recorded session is shown."""
+        return self.workbench.replaying
+
+    @property
     def too_small(self) -> bool:
         return self.size.width < LEAST_WIDTH or self.size.height < LEAST_HEIGHT
 
@@ -133,6 +142,10 @@ class WorkbenchScreen(Screen[None]):
 
     def send(self, command: Command) -> None:
         """Send a command; its answers are shown in one line and handed to :meth:`on_answer`."""
+        if self.replaying is not None and not is_query(command):
+            self.say(self.replaying.refusal(), "warning")
+            self.on_answer(command, Answer(id=command.id, status="rejected", text="this is a replay"))
+            return
         told = told_with(self.live.values, command)
         if told:
             self.follows[command.id] = told
@@ -203,6 +216,7 @@ class WorkbenchScreen(Screen[None]):
             return
         top.show(self.state_line(width))
         self.query_one("#alarms", Line).show(self.alarm_line(width))
+        self.query_one(TimeLine).update_place(self.replaying if self.MODE != "sessions" else None)
         self.refresh_from_live(force)
         if self._link_version != self.live.version["link"]:
             self._link_version = self.live.version["link"]
@@ -231,6 +245,28 @@ class WorkbenchScreen(Screen[None]):
 
     # -------------------------------------------------------------------------------------------- actions
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A replay has keys of its own, in the place of some."""
+        if action in REPLAY_ACTIONS or action in NOT_IN_REPLAY:
+            return (action in REPLAY_ACTIONS) == (self.replaying is not None)
+        return True
+
+    def action_play(self) -> None:
+        if self.replaying is not None:
+            self.replaying.play()
+
+    def action_along(self, by: int) -> None:
+        if self.replaying is not None and not self.replaying.move(by):
+            self.say("this is the last step that was recorded" if by > 0 else "this is the first step")
+
+    def action_change_pace(self, by: int) -> None:
+        if self.replaying is not None:
+            self.replaying.player.change_pace(by)
+
+    def action_to_mark(self, direction: int) -> None:
+        if self.replaying is not None and not self.replaying.next_mark(direction):
+            self.say(f"nothing is marked {'after' if direction > 0 else 'before'} this step")
+
     def action_mode(self, name: str) -> None:
         self.workbench.show_mode(name)
 
@@ -251,7 +287,15 @@ class WorkbenchScreen(Screen[None]):
             self.say("no alarm to acknowledge")
 
     def action_undo(self) -> None:
+        if self.says_nothing_to_undo():
+            return
         self.say("nothing to undo on this screen: r undoes ratings, p undoes changes")
+
+    def says_nothing_to_undo(self) -> bool:
+        """Whether it is a replay, in which nothing was done; then it says so."""
+        if self.replaying is not None:
+            self.say("nothing to undo: this is a replay")
+        return self.replaying is not None
 
     def action_redo(self) -> None:
         self.say("nothing to redo on this screen")
@@ -302,7 +346,13 @@ class WorkbenchScreen(Screen[None]):
         self.workbench.detach()
 
     def action_stop_session(self) -> None:
+        if self.replaying is not None:
+            self.say(self.replaying.refusal(), "warning")
+            return
         ask_to_stop(self)
 
     def action_interrupt(self) -> None:
+        if self.replaying is not None:
+            self.say("q leaves the replay", "warning")
+            return
         self.say("q detaches: the training goes on.   Q stops the session, after a question", "warning")

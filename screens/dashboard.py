@@ -146,6 +146,8 @@ class DashboardScreen(WorkbenchScreen):
     def announcement(self) -> str:
         if pane_state(self.live) == "failed":
             return "w shows the pane of the failure" if self.aside else "w shows the charts"
+        if self.replaying is not None:
+            return self._announced_in_replay()
         if self.live.connection == "ended" and self.workbench.restart_session is not None:
             return "the session has ended: R continues it from its last checkpoint"
         plan = self._arranged
@@ -157,6 +159,12 @@ class DashboardScreen(WorkbenchScreen):
         if self.size.width >= 140 and plan is not None and not self.zoomed:
             return ": on a chart marks a change you made; hjkl between charts, < > the crosshair, x other metrics"
         return ""
+
+    def _announced_in_replay(self) -> str:
+        link, plan = self.replaying, self._arranged
+        if link is not None and link.step == link.last and self.workbench.restart_session is not None:
+            return "the end of the record: R continues the session from its last checkpoint"
+        return f"{plan.hidden_text}: widen or press w" if plan is not None and plan.hidden else ""
 
     def topic(self) -> list[str]:
         chart = self.focused
@@ -200,7 +208,7 @@ class DashboardScreen(WorkbenchScreen):
         first, last = self.view.steps(self.live, self.live.in_warm_up)
         self.say(f"steps {first} to {last}" if window != (0, 0) else "all steps")
         newest = self.live.newest_step()
-        if window != (0, 0) and newest > FETCH_FROM:
+        if window != (0, 0) and newest > FETCH_FROM and self.replaying is None:  # which has the newest points whole
             self.run_worker(self._fetch(first, last), group="fetch", exclusive=True, exit_on_error=False)
 
     async def _fetch(self, first: int, last: int) -> None:
@@ -275,10 +283,17 @@ class DashboardScreen(WorkbenchScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "restart":
-            return self.live.connection == "ended" and self.workbench.restart_session is not None
-        return True
+            without_engine = self.live.connection in ("ended", "replay")
+            return without_engine and self.workbench.restart_session is not None
+        return super().check_action(action, parameters)
 
     def action_restart(self) -> None:
+        """Of a replay, the session itself, from its last checkpoint."""
+        if self.replaying is not None:
+            if self.replaying.replay.folder.running():
+                self.say(self.replaying.refusal(), "warning")
+                return
+            self.workbench.attach(self.replaying.replay.folder)
         restart(self)
 
     def action_show_log(self) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from textual.app import SuspendNotSupported
 
 from screens.dialogs import ConfirmDialog, TextDialog
+from screens.link import Link
 from screens.numbers import span
 from sessions.commands import Command, QueryPlan, QueryWatches, Stop
 from sessions.errors import WorkbenchError
@@ -73,7 +74,7 @@ def restart(screen: WorkbenchScreen) -> None:
     """Start an engine for the session on the screen, which has none."""
     app = screen.workbench
     folder, start, link = app.folder, app.restart_session, app.link
-    if folder is None or start is None or link is None:
+    if folder is None or start is None or not isinstance(link, Link):
         return
 
     async def again() -> None:

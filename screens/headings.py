@@ -16,9 +16,10 @@ def heading(live: Live, width: int, title: str, parts: list[tuple[int, str]] | N
     :param parts: (rank, text) facts of the screen instead of the usual ones. While something is wrong with the engine
         that is said instead, whatever the screen.
     """
-    if live.state_word() not in ("RUN", "PAUSED", "WAIT"):
+    if live.state_word() not in ("RUN", "PAUSED", "WAIT", "REPLAY"):
         return state_content(live, width, right=title)
     status = live.status
     if parts is None and width < WIDE and status is not None:
-        parts = [(0, phase_text(live))] if live.warming else [(0, f"step {status.step}"), (1, status.phase)]
+        phase = "" if live.connection == "replay" else status.phase
+        parts = [(0, phase_text(live))] if live.warming else [(0, f"step {status.step}"), (1, phase)]
     return state_content(live, width, parts, title)

@@ -13,6 +13,7 @@ _TITLES = {
     "list": "in a list or a text",
     "chart": "on a chart",
     "rate": "rating",
+    "replay": "in a replay",
 }
 
 

@@ -77,6 +77,7 @@ def _rows() -> Iterable[Action]:
     yield from _moves()
     yield from _charts()
     yield from _rating()
+    yield from _replay()
 
     s = "samples"
     yield a("samples.open", ("enter",), "open", "open the group or the response", "open", s, 29, palette=False)
@@ -166,6 +167,25 @@ def _rating() -> Iterable[Action]:
     yield Action("samples.previous", ("K",), "", "the response before", "response(-1)", "samples", palette=False)
 
 
+def _replay() -> Iterable[Action]:
+    """In the place of the keys that need an engine."""
+    r = "replay"
+    yield Action(
+        "replay.play", ("space",), "play", "play from here, or hold; at the end, from the start", "play", r, 10
+    )
+    yield Action("replay.back", (",",), "back", "one step back", "along(-1)", r, 11)
+    yield Action("replay.on", (".",), "on", "one step on", "along(1)", r, 12)
+    yield Action("replay.slower", ("[",), "slower", "play more slowly", "change_pace(-1)", r, 13)
+    yield Action("replay.faster", ("]",), "faster", "play faster", "change_pace(1)", r, 14)
+    yield Action("replay.before", ("{",), "", "to the mark before: a change, an alarm, a rating", "to_mark(-1)", r)
+    yield Action("replay.after", ("}",), "marks", "to the next mark", "to_mark(1)", r, 15)
+
+
+REPLAY_ACTIONS = frozenset(action.action.partition("(")[0] for action in _replay())
+"""What only a replay does."""
+NOT_IN_REPLAY = frozenset({"pause", "step"})
+"""What gives its keys to those."""
+
 ACTIONS: dict[str, Action] = {action.id: action for action in _rows()}
 """The table. Its order is the order of the help."""
 
@@ -208,7 +228,7 @@ def check_keymap(keymap: Mapping[str, str]) -> dict[str, str]:
 _NAMES = {
     ".": "full_stop", ":": "colon", "!": "exclamation_mark", "?": "question_mark", "<": "less_than_sign",
     ">": "greater_than_sign", "+": "plus", "-": "minus", "=": "equals_sign", "/": "slash", ",": "comma",
-    "[": "left_square_bracket", "]": "right_square_bracket",
+    "[": "left_square_bracket", "]": "right_square_bracket", "{": "left_curly_bracket", "}": "right_curly_bracket",
 }  # fmt: skip
 _SHOWN = {name: key for key, name in _NAMES.items()} | {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 import msgspec
 
 from screens.live import Live
-from screens.recorded import recorded_answer, recorded_snapshot
 from sessions.client import Client
 from sessions.commands import Command, Subscribe
-from sessions.errors import EngineUnreachable, VersionMismatch, WireError
+from sessions.errors import EngineUnreachable, VersionMismatch, WireError, WorkbenchError
 from sessions.folders import SessionFolder
+from sessions.replay import Replay
 from sessions.server import is_query
 from sessions.wire import Answer
 
@@ -47,6 +48,8 @@ class Link:
         self._client: Client | None = None
         self._hurry = asyncio.Event()
         self._growing = -1
+        self._replay: Replay | None = None
+        self._opening = threading.Lock()
 
     async def run(self) -> None:
         """Keep the model fed until cancelled."""
@@ -73,6 +76,7 @@ class Link:
             raise EngineUnreachable("no engine has said where it listens")
         async with Client(engine.socket, "screen", rate=self._rate, read_only=self._read_only) as client:
             self._client = client
+            self.close_records()
             self.live.connected("live")
             self._news()
             resubscribed = asyncio.create_task(self._subscribe_again(client))
@@ -110,9 +114,10 @@ class Link:
             await asyncio.sleep(0.1)
         tail = await asyncio.to_thread(self.folder.log_tail, LOG_LINES)
         if self.live.status is None:
-            snapshot = await asyncio.to_thread(recorded_snapshot, self.folder)
-            if snapshot is not None:
-                self.live.feed(snapshot)
+            with contextlib.suppress(WorkbenchError):  # nothing was recorded, or nothing that can be read
+                records = await asyncio.to_thread(self._records)
+                # Unless exit.json says otherwise, it has failed.
+                self.live.show_moment(*await asyncio.to_thread(records.moment, records.steps[-1], "FAILED"))
         if self.live.connection != "ended" or self.live.exit != cause or self.live.log_tail != tail:
             self.live.ended(cause, tail)
 
@@ -164,4 +169,23 @@ class Link:
         return self._client is None and self.live.connection == "ended"
 
     async def _recorded(self, command: Command) -> str:
-        return await asyncio.to_thread(recorded_answer, self.folder, command)
+        return await asyncio.to_thread(self._recorded_answer, command)
+
+    def _records(self) -> Replay:
+        """The ended session's database, opened once.
+
+        :raises WorkbenchError: if it cannot be read.
+        """
+        with self._opening:
+            if self._replay is None:
+                self._replay = Replay(self.folder)
+            return self._replay
+
+    def _recorded_answer(self, command: Command) -> str:
+        return self._records().answer(command)
+
+    def close_records(self) -> None:
+        """Let go of the database: an engine has it now, or another session is shown."""
+        if self._replay is not None:
+            self._replay.close()
+            self._replay = None

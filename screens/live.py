@@ -50,7 +50,7 @@ from sessions.wire import (
 )
 
 _T = TypeVar("_T")
-Connection = Literal["connecting", "live", "lost", "ended"]
+Connection = Literal["connecting", "live", "lost", "ended", "replay"]
 HeadKey = tuple[str, int, int]
 
 SERIES_CAPACITY = 4000
@@ -116,9 +116,11 @@ class Live:
     # ---------------------------------------------------------------------------------------------- reading
 
     def state_word(self, now: float | None = None) -> str:
-        """LOADING, RUN, PAUSED, WAIT, STALE, DOWN, DONE or FAILED."""
+        """LOADING, RUN, PAUSED, WAIT, STALE, DOWN, DONE or FAILED; REPLAY where no engine is looked at."""
         if self.restarting:
             return "LOADING"
+        if self.connection == "replay":
+            return "REPLAY"
         if self.connection == "ended":
             done = self.exit.code == 0 if self.exit else self.status is not None and self.status.state == "DONE"
             return "DONE" if done else "FAILED"
@@ -150,12 +152,17 @@ class Live:
     @property
     def warming(self) -> bool:
         """Whether the model is warmed up now, before RL."""
-        return self.status is not None and self.status.branch == WARM_UP and self.connection != "ended"
+        here = self.status is not None and self.status.branch == WARM_UP
+        return here and self.connection not in ("ended", "replay")
 
     @property
     def in_warm_up(self) -> bool:
         """Whether the newest that there is to show is of the warm-up: RL has no record yet."""
         return self.last_step is None and (self.warming or "warmup/loss" in self.series)
+
+    def first_step(self) -> int:
+        """The first step that any metric has a point of; 0 without any."""
+        return min((first for series in self.series.values() if (first := series.first_step) is not None), default=0)
 
     def newest_step(self, warm_up: bool = False) -> int:
         """The last recorded step, of RL or of the warm-up; 0 if there is none."""
@@ -197,9 +204,17 @@ class Live:
             case _:
                 pass
 
+    def show_moment(self, snapshot: Snapshot, series: dict[str, Series]) -> None:
+        """Show a moment of a recorded session.
+
+        :param series: instead of the snapshot's.
+        """
+        self._load(snapshot)
+        self.series = series
+
     def connected(self, state: Connection) -> None:
         """The link says how it stands; anything but ``live`` after a failure counts as one more attempt."""
-        self.attempts = 0 if state in ("live", "ended") else self.attempts + 1
+        self.attempts = 0 if state in ("live", "ended", "replay") else self.attempts + 1
         self.connection = state
         if state == "live":
             self.exit, self.log_tail, self.complaint = None, [], ""

@@ -59,6 +59,11 @@ class Pace:
         self._fill()
         return self._left > 0 and self._clock() >= self._rested and not self._stalled()
 
+    def may_play(self) -> bool:
+        """The same for the frames of a replay, beside which nothing trains: the processor needs no rest."""
+        self._fill()
+        return self._left > 0 and not self._stalled()
+
     def _fill(self) -> None:
         now = self._clock()
         self._left = min(self.rate, self._left + (now - self._then) * self.rate)

@@ -259,6 +259,8 @@ class ParametersScreen(WorkbenchScreen):
             self._set(command, "sent")
 
     def action_undo(self) -> None:
+        if self.says_nothing_to_undo():
+            return
         command = self.staging.undo()
         if command is None:
             self.say("nothing to undo: no change has been made in this session")
@@ -266,6 +268,8 @@ class ParametersScreen(WorkbenchScreen):
             self._set(command, "undoing")
 
     def action_redo(self) -> None:
+        if self.says_nothing_to_undo():
+            return
         command = self.staging.redo()
         if command is None:
             self.say("nothing to redo")

@@ -255,6 +255,8 @@ class RateScreen(WorkbenchScreen):
         self._draw()
 
     def action_undo(self) -> None:
+        if self.says_nothing_to_undo():
+            return
         command = self.desk.undo()
         if command is None:
             self.say("nothing to undo: you have no rating in this session")
@@ -265,6 +267,8 @@ class RateScreen(WorkbenchScreen):
         self._draw()
 
     def action_redo(self) -> None:
+        if self.says_nothing_to_undo():
+            return
         command = self.desk.redo()
         if command is None:
             self.say("nothing to redo")

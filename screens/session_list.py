@@ -16,7 +16,7 @@ from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
 from screens.dialogs import ConfirmDialog
-from screens.keys import bindings
+from screens.keys import REPLAY_ACTIONS, bindings
 from screens.session_form import SessionForm
 from screens.session_rows import SessionLine, session_lines
 from screens.widgets.ask import Ask
@@ -24,6 +24,7 @@ from screens.widgets.line_table import Column, LineTable, Row
 from sessions.errors import WorkbenchError
 from sessions.folders import SessionFolder, sessions_home
 from sessions.records import SessionSettings
+from sessions.replay import Replay
 
 EVERY = 5.0
 """Seconds between looks at the disk."""
@@ -98,7 +99,9 @@ class SessionListScreen(WorkbenchScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in _NEEDS_SESSION:
             return False
-        return self.workbench.start_session is not None if action == "new_session" else True
+        if action == "new_session":
+            return self.workbench.start_session is not None
+        return action not in REPLAY_ACTIONS
 
     # ------------------------------------------------------------------------------------------ actions
 
@@ -108,9 +111,26 @@ class SessionListScreen(WorkbenchScreen):
 
     @on(LineTable.Opened)
     def action_open_session(self) -> None:
+        """Attach to what runs or has failed; what ended in order is replayed, at its end."""
         folder = self._chosen()
-        if folder is not None:
+        if folder is None:
+            return
+        line = (self.lines or {}).get(folder.name)
+        if line is not None and line.state == "DONE" and not folder.running():
+            self.run_worker(self._replay(folder), group="replay", exclusive=True, exit_on_error=False)
+        else:
             self.workbench.attach(folder)
+
+    async def _replay(self, folder: SessionFolder) -> None:
+        try:
+            replay = await asyncio.to_thread(Replay, folder)
+        except WorkbenchError:
+            self.workbench.attach(folder)  # which says what is wrong with it
+            return
+        if self.is_current:
+            self.workbench.replay(replay)
+        else:
+            replay.close()
 
     def action_new_session(self) -> None:
         self._open_form()

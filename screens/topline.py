@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from textual.content import Content
 
 from screens.live import Live
@@ -17,6 +19,7 @@ STATE_STYLE = {
     "DOWN": "bold reverse $text-error",
     "DONE": "bold $text-primary",
     "FAILED": "bold reverse $text-error",
+    "REPLAY": "bold reverse $text-primary",
 }
 """Theme variables only; the word itself says the state where there is no colour."""
 
@@ -67,6 +70,9 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
     if word in ("DONE", "FAILED"):
         cause = visible(live.exit.cause) if live.exit else "the engine has ended"
         return [*parts, (0, cause)]
+    if word == "REPLAY":
+        rate = f"{short(status.tokens_per_second)} tok/s" if status.tokens_per_second else ""
+        return [*parts, (2, moment_text(status.time)), (3, rate), (5, f"elapsed {span(status.elapsed)}")]
     if word == "PAUSED" and status.note:
         who, _, keys = status.note.partition("; ")  # who is said even where there is no room for the keys
         return [*parts, (2, who), (3, keys)]
@@ -87,11 +93,18 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
     return parts
 
 
+def moment_text(when: float) -> str:
+    """``2026-11-22 17:46:24``, in the time zone of the terminal; nothing for a moment that was not recorded."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when)) if when else ""
+
+
 def phase_text(live: Live, *, with_bar: bool = False) -> str:
     """``sampling 41/64``, with a bar where there is room; at the rating gate, what it waits for."""
     status = live.status
     if status is None:
         return ""
+    if live.connection == "replay":
+        return f"step {status.step}"
     if status.state == "WAIT" and status.note:
         return status.note.partition(";")[0]
     if not status.total or status.phase == "idle":

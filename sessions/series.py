@@ -75,6 +75,11 @@ class Series:
         self.version += 1
 
     @property
+    def first_step(self) -> int | None:
+        """The step of the oldest point."""
+        return self.steps[0] if self.steps else None
+
+    @property
     def last(self) -> float | None:
         """The newest value."""
         return self.values[-1] if self.values else None

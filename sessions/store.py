@@ -152,6 +152,19 @@ class Store:
         ).fetchall()
         return [self._event(*row) for row in rows]
 
+    def events_of(self, kinds: Sequence[str]) -> list[wire.AnyEvent]:
+        """Every event of some kinds (:func:`~sessions.wire.describe`) other than steps, oldest first."""
+        rows = self._db.execute(
+            f"SELECT seq, time, step, body FROM events WHERE kind IN ({','.join('?' * len(kinds))}) AND body<>'' "
+            "ORDER BY seq",
+            tuple(kinds),
+        ).fetchall()
+        return [self._event(*row) for row in rows]
+
+    def ends_of_steps(self) -> list[tuple[int, int, float]]:
+        """(number of its event, step, time) of every step that ended, on whatever branch, oldest first."""
+        return self._db.execute("SELECT seq, step, time FROM events WHERE body='' ORDER BY seq").fetchall()
+
     def _event(self, seq: int, when: float, step: int, body: str) -> wire.AnyEvent:
         if body:
             return msgspec.structs.replace(wire.decode_event(body), seq=seq)
@@ -218,6 +231,15 @@ class Store:
         row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", (branch, step)).fetchone()
         return _measured.decode(row[0]).metrics.get("eval/accuracy") if row else None
 
+    def step_times(self, branch: str) -> list[tuple[int, float]]:
+        """(step, when it ended) of every step of a branch's line, in order."""
+        found: list[tuple[int, float]] = []
+        for segment in self.line(branch):
+            found += self._db.execute(
+                "SELECT step, time FROM steps WHERE branch=? AND step>? AND step<=? ORDER BY step", tuple(segment)
+            )
+        return found
+
     def last_step(self, branch: str) -> StepRecord | None:
         """The newest step of a branch's line."""
         for segment in reversed(self.line(branch)):
@@ -236,9 +258,11 @@ class Store:
             for _, body in self._step_rows(part):
                 record = _measured.decode(body)
                 for name, value in record.metrics.items():
-                    steps, values = points.setdefault(name, ([], []))
-                    steps.append(record.step)
-                    values.append(value)
+                    found = points.get(name)
+                    if found is None:
+                        found = points[name] = ([], [])
+                    found[0].append(record.step)
+                    found[1].append(value)
         series = {name: Series(name) for name in points}
         for name, (steps, values) in points.items():
             series[name].load(SeriesData(name=name, steps=steps, values=values))
@@ -395,8 +419,14 @@ class Store:
             raise InvalidValue(f"no group {name.step}.{name.group} on branch {branch}")
         return unpack(branch, name.step, name.group, *row)
 
-    def heads(self, branch: str, before: int = 0, limit: int = 200, *, unrated: bool = False) -> list[GroupHead]:
-        """Heads of groups, newest step first, in the order of their numbers within a step reversed."""
+    def heads(
+        self, branch: str, before: int = 0, limit: int = 200, *, unrated: bool = False, after: int = -1
+    ) -> list[GroupHead]:
+        """Heads of groups, newest step first, in the order of their numbers within a step reversed.
+
+        :param before: only of earlier steps than this one; 0: of all.
+        :param after: only of later steps than this one.
+        """
         clause = (
             "AND NOT EXISTS (SELECT 1 FROM ratings r WHERE r.branch=g.branch AND r.step=g.step "
             "AND r.number=g.number AND r.retracted=0)"
@@ -408,8 +438,8 @@ class Store:
         for segment in reversed(self.line(branch)):
             rows = self._db.execute(
                 f"SELECT step, number, status, body FROM groups g WHERE branch=? AND step>? AND step<=? AND step<? "
-                f"{clause} ORDER BY step DESC, number DESC LIMIT ?",
-                (*segment, before or 2**62, limit - len(found)),
+                f"AND step>? {clause} ORDER BY step DESC, number DESC LIMIT ?",
+                (*segment, before or 2**62, after, limit - len(found)),
             )
             found += [unpack(segment.branch, step, number, status, body) for step, number, status, body in rows]
             if len(found) >= limit:
@@ -696,6 +726,11 @@ class Store:
     def each_rated(self, segment: Segment) -> Iterator[ResponseName]:
         """The names of those groups that anybody has rated, in order."""
         return pages.each_rated(self._db, segment)
+
+
+def shown_ratings(ratings: Iterable[Rating]) -> dict[str, str]:
+    """What a head shows of a group's ratings, oldest first: letter -> the newest that counts, as its mode shows it."""
+    return _shown(_standing(ratings))
 
 
 def _standing(ratings: Iterable[Rating]) -> list[Rating]:

@@ -32,15 +32,19 @@ GIVEN = (
 def open_list(_: argparse.Namespace) -> int:
     """``workbench``: the list of sessions."""
     need_terminal("`workbench list` prints the sessions")
-    return _open_app(None)
+    return open_app(None)
 
 
 def attach(arguments: argparse.Namespace) -> int:
     """``workbench attach``: watch a session and work with it; one that has ended is shown from its records."""
     need_terminal("`workbench follow S` prints what happens")
     folder = session_folder(arguments.session) if arguments.session else _only_running()
-    options = {"read_only": arguments.read_only} | ({"slow": True} if arguments.slow else {})
-    return _open_app(folder, **options, **({"marks": arguments.marks} if arguments.marks else {}))
+    return open_app(folder, read_only=arguments.read_only, **how_shown(arguments))
+
+
+def how_shown(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the screens on the command line, over the person's settings."""
+    return ({"slow": True} if arguments.slow else {}) | ({"marks": arguments.marks} if arguments.marks else {})
 
 
 def _only_running() -> SessionFolder:
@@ -53,7 +57,8 @@ def _only_running() -> SessionFolder:
     raise SessionError("no session is running; `workbench run` starts one, `workbench list` shows those that ended")
 
 
-def _open_app(folder: SessionFolder | None, **options: Any) -> int:
+def open_app(folder: SessionFolder | None, **options: Any) -> int:
+    """The screens in this terminal, until the person leaves."""
     likes = preferences()
     from screens.app import run_app  # Textual takes a while to import: not before it is known to be needed
 
@@ -98,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         if last_step(folder) == before:  # else it has trained before it could be seen, and is told about below
             _give_up(folder, error, fresh=fresh)
     if not arguments.headless:
-        return _open_app(folder)
+        return open_app(folder)
     from workbench.headless import run_headless
 
     return asyncio.run(run_headless(folder, since, as_json=arguments.json))

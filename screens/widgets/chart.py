@@ -59,8 +59,7 @@ class View:
             return max(0, last - first + 1), max(last, 1)
         if warm_up:
             return 0, max(last, 1)
-        starts = [series.steps[0] for series in live.series.values() if series.steps]
-        return min([0, *starts]) if starts else 0, max(last, 1)
+        return min(0, live.first_step()), max(last, 1)
 
 
 class ChartView(Framed, can_focus=True):

@@ -12,6 +12,7 @@ from screens.safe import wrap
 
 if TYPE_CHECKING:
     from screens.base import WorkbenchScreen
+    from screens.replaying import ReplayLink
 
 Severity = Literal["information", "warning", "error"]
 MOST_LINES = 3
@@ -20,6 +21,10 @@ _FOR_ENGINES = ("pause", "step", "checkpoint")
 """What a session without an engine cannot do."""
 _FOR_THE_ENDED = ("failed.log",)
 """What is worth a place in the footer only there."""
+_ROLE_STYLE = {
+    "strong": "bold", "bar": "$text-primary", "axis": "$text-muted", "dim": "$text-muted", "cross": "bold $text-accent",
+    "change": "$text-warning", "alarm": "bold $text-error", "good": "$text-success",
+}  # fmt: skip
 _MESSAGE_STYLE = {"information": "$text-accent", "warning": "$text-warning", "error": "$text-error"}
 
 
@@ -70,6 +75,25 @@ class MessageLine(Line):
         self.announce(self._announced)
 
 
+class TimeLine(Line):
+    """Of a replay, where one is in the record; hidden elsewhere."""
+
+    DEFAULT_CSS = """
+    TimeLine { display: none; }
+    TimeLine.-shown { display: block; }
+    """
+
+    def update_place(self, link: ReplayLink | None) -> None:
+        """Draw what has changed."""
+        screen = cast("WorkbenchScreen", self.screen)
+        if self.has_class("-shown") != (link is not None):
+            self.set_class(link is not None, "-shown")
+            self.call_after_refresh(screen.tick, True)  # the body has another height now
+        if link is not None:
+            row = link.time_line(screen.size.width, screen.workbench.marks)
+            self.show(Content.assemble(*((text, _ROLE_STYLE.get(role, "")) for text, role in row)))
+
+
 class FooterLine(Line):
     """The keys that work here, from the bindings in force."""
 
@@ -95,7 +119,7 @@ def footer_keys(screen: WorkbenchScreen) -> list[tuple[str, str, str]]:
             continue
         if action.action == f"mode('{screen.MODE}')":
             continue  # the screen one is on
-        if action.id in (_FOR_ENGINES if screen.live.connection == "ended" else _FOR_THE_ENDED):
+        if action.id in (_FOR_ENGINES if screen.live.connection in ("ended", "replay") else _FOR_THE_ENDED):
             continue
         found[action.id] = (action.footer, shown(key), action.label)
     ranked = sorted(found.items(), key=lambda item: item[1][0])
