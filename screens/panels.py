@@ -163,6 +163,8 @@ def waiting_text(live: Live) -> str:
     count = len(live.unrated())
     if not count:
         return ""
+    if live.connection == "replay":
+        return f"{count} group{'s' if count != 1 else ''} without a rating"
     return f"{count} group{'s' if count != 1 else ''} wait{'s' if count == 1 else ''} for your rating"
 
 
@@ -200,9 +202,10 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     status = live.status
     if status is None:
         return [[(" no engine yet", "dim")]]
-    rows: list[Row] = [
-        [(" device ", "dim"), (visible(status.device) or "unknown", "strong"), (f"   pid {status.pid}", "dim")]
-    ]
+    if not status.pid:
+        rows: list[Row] = [[(" load, memory and disk are not in the records", "dim")], *_times(live, width), []]
+        return [*rows, [(" checkpoint ", "dim"), (_checkpoint_age(live), "")]][:height]
+    rows = [[(" device ", "dim"), (visible(status.device) or "unknown", "strong"), (f"   pid {status.pid}", "dim")]]
     if status.cpu_percent is not None:
         rows.append([(" cpu  ", "dim"), (f"{status.cpu_percent:.0f}%", "")])
     if status.memory_total:
@@ -215,11 +218,7 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     times = len(rows)
     rows += _times(live, width)
     rows.append([])
-    age = "none yet"
-    if live.checkpoints:
-        newest = live.checkpoints[-1]
-        age = f"step {newest.step}, {span(live.clock() - newest.time)} ago"
-    rows.append([(" checkpoint ", "dim"), (age, "")])
+    rows.append([(" checkpoint ", "dim"), (_checkpoint_age(live), "")])
     rows.append([(" clients    ", "dim"), (visible(", ".join(status.clients)) or "none", "")])
     if len(rows) > height:
         rows = [*rows[:times], *_times(live, width, least=0.02), *rows[-2:]]
@@ -227,6 +226,13 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     if len(rows) > height and status.cpu_percent is not None:
         rows[0:2] = [[*rows[0], *rows[1]]]
     return rows[:height]
+
+
+def _checkpoint_age(live: Live) -> str:
+    if not live.checkpoints:
+        return "none yet"
+    newest = live.checkpoints[-1]
+    return f"step {newest.step}, {span(live.clock() - newest.time)} ago"
 
 
 def _times(live: Live, width: int, least: float = 0.0) -> list[Row]:
@@ -273,10 +279,14 @@ def values_line(live: Live, width: int) -> Row:
     return _hinted(row, "p params", width)
 
 
+def _none_waits(live: Live) -> str:
+    return " every group is rated" if live.connection == "replay" else " no group waits for your rating"
+
+
 def waiting_line(live: Live, width: int) -> Row:
     """The third: what waits for the person."""
     text = waiting_text(live)
-    return _hinted([(f" {text}", "warn")] if text else [(" no group waits for your rating", "dim")], "r rate", width)
+    return _hinted([(f" {text}", "warn")] if text else [(_none_waits(live), "dim")], "r rate", width)
 
 
 def _hinted(row: Row, hint: str, width: int) -> Row:

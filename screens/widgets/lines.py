@@ -21,6 +21,7 @@ _FOR_ENGINES = ("pause", "step", "checkpoint")
 """What a session without an engine cannot do."""
 _FOR_THE_ENDED = ("failed.log",)
 """What is worth a place in the footer only there."""
+_NOT_SHOWN = {"ended": _FOR_ENGINES, "replay": (*_FOR_ENGINES, *_FOR_THE_ENDED, "failed.restart")}
 _ROLE_STYLE = {
     "strong": "bold", "bar": "$text-primary", "axis": "$text-muted", "dim": "$text-muted", "cross": "bold $text-accent",
     "change": "$text-warning", "alarm": "bold $text-error", "good": "$text-success",
@@ -119,7 +120,7 @@ def footer_keys(screen: WorkbenchScreen) -> list[tuple[str, str, str]]:
             continue
         if action.action == f"mode('{screen.MODE}')":
             continue  # the screen one is on
-        if action.id in (_FOR_ENGINES if screen.live.connection in ("ended", "replay") else _FOR_THE_ENDED):
+        if action.id in _NOT_SHOWN.get(screen.live.connection, _FOR_THE_ENDED):
             continue
         found[action.id] = (action.footer, shown(key), action.label)
     ranked = sorted(found.items(), key=lambda item: item[1][0])
