@@ -70,6 +70,7 @@ bench: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
 	$(ENV) $(BIN)/python -m benchmarks.ppo_vs_trl --short --peer-python $(PPO)/bin/python
 	$(ENV) $(BIN)/python -m benchmarks.engine_overhead --short
 	$(ENV) $(BIN)/python -m benchmarks.screen --short
+	$(ENV) $(BIN)/python -m benchmarks.replay --short
 	$(ENV) $(BIN)/python -m benchmarks.scaling --short
 	$(ENV) $(BIN)/python -m benchmarks.summary
 

@@ -19,7 +19,7 @@ from benchmarks import promises
 from benchmarks.measure import RESULTS, markdown
 from benchmarks.promises import Promise
 
-OWN = ("engine_overhead", "screen")
+OWN = ("engine_overhead", "screen", "replay")
 """Benchmarks that write their promises themselves."""
 SHORT = "-short"
 NOTE = """# What the workbench promises, and what was measured

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+SOON = 0.02
+"""Seconds after a key that moves along a replay until the rest of the screen follows."""
 PATIENCE = 1.5
 """Seconds without an answer before a screen says that it waits for one."""
 
@@ -71,6 +73,8 @@ class WorkbenchScreen(Screen[None]):
         self._link_version = -1
         self._latest = ""
         self._keys = 0
+        self._place_drawn = (0, 0)
+        self._drawing = False
 
     # ------------------------------------------------------------------------------- what a screen defines
 
@@ -198,8 +202,30 @@ class WorkbenchScreen(Screen[None]):
         return await self.workbench.query_engine(command, kind)
 
     def refresh_now(self) -> None:
-        """Draw what is new at once, without waiting for the next beat."""
-        if self.is_current and self.is_mounted:
+        """Draw what is new at once, without waiting for the next beat.
+
+        Of another moment of a replay, where that is: a held key repeats faster than charts are drawn, which follow.
+        """
+        if not self.is_current or not self.is_mounted:
+            return
+        if self._place == self._place_drawn:
+            self.tick()
+        elif not self._drawing:
+            self._drawing = True
+            self.draw_top()
+            self.set_timer(SOON, self._draw_moment)
+        else:
+            self.draw_top()
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Where one is in which replay."""
+        link = self.replaying
+        return (id(link), link.at) if link is not None else (0, 0)
+
+    def _draw_moment(self) -> None:
+        self._drawing = False
+        if self.is_current:
             self.tick()
 
     def tick(self, force: bool = False) -> None:
@@ -207,21 +233,26 @@ class WorkbenchScreen(Screen[None]):
         if not self.query("#footer"):
             return  # not composed yet, or being taken apart
         self.set_class(self.too_small, "-small")
-        width, height = self.size
-        top = self.query_one("#state", Line)
+        self._place_drawn = self._place
+        self.draw_top()
         if self.too_small:
-            small = f" terminal too small: {width}x{height}, needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
-            top.show(self.state_line(width))
-            self.query_one("#alarms", Line).show(Content(small))
             return
-        top.show(self.state_line(width))
-        self.query_one("#alarms", Line).show(self.alarm_line(width))
-        self.query_one(TimeLine).update_place(self.replaying if self.MODE != "sessions" else None)
         self.refresh_from_live(force)
         if self._link_version != self.live.version["link"]:
             self._link_version = self.live.version["link"]
             self.query_one(FooterLine).update_keys()  # some keys need an engine, some need that there is none
         self.query_one(MessageLine).announce(self.announcement())
+
+    def draw_top(self) -> None:
+        """The two lines at the top, and where one is in a replay."""
+        width, height = self.size
+        self.query_one("#state", Line).show(self.state_line(width))
+        if self.too_small:
+            small = f" terminal too small: {width}x{height}, needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
+            self.query_one("#alarms", Line).show(Content(small))
+            return
+        self.query_one("#alarms", Line).show(self.alarm_line(width))
+        self.query_one(TimeLine).update_place(self.replaying if self.MODE != "sessions" else None)
 
     # --------------------------------------------------------------------------------------------- events
 
@@ -254,18 +285,22 @@ class WorkbenchScreen(Screen[None]):
     def action_play(self) -> None:
         if self.replaying is not None:
             self.replaying.play()
+            self.refresh_now()
 
     def action_along(self, by: int) -> None:
         if self.replaying is not None and not self.replaying.move(by):
             self.say("this is the last step that was recorded" if by > 0 else "this is the first step")
+        self.refresh_now()
 
     def action_change_pace(self, by: int) -> None:
         if self.replaying is not None:
             self.replaying.player.change_pace(by)
+            self.refresh_now()
 
     def action_to_mark(self, direction: int) -> None:
         if self.replaying is not None and not self.replaying.next_mark(direction):
             self.say(f"nothing is marked {'after' if direction > 0 else 'before'} this step")
+        self.refresh_now()
 
     def action_mode(self, name: str) -> None:
         self.workbench.show_mode(name)

@@ -182,6 +182,21 @@ def test_a_player_owes_parts_of_steps_and_forgets_what_it_held() -> None:
     assert player.due() == STEPS_A_SECOND * max(PACES)
 
 
+async def test_a_key_is_drawn_at_once_and_the_rest_follows_without_a_beat(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with replaying(40) as (app, _):
+        monkeypatch.setattr(app.pace, "may_draw", lambda: False)
+        charts: list[int] = []
+        screen = app.screen
+        draw = screen.refresh_from_live  # type: ignore[attr-defined]
+        monkeypatch.setattr(screen, "refresh_from_live", lambda force: (charts.append(step_of(app)), draw(force)))
+        for _ in range(5):
+            await app.run_action("along(-1)", screen)
+        await until_shown(app, "step 35/60", "last group 35.4")
+        assert charts == [35], "five keys, and the charts were drawn once"
+
+
 async def test_it_plays_by_itself(home: Path) -> None:
     async with replaying(1) as (app, pilot):
         await pilot.press(*["right_square_bracket"] * 6, "space")
