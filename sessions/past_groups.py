@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from sessions.branches import Segment, owner_of
 from sessions.records import Group, GroupHead, Rating, RatingUse, Response, ResponseName, head_of
 from sessions.store import Store, shown_ratings
 from sessions.wire import AnyEvent, GroupDetail, RatingRetracted, RatingSaved, RatingUsed
@@ -17,19 +18,46 @@ KEPT = 4000
 _LEARNED = ("on_time", "late")
 
 
-class PastGroups:
-    """The groups of a branch.
+class Runs:
+    """Which events about a step are of a line: after a crash or a rewind, a step is run again on another.
 
-    :param steps: of the branch, ascending.
-    :param end: number of the last event that counts.
+    :param ended: (number of its event, step, time) of every step of the session, oldest first.
+    :param own: (step, time) of those of the line.
+    """
+
+    def __init__(
+        self, ended: Sequence[tuple[int, int, float]], own: set[tuple[int, float]], line: list[Segment]
+    ) -> None:
+        self._line = line
+        self._of_step: dict[int, list[tuple[int, bool]]] = {}
+        for seq, step, time in ended:
+            self._of_step.setdefault(step, []).append((seq, (step, time) in own))
+
+    def owner_before(self, seq: int, step: int) -> str:
+        """Which branch of the line ran the step that had ended when an event came; empty if none of it did."""
+        own = [mine for end, mine in self._of_step.get(step, ()) if end < seq]
+        return self._owner(step) if not own or own[-1] else ""
+
+    def owner_after(self, seq: int, step: int) -> str:
+        """The same of a step that was still to end."""
+        own = [mine for end, mine in self._of_step.get(step, ()) if end > seq]
+        return self._owner(step) if not own or own[0] else ""
+
+    def _owner(self, step: int) -> str:
+        return owner_of(self._line, step)
+
+
+class PastGroups:
+    """The groups of a branch's line.
+
     :param events: at least those about ratings, oldest first.
     """
 
-    def __init__(self, store: Store, branch: str, steps: Sequence[int], end: int, events: Iterable[AnyEvent]) -> None:
+    def __init__(self, store: Store, branch: str, events: Iterable[AnyEvent], runs: Runs) -> None:
         self._store, self._branch = store, branch
         self._given: list[tuple[int, Rating]] = []
         self._taken: dict[str, tuple[int, float]] = {}
-        self._uses: dict[str, list[tuple[int, int, RatingUse]]] = {}
+        self._uses: dict[str, list[tuple[int, RatingUse]]] = {}
         # A rewind moves ratings to another branch; the event still says where they were given.
         now = {rating.id: rating for rating in store.recent_ratings(-1)}
         for event in events:
@@ -38,8 +66,9 @@ class PastGroups:
                     self._given.append((event.seq, msgspec.structs.replace(now.get(rating.id, rating), retracted=0.0)))
                 case RatingRetracted(rating=name, time=when):
                     self._taken[name] = event.seq, when
-                case RatingUsed(use=use, step=step):
-                    self._uses.setdefault(use.rating, []).append((event.seq, step, use))
+                case RatingUsed(seq=seq, use=use, step=step) if owner := runs.owner_after(seq, step):
+                    used = msgspec.structs.replace(use, branch=owner)  # a step's uses are told before its end
+                    self._uses.setdefault(use.rating, []).append((seq, used))
                 case _:
                     pass
         self._of_group: dict[tuple[str, int, int], list[tuple[int, Rating]]] = {}
@@ -50,23 +79,6 @@ class PastGroups:
         self._then: dict[tuple[str, int, int], tuple[object, GroupHead]] = {}
         newest = store.heads(branch, limit=1)
         self._newest = newest[0].step if newest else -1
-
-    def leave_out_others(self, ended: Sequence[tuple[int, int, float]], own: set[tuple[int, float]]) -> None:
-        """Forget the uses of ratings by steps that another branch has: there, and not here, they were learned from.
-
-        :param ended: (number of its event, step, time) of every step of the session, oldest first.
-        :param own: (step, time) of those of this branch.
-        """
-        runs: dict[int, list[tuple[int, float]]] = {}
-        for seq, step, time in ended:
-            runs.setdefault(step, []).append((seq, time))
-        for rating, uses in self._uses.items():
-            kept = []
-            for seq, step, use in uses:
-                run = next((time for end, time in runs.get(step, ()) if end > seq), None)
-                if run is None or (step, run) in own:  # a step's uses are told before its end
-                    kept.append((seq, step, use))
-            self._uses[rating] = kept
 
     # ------------------------------------------------------------------------------------------ ratings
 
@@ -85,7 +97,7 @@ class PastGroups:
 
     def uses(self, ratings: Iterable[Rating], seq: int) -> list[RatingUse]:
         """What had become of ratings at a moment, as far as it was known."""
-        found = ([use for at, _, use in self._uses.get(rating.id, ()) if at <= seq] for rating in ratings)
+        found = ([use for at, use in self._uses.get(rating.id, ()) if at <= seq] for rating in ratings)
         return [uses[-1] for uses in found if uses]
 
     def _ratings_of(self, branch: str, step: int, number: int, seq: int) -> list[Rating]:
@@ -107,10 +119,10 @@ class PastGroups:
     def _as_it_was(self, group: Group, seq: int) -> Group:
         """The group without what updates after the moment wrote into it."""
         given = self._of_group.get((group.branch, group.step, group.number), ())
-        used = [row for _, rating in given for row in self._uses.get(rating.id, ()) if row[2].fate in _LEARNED]
-        if not any(at > seq for at, _, _ in used):
+        used = [row for _, rating in given for row in self._uses.get(rating.id, ()) if row[1].fate in _LEARNED]
+        if not any(at > seq for at, _ in used):
             return group
-        before = [use for at, _, use in sorted(used, key=lambda row: row[0]) if at <= seq]
+        before = [use for at, use in sorted(used, key=lambda row: row[0]) if at <= seq]
         responses = [_unlearned(response, before[-1] if before else None) for response in group.responses]
         return msgspec.structs.replace(group, responses=responses)
 
@@ -158,7 +170,7 @@ class PastGroups:
         if given is None:
             return head
         ratings = self._ratings_of(*key, seq)
-        uses = [at for _, rating in given for at, _, _ in self._uses.get(rating.id, ()) if at <= seq]
+        uses = [at for _, rating in given for at, _ in self._uses.get(rating.id, ()) if at <= seq]
         stamp = ([(rating.id, rating.retracted) for rating in ratings], uses)
         kept = self._then.get(key)
         if kept is None or kept[0] != stamp:

@@ -21,7 +21,7 @@ from sessions.errors import EngineUnreachable, InvalidValue, SessionError, Unkno
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import Value
 from sessions.metrics import WARM_UP_PREFIX
-from sessions.past_groups import PastGroups
+from sessions.past_groups import PastGroups, Runs
 from sessions.past_series import Past, at_step
 from sessions.records import (
     WARM_UP,
@@ -79,9 +79,11 @@ class Replay:
 
     def _read(self, branch: str) -> None:
         store = self._store
-        if branch and branch not in (known := store.branches()):
-            raise UnknownName("branch", branch, known)
-        self.branch = branch or store.meta("branch") or "main"
+        self._branches = [known for known in store.branches().values() if not known.deleted]
+        known_names = [known.name for known in self._branches]
+        if branch and branch not in known_names and not (branch == WARM_UP and store.step_times(WARM_UP)):
+            raise UnknownName("branch", branch, known_names)
+        self.branch = branch or store.active
         self._end = store.last_seq()
         numbers = store.ends_of_steps()
         ended = {(step, time): seq for seq, step, time in numbers}
@@ -97,30 +99,29 @@ class Replay:
         if not self.steps:
             self.steps, self._seqs, self._times = [0], [0], [0.0]
         self._seqs[-1] = self._end
-        own = set(zip(self.steps, self._times, strict=True))
+        runs = Runs(numbers, set(zip(self.steps, self._times, strict=True)), store.line(self.branch))
         started = store.meta("start_values")
         self.start_values: dict[str, Value] = msgspec.json.decode(started) if started else {}
         self._pasts = {name: Past(series) for name, series in store.series(self.branch).items()}
+        # Events tell how they stood then, the tables which of them are of this line, and under which branch's name.
+        changes = {change.id: change.branch for change in store.changes(self.branch, limit=-1)}
+        alarms = {alarm.id: alarm.branch for alarm in store.alarms(self.branch, limit=-1)}
         self._changes: list[tuple[int, Change]] = []
         self._alarms: list[tuple[int, Alarm]] = []
-        saved: dict[tuple[int, float], int] = {}
+        self._checkpoints: list[tuple[int, Checkpoint]] = []
+        self._saved = store.checkpoints(self.branch)
         events = [e for e in store.events_of(("rating", "change", "alarm", "checkpoint")) if e.seq <= self._end]
         for event in events:
             match event:
-                case Changed(change=change):
-                    self._changes.append((event.seq, change))
-                case AlarmRaised(alarm=alarm):
-                    self._alarms.append((event.seq, alarm))
-                case CheckpointSaved(checkpoint=checkpoint):
-                    saved[checkpoint.step, checkpoint.time] = event.seq
+                case Changed(seq=seq, change=change) if change.id in changes:
+                    self._changes.append((seq, msgspec.structs.replace(change, branch=changes[change.id])))
+                case AlarmRaised(seq=seq, alarm=alarm) if alarm.id in alarms:
+                    self._alarms.append((seq, msgspec.structs.replace(alarm, branch=alarms[alarm.id])))
+                case CheckpointSaved(seq=seq, checkpoint=point) if owner := runs.owner_before(seq, point.step):
+                    self._checkpoints.append((seq, msgspec.structs.replace(point, branch=owner)))
                 case _:
-                    pass  # of ratings
-        self._checkpoints: list[tuple[int, Checkpoint]] = sorted(
-            ((saved.get((point.step, point.time), 0), point) for point in store.checkpoints(self.branch)),
-            key=lambda item: item[0],
-        )
-        self._groups = PastGroups(store, self.branch, self.steps, self._end, events)
-        self._groups.leave_out_others(numbers, own)
+                    pass  # of ratings, or another line's
+        self._groups = PastGroups(store, self.branch, events, runs)
         try:
             self._wanted_steps = self.folder.settings().steps
         except WorkbenchError:
@@ -134,7 +135,7 @@ class Replay:
             "change": changes,
             "alarm": [alarm.step for _, alarm in self._alarms],
             "rating": given,
-            "checkpoint": [point.step for _, point in self._checkpoints],
+            "checkpoint": [point.step for point in self._saved],
         }
         first, last = self.steps[0], self.steps[-1]
         return {kind: sorted({step for step in steps if first <= step <= last}) for kind, steps in found.items()}
@@ -183,9 +184,11 @@ class Replay:
 
     def _snapshot(self, place: int, state: State = "RUN") -> Snapshot:
         seq, step = self._seqs[place], self.steps[place]
-        record = self._store.last_step(self.branch, step)
+        record = self._store.step(self.branch, step)
         ratings = self._groups.ratings(seq, RATINGS)
-        checkpoints = {point.step: point for point in self._upto(self._checkpoints, seq)}
+        now = place == len(self.steps) - 1
+        saved = self._saved if now else self._upto(self._checkpoints, seq)
+        checkpoints = {point.step: point for point in saved}
         values = dict(record.values) if record and record.values else dict(self.start_values)
         return Snapshot(
             seq=seq,
@@ -200,6 +203,7 @@ class Replay:
             checkpoints=list(checkpoints.values()),
             events=self._newest_events(seq, EVENTS),
             last_step=None if self.branch == WARM_UP else record,
+            branches=[b for b in self._branches if now or b.time <= self._times[place] or not b.parent],
         )
 
     def _upto(self, rows: Sequence[tuple[int, _T]], seq: int) -> list[_T]:

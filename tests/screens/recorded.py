@@ -54,9 +54,7 @@ def recorded_session(name: str = "gsm8k-grpo", *, code: int = 0, steps: int = ST
             store.put_alarm(msgspec.structs.replace(alarm, acknowledged=now + 12))
         if step in (SAVED, steps):
             path = f"checkpoints/{step}"
-            store.put_checkpoint(
-                Checkpoint(step=step, time=now + 11, path=path, bytes=2**21, reason="asked for"), "main"
-            )
+            store.put_checkpoint(Checkpoint(step=step, time=now + 11, path=path, bytes=2**21, reason="asked for"))
     store.close()
     ended = START + 11.8 * (steps + 1)
     folder.write_exit(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from engine.board import Board
 from sessions import commands as c
 from sessions import wire
+from sessions.branches import Branch
 from sessions.errors import EngineUnreachable, InvalidValue, SessionError, UnknownName
 from sessions.folders import SessionFolder
 from sessions.past_series import TAIL, Past, PastSeries
@@ -132,7 +133,7 @@ class Recorded:
                 for standing_alarm in store.alarms():
                     self.told(store.put_alarm(msgspec.structs.replace(standing_alarm, acknowledged=now)))
             case "checkpoint":
-                self.told(store.put_checkpoint(msgspec.structs.replace(checkpoint(self.step), time=now), "main"))
+                self.told(store.put_checkpoint(msgspec.structs.replace(checkpoint(self.step), time=now)))
             case "note":
                 self.told(store.add_event(wire.Noted(time=now, step=self.step, kind="paused", text="by ann")))
             case "skip":
@@ -387,7 +388,7 @@ def test_nothing_is_written_and_no_lock_is_taken(recorded: Recorded) -> None:
 
 def test_the_steps_that_a_crash_lost_are_a_line_of_their_own(recorded: Recorded) -> None:
     """Steps 5 and 6 were lost: they, with what they had learned from, are on main~1; main runs them again."""
-    recorded.store.set_aside("main", 4, "main~1")
+    recorded.store.set_aside("main", 4, "a crash")
     recorded.board = Board(recorded.store, "main")
     recorded.step = 4
     dice = random.Random(11)
@@ -395,9 +396,9 @@ def test_the_steps_that_a_crash_lost_are_a_line_of_their_own(recorded: Recorded)
         recorded.finish_step(dice)
     main, lost = opened(recorded.folder), opened(recorded.folder, "main~1")
     assert main.steps == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert lost.steps == [5, 6]
+    assert lost.steps == [1, 2, 3, 4, 5, 6]
     assert lost.snapshot(5).status.branch == "main~1"
-    assert [u.step for u in lost.snapshot(6).uses] == [5]
+    assert [(u.step, u.branch) for u in lost.snapshot(6).uses] == [(5, "main~1")]
     assert [u.step for u in main.snapshot(6).uses] == [], "the update that had used the rating is not on this line"
     for step in (7, 8):
         now, then = frozen(main.snapshot(step)), recorded.snapshots[step]
@@ -407,10 +408,22 @@ def test_the_steps_that_a_crash_lost_are_a_line_of_their_own(recorded: Recorded)
 
 
 def test_a_line_is_the_active_branch_or_the_one_named(recorded: Recorded) -> None:
-    recorded.store.add_step(msgspec.structs.replace(step_record(1, "other"), time=1.0), [], 500)
-    recorded.store.set_meta("branch", "other")
-    assert opened(recorded.folder).branch == "other"
-    assert opened(recorded.folder, "main").steps[-1] == 6
+    recorded.store.add_branch(Branch(name="other", parent="main", step=4, time=recorded.now))
+    recorded.store.add_step(msgspec.structs.replace(step_record(5, "other", mine=1.0), time=recorded.now + 1), [], 500)
+    recorded.store.put_alarm(alarm("a2", time=recorded.now + 1, step=5, branch="other"))
+    fork, main = opened(recorded.folder), opened(recorded.folder, "main")
+    assert (fork.branch, fork.steps, main.steps[-1]) == ("other", [1, 2, 3, 4, 5], 6)
+    assert [a.id for a in fork.snapshot().alarms] == ["a2"]
+    assert [a.id for a in main.snapshot().alarms] == ["a1"]
+    assert fork.snapshot(4).last_step == recorded.snapshots[4].last_step
+    last = fork.snapshot().last_step
+    assert last is not None
+    assert last.metrics["mine"] == 1.0
+    assert fork.snapshot().heads[-1].name == f"4.{GROUPS}"
+    assert [u.rating for u in main.snapshot().uses] == ["late"]
+    assert fork.snapshot().uses == [], "main's update 5 learned from it, not this branch's"
+    assert [b.name for b in fork.snapshot().branches] == ["main", "other"]
+    assert [b.name for b in main.snapshot(5).branches] == ["main"]
     with pytest.raises(UnknownName, match="did you mean main"):
         opened(recorded.folder, "mian")
 
