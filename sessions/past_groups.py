@@ -117,7 +117,10 @@ class PastGroups:
         return GroupDetail(group=group, head=head, ratings=ratings, uses=self.uses(ratings, seq))
 
     def _as_it_was(self, group: Group, seq: int) -> Group:
-        """The group without what updates after the moment wrote into it."""
+        """The group without what updates after the moment wrote into it.
+
+        Of several late updates before and after the moment, the rewards that the earlier ones used are not recorded.
+        """
         given = self._of_group.get((group.branch, group.step, group.number), ())
         used = [row for _, rating in given for row in self._uses.get(rating.id, ()) if row[1].fate in _LEARNED]
         if not any(at > seq for at, _ in used):

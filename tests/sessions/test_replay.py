@@ -75,7 +75,7 @@ class Recorded:
             for waiting in self.store.unsettled_ratings("main"):
                 if (waiting.step, waiting.group) in self.groups and waiting.step < self.step:
                     old = self.groups[waiting.step, waiting.group]
-                    again = self.learn(old, float(self.step), rated=0.1 * self.step)
+                    again = self.learn(old, float(self.step), rated=0.75)
                     learned.append(again)
                     fate = use(waiting.id, self.step)
                     self.told(*self.store.add_rating_uses([msgspec.structs.replace(fate, group=old.name)], self.step))
@@ -300,7 +300,7 @@ def test_queries_are_answered_as_of_the_moment(recorded: Recorded) -> None:
         learned = step >= 5
         assert [u.step for u in detail.uses] == ([5] if learned else [])
         assert {r.advantage for r in detail.group.responses} == {5.0 if learned else 0.5}
-        assert {r.rated_reward for r in detail.group.responses} == {0.5 if learned else None}
+        assert {r.rated_reward for r in detail.group.responses} == {0.75 if learned else None}
         assert [r.tokens for r in detail.group.responses] == [r.tokens for r in whole.responses]
         assert bool(detail.ratings and detail.ratings[0].retracted) == (step == 6)
         response = ask(replay, c.QueryResponse(response="2.1B"), step, type(whole.responses[0]))
@@ -477,3 +477,35 @@ def test_many_groups_and_events_come_in_blocks_without_gaps(tmp_path: Path) -> N
         heads = ask(replay, c.QueryGroups(limit=5000), 90, list[GroupHead])
         assert len(heads) == 90 * GROUPS
         assert heads[0] == head_of(long.groups[90, GROUPS])
+
+
+def test_a_step_that_ends_while_the_records_are_opened_is_not_there_in_part(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = Store.last_seq
+
+    def meanwhile(store: Store) -> int:
+        end = looked(store)
+        monkeypatch.setattr(Store, "last_seq", looked)
+        recorded.do("step", random.Random(2))
+        return end
+
+    monkeypatch.setattr(Store, "last_seq", meanwhile)
+    replay = opened(recorded.folder)
+    assert recorded.step == 7
+    last = replay.snapshot()
+    assert (replay.steps[-1], last.status.step) == (6, 6)
+    assert max(by_name(last.series)["reward/mean"].steps) == 6
+    assert max(e.step for e in last.events) == 6
+
+
+def test_events_come_once_where_numbers_are_missing(tmp_path: Path) -> None:
+    with Recorded(tmp_path / "s") as gaps:
+        for _ in range(3 * BLOCK):
+            gaps.store.add_event(wire.Noted(time=1.0, step=0, kind="paused", text="by ann"))
+    with sqlite3.connect(gaps.folder.database) as db:
+        db.execute("DELETE FROM events WHERE seq > ? AND seq % 3", (BLOCK,))
+    db.close()
+    seqs = [e.seq for e in opened(gaps.folder).snapshot().events]
+    assert seqs == sorted(set(seqs))
+    assert len(seqs) == 200
