@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sessions import branch_rows, pages, private, schema, wire
-from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, owner_of
+from sessions.branches import END, Branch, BranchInfo, Probe, Segment, aside_name, owner_of
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
 from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
@@ -434,12 +434,14 @@ class Store:
             else ""
         )
         limit = min(limit, 5000)
+        last = before - 1 if before else END
         found: list[Group] = []
         for segment in reversed(self.line(branch)):
             rows = self._db.execute(
-                f"SELECT step, number, status, body FROM groups g WHERE branch=? AND step>? AND step<=? AND step<? "
-                f"AND step>? {clause} ORDER BY step DESC, number DESC LIMIT ?",
-                (*segment, before or 2**62, after, limit - len(found)),
+                f"SELECT step, number, status, body FROM groups g WHERE branch=? AND step>? AND step<=? {clause} "
+                "ORDER BY step DESC, number DESC LIMIT ?",
+                # One bound on either side: SQLite searches by one and goes through the rest row by row.
+                (segment.branch, max(segment.after, after), min(segment.last, last), limit - len(found)),
             )
             found += [unpack(segment.branch, step, number, status, body) for step, number, status, body in rows]
             if len(found) >= limit:
