@@ -203,7 +203,7 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     if status is None:
         return [[(" no engine yet", "dim")]]
     if not status.pid:
-        rows: list[Row] = [[(" load, memory and disk are not in the records", "dim")], *_times(live, width), []]
+        rows: list[Row] = [[(" load and disk are not recorded", "dim")], *_times(live, width), []]
         return [*rows, [(" checkpoint ", "dim"), (_checkpoint_age(live), "")]][:height]
     rows = [[(" device ", "dim"), (visible(status.device) or "unknown", "strong"), (f"   pid {status.pid}", "dim")]]
     if status.cpu_percent is not None:

@@ -291,7 +291,7 @@ async def test_the_other_screens_show_the_moment(home: Path) -> None:
 
 async def test_ages_are_those_of_then(home: Path) -> None:
     async with replaying(SAVED + 2, size=(160, 48)) as (app, _):
-        await until_shown(app, f"checkpoint step {SAVED}, 24 s ago", "load, memory and disk are not in the records")
+        await until_shown(app, f"checkpoint step {SAVED}, 24 s ago", "load and disk are not recorded")
 
 
 async def test_below_the_least_size_there_is_one_line(home: Path) -> None:
