@@ -24,7 +24,8 @@ from screens.pace import Pace
 from screens.palette import ActionProvider
 from screens.replaying import ReplayLink
 from screens.safe import use_escapes
-from sessions.commands import Command
+from screens.staging import Staging
+from sessions.commands import Command, whoami
 from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
@@ -65,6 +66,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         "samples": _mode("screens.samples", "SamplesScreen"),
         "rate": _mode("screens.rate", "RateScreen"),
         "parameters": _mode("screens.parameters", "ParametersScreen"),
+        "branches": _mode("screens.branches", "BranchesScreen"),
         "events": _mode("screens.events", "EventsScreen"),
     }
 
@@ -93,6 +95,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.link: Link | ReplayLink | None = None
         self._begin = (replay, step)
         self.long_answer: tuple[str, list[str]] | None = None
+        self._staged: tuple[Live, Staging] | None = None
         self.pace = Pace(terminal.SLOW_BYTES if slow else terminal.BYTES)
         self.set_class(self.marks == "ascii", "-ascii")
         use_escapes(self.marks == "ascii")
@@ -194,6 +197,14 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             screen.refresh_now()
         else:
             screen.say(f"no step {step}: the record goes from {first} to {last}", "error")
+
+    @property
+    def staging(self) -> Staging:
+        """What this person has staged, sent and can undo in the session that is shown."""
+        live = self.live
+        if self._staged is None or self._staged[0] is not live:
+            self._staged = live, Staging(whoami(), lambda: live.values, live.changes.values)
+        return self._staged[1]
 
     # ---------------------------------------------------------------------------------- commands
 

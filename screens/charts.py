@@ -20,14 +20,17 @@ from screens.scales import Scale, linear_scale, log_scale
 from screens.terminal import Marks
 
 Piece = tuple[str, str]
-"""Text and its role: label, axis, raw, smooth, second, bar, change, alarm or cross; empty: nothing drawn."""
+"""Text and its role: label, axis, raw, smooth, second, third, fourth, bar, change, alarm or cross; empty: nothing
+drawn."""
 Row = list[Piece]
 Points = tuple[Sequence[int], Sequence[float | None]]
 
-_PENS = {"raw": 1, "smooth": 2, "second": 3, "bar": 4}
+_PENS = {"raw": 1, "smooth": 2, "second": 3, "bar": 4, "third": 5, "fourth": 6}
 _ROLES = {pen: role for role, pen in _PENS.items()}
 _MARKERS: dict[str, str] = {"braille": "braille", "block": "hd", "ascii": "*"}
 _RAW_ASCII = "."
+_BETWEEN_LETTERS = 14
+"""Cells from one letter on a curve to the next."""
 _ESCAPE = re.compile(r"\x1b\[([0-9;]*)m")
 
 
@@ -36,12 +39,16 @@ class Curve:
     """A line.
 
     :ivar values: one a step; None is a gap.
-    :ivar role: ``raw`` (dim), ``smooth`` (bright) or ``second``; later curves are drawn over earlier ones.
+    :ivar role: ``raw`` (dim), ``smooth`` (bright), ``second``, ``third`` or ``fourth``; later curves are drawn over
+        earlier ones.
+    :ivar letter: written on the curve here and there, so that several can be told apart without colour; in ascii the
+        curve is drawn with it.
     """
 
     steps: Sequence[int]
     values: Sequence[float | None]
     role: str = "smooth"
+    letter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +191,7 @@ def _scale(chart: Chart, height: int) -> Scale | None:
 
 def _canvas(chart: Chart, scale: Scale, width: int, height: int, marks: Marks) -> list[Row]:
     _start(width, height)
+    lettered: list[tuple[Curve, list[tuple[float, float]]]] = []
     for curve in chart.curves:
         points = reduced((curve.steps, curve.values), chart.first, chart.last, width)
         if chart.log:
@@ -192,8 +200,12 @@ def _canvas(chart: Chart, scale: Scale, width: int, height: int, marks: Marks) -
         ys = [math.nan if v is None else scale.place(v) for _, v in points]
         if any(not math.isnan(y) for y in ys):
             marker = _RAW_ASCII if marks == "ascii" and curve.role == "raw" else _MARKERS[marks]
+            if curve.letter:
+                marker = curve.letter.lower() if marks == "ascii" else marker
+                lettered.append((curve, [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]))
             plotext.plot(xs, ys, marker=marker, color=_PENS[curve.role])
     rows = _finish(width, height)
+    _letter(rows, lettered, width, height)
     span = max(1, chart.last - chart.first)
     for step, role in chart.lines:
         if chart.first <= step <= chart.last:
@@ -253,6 +265,26 @@ def _finish(width: int, height: int) -> list[list[Piece]]:
     while len(rows) < height:
         rows.append([(" ", "")] * width)
     return rows
+
+
+def _letter(
+    rows: list[list[Piece]], curves: list[tuple[Curve, list[tuple[float, float]]]], width: int, height: int
+) -> None:
+    """Write each curve's letter at its end and now and then before it, those of several beside each other."""
+    for index, (curve, points) in enumerate(curves):
+        first = round(points[0][0] * (width - 1))
+        last = round(points[-1][0] * (width - 1))
+        shift = index * _BETWEEN_LETTERS // max(1, len(curves))
+        wanted = [last, *range(last - _BETWEEN_LETTERS + shift, first, -_BETWEEN_LETTERS)]
+        taken = {other.letter for other, _ in curves}
+        for column in wanted:
+            near = [(abs(round(x * (width - 1)) - column), x, y) for x, y in points]
+            _, x, y = min(near)
+            at, row = round(x * (width - 1)), round((1 - y) * (height - 1))
+            while at > first and rows[row][at][0] in taken:  # where several end in one place
+                at -= 1
+            if rows[row][at][0] not in taken:
+                rows[row][at] = (curve.letter, curve.role)
 
 
 def _vertical(rows: list[list[Piece]], column: int, char: str, role: str) -> None:

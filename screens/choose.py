@@ -32,15 +32,16 @@ class ChooseDialog(ModalScreen[list[str]]):
     ChooseDialog > Vertical { width: 72; max-width: 95%; height: 80%; }
     """
 
-    def __init__(self, names: Sequence[str], chosen: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], chosen: Sequence[str], most: int = MOST) -> None:
         super().__init__()
+        self.most = most
         self.names = list(dict.fromkeys([*chosen, *names]))
         self.before = list(chosen)
         self.chosen = list(chosen)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = f"metrics of this chart, at most {MOST}"
+            box.border_title = f"metrics of this chart, at most {self.most}"
             box.border_subtitle = Content("space tick   enter take   esc back")
             yield LineTable([Column("", 3), Column("metric", 30), Column("", 0)], titles=False)
 
@@ -58,7 +59,7 @@ class ChooseDialog(ModalScreen[list[str]]):
         if name in self.chosen:
             self.chosen.remove(name)
         elif name:
-            self.chosen = [*self.chosen, name][-MOST:]
+            self.chosen = [*self.chosen, name][-self.most :]
         self._show()
 
     @on(LineTable.Opened)

@@ -51,6 +51,7 @@ class DashboardScreen(WorkbenchScreen):
         self.aside = False
         self._arranged: Arrangement | None = None
         self._warm_up = False
+        self._line = -1
 
     def compose_body(self) -> Iterable[Widget]:
         marks = self.workbench.marks
@@ -74,6 +75,10 @@ class DashboardScreen(WorkbenchScreen):
     # ------------------------------------------------------------------------------------------ drawing
 
     def refresh_from_live(self, force: bool) -> None:
+        if self._line != self.live.version["line"]:
+            self._line = self.live.version["line"]
+            self.view.fetched = None  # points of the line before
+            self.view.changed()
         state = pane_state(self.live)
         pane = self.query_one(StatePane)
         if state == "live" or (state == "failed" and self.aside):

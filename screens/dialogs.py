@@ -65,6 +65,33 @@ class TextDialog(ModalScreen[None]):
         self.app.copy_to_clipboard("\n".join(self.lines))
 
 
+class ProceedDialog(ModalScreen[bool]):
+    """What is about to happen; ``y`` does it. Not enter, which opened it and may repeat."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "proceed", "do it"), Binding("escape,n,q", "leave", "back")]
+    DEFAULT_CSS = """
+    ProceedDialog { align: center middle; }
+    ProceedDialog > Vertical { width: 72; max-width: 95%; height: auto; }
+    ProceedDialog Static { width: 1fr; height: auto; }
+    """
+
+    def __init__(self, title: str, lines: Sequence[str]) -> None:
+        super().__init__()
+        self.heading, self.lines = title, list(lines)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = Content(visible(self.heading))
+            box.border_subtitle = Content("y does it   esc back")
+            yield Static(Content("\n".join(visible(line) for line in self.lines)))
+
+    def action_proceed(self) -> None:
+        self.dismiss(True)
+
+    def action_leave(self) -> None:
+        self.dismiss(False)
+
+
 class ConfirmDialog(ModalScreen[bool]):
     """Yes only by typing a word.
 

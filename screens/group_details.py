@@ -29,12 +29,14 @@ class GroupDetails:
         self._kept: OrderedDict[str, tuple[object, GroupDetail]] = OrderedDict()
         self._asked: dict[str, object] = {}
         self.failed: dict[str, str] = {}
+        self._line = -1
 
     def get(self, name: str, stamp: object = None) -> GroupDetail | None:
         """The group if it is here; asked for if it is not, or if its stamp is another than when it came.
 
         :param stamp: what changes when the group does, such as its head.
         """
+        self._same_line()
         kept = self._kept.get(name)
         if kept is None or kept[0] is not stamp:
             self.fetch(name, stamp)
@@ -52,12 +54,25 @@ class GroupDetails:
         work: Any = partial(self._fetch, name, stamp)
         self._screen.run_worker(work, group="details", exit_on_error=False)
 
+    def _same_line(self) -> None:
+        """On another branch, or after a rewind, the same name means another group."""
+        line = self._screen.live.version["line"]
+        if line != self._line:
+            self._line = line
+            self._kept.clear()
+            self._asked.clear()
+            self.failed.clear()
+
     async def _fetch(self, name: str, stamp: object) -> None:
+        line = self._line
         try:
             detail = await self._screen.query_engine(QueryGroup(group=name), GroupDetail)
         except WorkbenchError as error:
             self.failed[name] = str(error)
         else:
+            self._same_line()
+            if line != self._line:
+                return  # of the line before
             self.failed.pop(name, None)
             self._kept[name] = (stamp, detail)
             self._kept.move_to_end(name)

@@ -51,7 +51,8 @@ def _rows() -> Iterable[Action]:
     yield a("samples", ("s",), "samples", "the groups and responses, live", "mode('samples')", footer=61)
     yield a("rate", ("r",), "rate", "rate responses by hand", "mode('rate')", footer=62)
     yield a("parameters", ("p",), "params", "change hyperparameters", "mode('parameters')", footer=63)
-    yield a("events", ("e",), "events", "everything that happened", "mode('events')", footer=64)
+    yield a("branches", ("b",), "branches", "the branches: rewind, fork, compare", "mode('branches')", footer=64)
+    yield a("events", ("e",), "events", "everything that happened", "mode('events')", footer=65)
     yield a("acknowledge", ("!",), "ack", "acknowledge the alarms", "acknowledge")
     yield a("command", (":",), "command", "the command line: the words of `workbench send`", "command", footer=40)
     yield a("palette", ("ctrl+p",), "palette", "search every action by name", "palette", palette=False)
@@ -91,6 +92,22 @@ def _rows() -> Iterable[Action]:
     yield a("parameters.discard", ("U",), "discard staged", "forget what is staged", "discard", p, 32)
     yield a("parameters.revert", ("R",), "revert", "stage the value the session started with", "revert", p)
     yield a("parameters.history", ("H",), "history", "every change of this value", "history", p)
+    yield a(
+        "parameters.fork", ("B",), "branch", "start a branch with what is staged, instead of applying it", "fork", p
+    )
+
+    b = "branches"
+    yield a(
+        "branches.open", ("enter",), "go", "switch to the branch, rewind to the checkpoint, or fork there", "go", b, 30,
+        palette=False,
+    )  # fmt: skip
+    yield a("branches.rewind", ("W",), "rewind", "rewind the branch that is trained to any step", "rewind", b, 31)
+    yield a("branches.fork", ("B",), "fork", "start a branch at what is under the cursor", "fork", b, 32)
+    yield a("branches.mark", ("v",), "mark", "draw this branch's curve beside the others, or not", "mark", b, 33)
+    yield a("branches.compare", ("D",), "compare", "what two branches answer to the probe prompts", "compare", b, 34)
+    yield a("branches.choose", ("x",), "metric", "choose the metric of the curves", "choose", b, 36)
+    yield a("branches.rename", ("R",), "rename", "give the branch another name", "rename", b)
+    yield a("branches.delete", ("X",), "delete", "forget the branch, after typing its name", "delete", b)
 
     yield a("events.open", ("enter",), "open", "the whole record", "open_event", "events", 30, palette=False)
 

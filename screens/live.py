@@ -13,9 +13,12 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from sessions.branches import Branch, line_of, owner_of
+from sessions.errors import InvalidValue
 from sessions.folders import ExitInfo
 from sessions.hyperparameters import Value
 from sessions.records import (
+    MAIN,
     WARM_UP,
     Alarm,
     Change,
@@ -61,7 +64,7 @@ SMALL = 1000
 """Changes, alarms and checkpoints kept in memory."""
 TOPICS = (
     "status", "series", "heads", "ratings", "changes", "alarms", "checkpoints", "events", "last_step", "growing",
-    "values", "link",
+    "values", "link", "line",
 )  # fmt: skip
 MISSED_BEATS = 3.0
 """Seconds without the one-second heartbeat before the engine counts as stale."""
@@ -76,12 +79,13 @@ class Live:
     """One session, as of the newest message.
 
     :ivar version: topic -> how often it changed: status, series, heads, ratings, changes, alarms, checkpoints, events,
-        growing, last_step, values and link.
+        growing, last_step, values, link, and line: another branch is trained, or the same from an earlier step.
     :ivar heads: the newest groups, oldest first, by (branch, step, number).
     :ivar ratings: by id, oldest first, retracted ones too.
     :ivar uses: what became of a rating, by its id.
     :ivar events: the newest, oldest first. Those about groups keep only their line, and steps only their metrics, so
         that five thousand of them stay small; ``QueryEvents`` has them whole.
+    :ivar branches: those that are not deleted, by name, as of the newest snapshot.
     :ivar exit: how the engine ended, once it has.
     :ivar attempts: failed connections since the last good one.
     :ivar restarting: an engine is being started for a session that had none.
@@ -112,6 +116,7 @@ class Live:
         self.events: deque[AnyEvent] = deque(maxlen=EVENTS)
         self.last_step: StepRecord | None = None
         self.growing: Growing | None = None
+        self.branches: dict[str, Branch] = {}
 
     # ---------------------------------------------------------------------------------------------- reading
 
@@ -163,6 +168,32 @@ class Live:
     def first_step(self) -> int:
         """The first step that any metric has a point of; 0 without any."""
         return min((first for series in self.series.values() if (first := series.first_step) is not None), default=0)
+
+    @property
+    def branch(self) -> str:
+        """The branch that is trained."""
+        return self.status.branch if self.status is not None else MAIN
+
+    def on_line(self, branch: str, step: int) -> bool:
+        """Whether a step of a branch is one that the branch that is trained has behind it."""
+        try:
+            return step <= self.newest_step() and owner_of(line_of(self.branches, self.branch), step) == branch
+        except InvalidValue:
+            return False
+
+    def turns(self) -> list[int]:
+        """The steps at which the line that is trained was forked, or went back and left others behind."""
+        try:
+            line = line_of(self.branches, self.branch)
+        except InvalidValue:
+            return []
+        forks = [segment.after for segment in line if segment.after >= 0]
+        left = [
+            branch.step
+            for branch in self.branches.values()
+            if branch.abandoned and branch.parent and owner_of(line, branch.step) == branch.parent
+        ]
+        return sorted({*forks, *left})
 
     def newest_step(self, warm_up: bool = False) -> int:
         """The last recorded step, of RL or of the warm-up; 0 if there is none."""
@@ -242,10 +273,15 @@ class Live:
         self.checkpoints = deque(snapshot.checkpoints, maxlen=SMALL)
         events = sorted(snapshot.events, key=lambda event: event.seq)
         self.events = deque((small(event) for event in events), maxlen=EVENTS)
+        before = (self.branches, self.branch)
+        self.branches = {branch.name: branch for branch in snapshot.branches}
         self.last_step = snapshot.last_step
         self.growing = None
         for topic in TOPICS:
-            self.version[topic] += 1
+            if topic != "line":
+                self.version[topic] += 1
+        if before != (self.branches, snapshot.status.branch):
+            self.version["line"] += 1
         self._set_status(snapshot.status)
 
     def _set_status(self, status: Status) -> None:

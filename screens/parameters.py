@@ -13,18 +13,18 @@ from textual.widget import Widget
 
 from screens.base import WorkbenchScreen
 from screens.forecast import Forecast
+from screens.forking import FORK, ask_for_name, send_fork
 from screens.headings import heading
 from screens.keys import bindings
 from screens.knob_words import knob_lines
 from screens.live import Live
 from screens.safe import visible
-from screens.staging import Staging
 from screens.staging_rows import COLUMNS, RANGE, describe_change, effect_lines, knob_rows
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.widgets.ask import Ask
 from screens.widgets.line_table import LineTable, Row
 from screens.widgets.text_view import TextView
-from sessions.commands import Command, QueryPlan, Set, whoami
+from sessions.commands import Command, Fork, QueryPlan, Set
 from sessions.errors import UsageError, WorkbenchError
 from sessions.hyperparameters import HYPERPARAMETERS, Value, hyperparameter
 from sessions.plans import Plan
@@ -61,6 +61,7 @@ class ParametersScreen(WorkbenchScreen):
         self._history = False
         self._all = True
         self._live: Live | None = None
+        self._line = -1
 
     def compose_body(self) -> Iterable[Widget]:
         yield self.table
@@ -83,9 +84,14 @@ class ParametersScreen(WorkbenchScreen):
         live = self.live
         if self._live is not live:
             self._live = live
-            self.staging = Staging(whoami(), lambda: live.values, live.changes.values)
+            self.staging = self.workbench.staging
+            self._line = live.version["line"]
             self.fates.clear()
             self.forecast.forget()
+        if self._line != live.version["line"]:
+            self._line = live.version["line"]
+            self.staging.on_another_branch()
+            self.fates.clear()
         self.set_class(self.size.height >= 36, "-tall")
         self.set_class(self.size.height < 20, "-short")
         self._draw()
@@ -258,6 +264,12 @@ class ParametersScreen(WorkbenchScreen):
         else:
             self._set(command, "sent")
 
+    def action_fork(self) -> None:
+        if not self.staging.staged:
+            self.say("nothing is staged: enter or + - stages what the branch is to begin with")
+            return
+        ask_for_name(self.query_one(Ask), self.live.branch, -1, self.staging)
+
     def action_undo(self) -> None:
         if self.says_nothing_to_undo():
             return
@@ -297,6 +309,8 @@ class ParametersScreen(WorkbenchScreen):
         return answer.text
 
     def on_answer(self, command: Command, answer: Answer) -> None:
+        if isinstance(command, Fork) and answer.status != "rejected":
+            self.staging.accepted(command)
         if not isinstance(command, Set) or self._live is None:
             return
         words = self._words(command)
@@ -325,6 +339,8 @@ class ParametersScreen(WorkbenchScreen):
         if event.purpose == "filter":
             self._filter(event.text)
             return
+        if event.purpose == FORK:
+            return
         try:
             hyperparameter(self.knob).parse(event.text.strip())
         except UsageError as error:
@@ -336,6 +352,8 @@ class ParametersScreen(WorkbenchScreen):
     def _answered(self, event: Ask.Answered) -> None:
         if event.purpose == "filter":
             self._filter(event.text)
+        elif event.purpose == FORK:
+            send_fork(self, event.text, self.live.branch, -1, self.staging)
         elif event.text.strip():
             self._stage(self.knob, event.text.strip())
 

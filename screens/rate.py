@@ -44,7 +44,7 @@ class RateScreen(WorkbenchScreen):
         self.body = RateBody()
         self.status_text = ""
         self._live: Live | None = None
-        self._queue_at = self._link_at = -1
+        self._queue_at = self._link_at = self._line_at = -1
         self._older: dict[tuple[str, int, int], GroupHead] = {}
         self._chosen: tuple[str, int, int] | None = None
 
@@ -64,6 +64,7 @@ class RateScreen(WorkbenchScreen):
         self.details = GroupDetails(self, self._came)
         self._older.clear()
         self._queue_at = self._link_at = -1
+        self._line_at = live.version["line"]
 
     def on_screen_resume(self) -> None:
         self._sit_down()
@@ -114,6 +115,12 @@ class RateScreen(WorkbenchScreen):
                 self._ask_for_older()
             self._link_at, self._queue_at = link, -1
             self.details.retry()
+        line = self.live.version["line"]
+        if line != self._line_at:  # what was shown may be on a branch that was left
+            self._line_at, self._queue_at = line, -1
+            self.desk.keep_only(lambda key: self.live.on_line(key[0], key[1]))
+            self._older.clear()
+            self._ask_for_older()
         if version == self._queue_at:
             return
         self._queue_at = version

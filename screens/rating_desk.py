@@ -173,6 +173,16 @@ class Desk:
             del self.visits[visit.key]
             self.current = None
 
+    def keep_only(self, known: Callable[[Key], bool]) -> None:
+        """Take the groups off the desk that are not of the line that is trained now, with their drafts."""
+        self.pause()
+        self.visits = {key: visit for key, visit in self.visits.items() if known(key)}
+        if self.current is not None and not known(self.current.key):
+            self.current = None
+        if self.last_left is not None and not known(self.last_left.key):
+            self.last_left = None
+        self.resume()
+
     def loaded(self, detail: GroupDetail) -> None:
         """A group came: keep it if it is on the desk."""
         group = detail.group

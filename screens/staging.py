@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from screens.switching import followers, steered, used
-from sessions.commands import Set
+from sessions.commands import Fork, Set
 from sessions.errors import UsageError
 from sessions.hyperparameters import (
     HYPERPARAMETERS,
@@ -100,6 +100,16 @@ class Staging:
         self.staged.clear()
         return count
 
+    def on_another_branch(self) -> None:
+        """What is staged stays so, over the values in force there; what was undone before is of another branch."""
+        for name, staged in list(self.staged.items()):
+            now = self.now(name)
+            if staged.value == now:
+                del self.staged[name]
+            else:
+                self.staged[name] = Staged(staged.value, now)
+        self.redoable.clear()
+
     def apply(self) -> Set | None:
         """Everything staged as one command; what is staged stays until the engine accepts.
 
@@ -112,8 +122,8 @@ class Staging:
         expect = {name: staged.expect for name, staged in self.staged.items() if not steered(name, due)}
         return Set(who=self.who, values={name: s.value for name, s in self.staged.items()}, expect=expect)
 
-    def accepted(self, command: Set) -> None:
-        """The engine took a command: what it set is no longer staged."""
+    def accepted(self, command: Set | Fork) -> None:
+        """The engine took a command: what it set, or began a branch with, is no longer staged."""
         for name, value in command.values.items():
             if name in self.staged and self.staged[name].value == value:
                 del self.staged[name]

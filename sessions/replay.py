@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from sessions import commands as c
+from sessions.branches import find_branch
 from sessions.errors import EngineUnreachable, InvalidValue, SessionError, UnknownName, WorkbenchError
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import Value
@@ -267,6 +268,17 @@ class Replay:
     def _answer(self, query: c.Command, place: int) -> str:
         seq, before, step = self._seqs[place], self._before(place), self.steps[place]
         match query:
+            case c.QueryBranches():
+                return encode_json(self._store.branch_infos())
+            case c.QueryProbes(branch=wanted):
+                find_branch(wanted, self._store.branches())
+                return encode_json(self._store.probes(wanted))
+            case c.QuerySeries(names=names, first=first, last=last, limit=limit, branch=wanted) if wanted not in (
+                "", self.branch
+            ):
+                find_branch(wanted, self._store.branches())
+                others = self._store.series(wanted)
+                return encode_json([others[n].window(first, last, limit) for n in names if n in others])
             case c.QuerySeries(names=names, first=first, last=last, limit=limit):
                 series = {s.name: s for s in self._whole(place, names)}
                 return encode_json([series[n].window(first, last, limit) for n in names if n in series])

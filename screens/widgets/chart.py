@@ -128,10 +128,11 @@ class ChartView(Framed, can_focus=True):
         return not any(value is not None for name in self.metrics for value in self.points(name)[1])
 
     def vertical_lines(self) -> tuple[tuple[int, str], ...]:
-        """What a person changed, and alarms."""
+        """What a person changed, where the line was forked or went back, and alarms."""
         if self.of_warm_up:
             return ()
         changes = [(change.applied_step, "change") for change in self.live.applied_changes()]
+        changes += [(step, "change") for step in self.live.turns()]
         alarms = [(alarm.step, "alarm") for alarm in self.live.alarms.values()]
         return tuple(dict.fromkeys(alarms + changes))
 
@@ -140,7 +141,7 @@ class ChartView(Framed, can_focus=True):
     def update(self, force: bool = False) -> None:
         """Draw if anything it shows has changed."""
         version = self.live.version
-        topics = ["series", "changes", "alarms", "last_step", "values"]
+        topics = ["series", "changes", "alarms", "last_step", "values", "line"]
         if self.live.last_step is None:
             topics.append("status")  # the reason why there is nothing yet
         state = (
@@ -275,7 +276,7 @@ class ChartView(Framed, can_focus=True):
             lines.append(
                 f"Dim: raw. Bright: s <- {self.smoothing:g} s + {1 - self.smoothing:.2g} x, corrected at the start."
             )
-        lines.append("A column of : is a change that a person made, or an alarm.")
+        lines.append("A column of : is a change that a person made, a fork, a rewind, or an alarm.")
         return lines
 
     def table(self) -> list[str]:

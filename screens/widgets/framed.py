@@ -16,8 +16,8 @@ from screens.charts import Piece, Row
 from screens.safe import cut, visible
 
 ROLES = (
-    "title", "label", "axis", "raw", "smooth", "second", "bar", "change", "alarm", "cross", "dim", "strong", "good",
-    "warn", "bad", "frame", "frame-focus",
+    "title", "label", "axis", "raw", "smooth", "second", "third", "fourth", "bar", "change", "alarm", "cross", "dim",
+    "strong", "good", "warn", "bad", "frame", "frame-focus",
 )  # fmt: skip
 NEAR = 16
 """Cells between two differences that are drawn rather than skipped."""
@@ -38,6 +38,8 @@ class Framed(Widget):
         & > .framed--raw { color: $text-muted; }
         & > .framed--smooth { color: $text-primary; text-style: bold; }
         & > .framed--second { color: $text-accent; }
+        & > .framed--third { color: $text-warning; }
+        & > .framed--fourth { color: $text-success; }
         & > .framed--bar { color: $text-primary; }
         & > .framed--change { color: $text-warning; }
         & > .framed--alarm { color: $text-error; }

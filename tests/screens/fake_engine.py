@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from sessions import commands as c
+from sessions.branches import Branch, BranchInfo, Probe
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
 from sessions.hyperparameters import defaults, hyperparameter, switched
 from sessions.plans import Plan, PlanPart
@@ -100,6 +101,9 @@ class FakeEngine:
         self.watches: list[Any] = []
         self.checkpoints: list[Checkpoint] = []
         self.last_step: StepRecord | None = None
+        self.infos: dict[str, BranchInfo] = {}
+        self.answers: dict[str, list[Probe]] = {}
+        self.others: dict[str, dict[str, Series]] = {}
         self.status = Status(
             time=self.now, session=name, branch="main", state="RUN", phase="sampling", algorithm="grpo", steps=2000,
             done=41, total=64, elapsed=7900.0, left=11520.0, tokens_per_second=1900.0, pid=4121, device="cpu",
@@ -152,13 +156,14 @@ class FakeEngine:
         step = (self.last_step.step if self.last_step else 0) + 1
         self.now += 11.8
         algorithm = str(self.values["algorithm"])
-        groups = [fake_group(step, number, algorithm=algorithm) for number in (1, 2, 3, 4)]
+        groups = [fake_group(step, number, algorithm=algorithm, branch=self.status.branch) for number in (1, 2, 3, 4)]
         for group in groups:
             self.groups[step, group.number] = group
         self.event(GroupsScored(time=self.now, step=step, heads=[self.head(g) for g in groups]))
         advantages = [r.advantage for g in groups for r in g.responses if r.advantage is not None]
         record = StepRecord(
-            branch="main", step=step, time=self.now, metrics={**fake_metrics(step, algorithm), **metrics},
+            branch=self.status.branch, step=step, time=self.now,
+            metrics={**fake_metrics(step, algorithm), **metrics},
             advantages=advantages, values=dict(self.values),
             trust_region=fake_search(step) if algorithm == "trpo" else None,
         )  # fmt: skip
@@ -249,9 +254,59 @@ class FakeEngine:
 
     def checkpoint(self) -> None:
         step = self.last_step.step if self.last_step else 0
-        saved = Checkpoint(step=step, time=self.now, path=f"checkpoints/{step}", bytes=2 * 2**20, reason="asked for")
+        saved = Checkpoint(
+            step=step, time=self.now, path=f"checkpoints/{step}", bytes=2 * 2**20, reason="asked for",
+            branch=self.status.branch,
+        )  # fmt: skip
         self.checkpoints.append(saved)
         self.event(CheckpointSaved(time=self.now, step=step, checkpoint=saved))
+
+    def branch_infos(self) -> list[BranchInfo]:
+        """Every branch; the one that is trained as it is now."""
+        last = self.last_step
+        main = BranchInfo(branch=Branch(name="main", time=START))
+        infos = {"main": main} | self.infos if last is not None else {}
+        active = self.status.branch
+        if last is not None:
+            infos[active] = msgspec.structs.replace(
+                infos[active], active=True, tip=last.step, steps=last.step - infos[active].branch.step,
+                time=last.time, metrics=last.metrics, values=dict(self.values),
+                checkpoints=[p for p in self.checkpoints if p.branch == active],
+            )  # fmt: skip
+        return list(infos.values())
+
+    def add_branch(self, name: str, step: int, *, parent: str = "main", tip: int, **more: Any) -> BranchInfo:
+        """A branch beside the one that is trained."""
+        given = {key: more.pop(key) for key in ("abandoned", "why", "seed") if key in more}
+        branch = Branch(name=name, parent=parent, step=step, time=START + step * 11.8, **given)
+        series = {}
+        for metric, whole in self.series.items():
+            series[metric] = Series(metric)
+            for at, value in zip(whole.steps, whole.values, strict=True):
+                if at <= tip:
+                    lower = 0.0 if at <= step or value is None else -0.001 * (at - step)
+                    series[metric].append(at, value if value is None else value + lower)
+        self.others[name] = series
+        values = {**self.values, **more.pop("values", {})}
+        more.setdefault("begun_with", dict(self.values))
+        self.infos[name] = BranchInfo(
+            branch=branch, tip=tip, steps=tip - step, time=START + tip * 11.8,
+            metrics={metric: series[metric].last for metric in series}, values=values, **more,
+        )  # fmt: skip
+        return self.infos[name]
+
+    def go_to(self, branch: str, step: int) -> None:
+        """Train another branch, or go back: every client gets a fresh snapshot."""
+        self.status = msgspec.structs.replace(self.status, branch=branch, step=step + 1, finished_steps=step)
+        for name, series in self.series.items():
+            self.series[name] = Series(name)
+            self.series[name].load(series.window(0, step))
+        record = self.last_step
+        assert record is not None
+        self.last_step = msgspec.structs.replace(record, branch=branch, step=step)
+        self.groups = {key: group for key, group in self.groups.items() if key[0] <= step}
+        for connection in self.server.connections:
+            connection.resync()
 
     # ------------------------------------------------------------------------------------------- backend
 
@@ -277,6 +332,7 @@ class FakeEngine:
             checkpoints=list(self.checkpoints),
             events=self.events[-500:],
             last_step=self.last_step,
+            branches=[info.branch for info in self.branch_infos()],
         )
 
     def clients_changed(self) -> None:
@@ -337,9 +393,14 @@ class FakeEngine:
                 self.event(RatingRetracted(time=self.now, step=rating.step, rating=rating_id, who=command.who))
                 self._changed(rating.step, rating.group)
                 return Answer(id=command.id, status="applied", text="taken back")
-            case c.QuerySeries(names=names, first=first, last=last, limit=limit):
-                found = [self.series[name].window(first, last, limit) for name in names if name in self.series]
+            case c.QuerySeries(names=names, first=first, last=last, limit=limit, branch=branch):
+                series = self.others.get(branch, self.series)
+                found = [series[name].window(first, last, limit) for name in names if name in series]
                 return self._data(command, found)
+            case c.QueryBranches():
+                return self._data(command, self.branch_infos())
+            case c.QueryProbes(branch=branch):
+                return self._data(command, self.answers.get(branch, []))
             case c.QueryGroups(before=before, limit=limit, unrated=unrated):
                 heads = [self.head(g) for g in reversed(self.groups.values()) if not before or g.step < before]
                 return self._data(command, [h for h in heads if not unrated or not h.ratings][:limit])
@@ -476,7 +537,7 @@ def fake_values(length: int, reward: float) -> dict[str, list[float]]:
     return {"values": values, "returns": returns, "advantages": [r - v for r, v in zip(returns, values)]}
 
 
-def fake_group(step: int, number: int, size: int = 8, algorithm: str = "grpo") -> Group:
+def fake_group(step: int, number: int, size: int = 8, algorithm: str = "grpo", branch: str = "main") -> Group:
     """A group of a step: some right, some wrong, one cut, every fourth group dead."""
     responses = []
     for index in range(size):
@@ -495,7 +556,7 @@ def fake_group(step: int, number: int, size: int = 8, algorithm: str = "grpo") -
             )
         )
     return Group(
-        branch="main",
+        branch=branch,
         step=step,
         number=number,
         prompt_id=f"p{number}",

@@ -21,6 +21,7 @@ SCREENS = {
     "samples": ("screens.samples", "SamplesScreen"),
     "rate": ("screens.rate", "RateScreen"),
     "parameters": ("screens.parameters", "ParametersScreen"),
+    "branches": ("screens.branches", "BranchesScreen"),
     "events": ("screens.events", "EventsScreen"),
 }
 WIDGETS = {
