@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from screens.numbers import percent, short, span
-from sessions.branches import BranchInfo, aside_name, differences
+from screens.numbers import percent, short, size, span
+from sessions.branches import BranchInfo, aside_name, differences, in_tree_order
 from sessions.hyperparameters import HYPERPARAMETERS, Value, hyperparameter
 
 REWARD = "reward/mean"
@@ -73,6 +73,41 @@ def about_branch(info: BranchInfo, now: float) -> list[tuple[str, str]]:
         if info.branch.seed is not None:
             lines.append((f"seed {info.branch.seed}: its prompts come in another order, with other noise", "dim"))
     return lines
+
+
+TABLE = ("branch", "from", "steps", "tip", "reward", "held-out", "best", "checkpoints", "size", "age", "what")
+
+
+def branch_table(infos: Sequence[BranchInfo], now: float) -> list[list[str]]:
+    """Every branch in a line, after its parent and further in, under a line of titles."""
+    by_name = {info.branch.name: info for info in infos}
+    rows = [list(TABLE)]
+    for depth, branch in in_tree_order([info.branch for info in infos]):
+        info = by_name[branch.name]
+        what = (["trained now"] if info.active else []) + (["abandoned"] if branch.abandoned else [])
+        what += [branch.why] if branch.why else []
+        rows.append(
+            [
+                "  " * depth + branch.name,
+                f"{branch.parent} @{branch.step}" if branch.parent else "-",
+                str(info.steps),
+                str(info.tip),
+                short(info.metrics.get(REWARD)),
+                percent(info.evaluated[1]) if info.evaluated is not None else "-",
+                f"{percent(info.best[1])} @{info.best[0]}" if info.best is not None else "-",
+                str(len(info.checkpoints)),
+                size(sum(point.bytes for point in info.checkpoints)),
+                span(now - info.time) if info.time else "-",
+                ", ".join(what),
+            ]
+        )
+    return rows
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, their cells under each other."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def rewind_words(info: BranchInfo, step: int, taken: Iterable[str]) -> list[str]:

@@ -7,16 +7,20 @@ import os
 import shlex
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from textual.app import SuspendNotSupported
 
+from screens.branch_words import aligned, branch_table
 from screens.dialogs import ConfirmDialog, TextDialog
 from screens.link import Link
 from screens.numbers import span
-from sessions.commands import Command, QueryPlan, QueryWatches, Stop
+from screens.probe_lines import probe_words
+from sessions.branches import BranchInfo, Probe
+from sessions.commands import Command, QueryBranches, QueryPlan, QueryProbes, QueryWatches, Stop
 from sessions.errors import WorkbenchError
 from sessions.export import export
 from sessions.plans import Plan
@@ -135,6 +139,10 @@ def in_lines(query: Command, data: str) -> list[str]:
             return state_lines(msgspec.json.decode(data, type=list[WatchState]))
         if isinstance(query, QueryPlan):
             return msgspec.json.decode(data, type=Plan).describe().split("\n")
+        if isinstance(query, QueryBranches):
+            return aligned(branch_table(msgspec.json.decode(data, type=list[BranchInfo]), time.time()))
+        if isinstance(query, QueryProbes):
+            return probe_words(msgspec.json.decode(data, type=list[Probe]))
     except msgspec.ValidationError:
         pass  # from an engine of another version: shown as it is
     return pretty(data)

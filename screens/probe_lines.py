@@ -35,6 +35,17 @@ def score_words(pairs: Sequence[ProbePair], names: Sequence[str]) -> str:
     return ", ".join(parts) + (f"; one is right and another wrong on {unequal}" if len(names) > 1 else "")
 
 
+def probe_words(probes: Sequence[Probe]) -> list[str]:
+    """The answers of one branch, a paragraph each."""
+    if not probes:
+        return ["it has not been asked the probe prompts"]
+    right = sum(probe.right for probe in probes)
+    lines = [f"{probes[0].branch} after step {probes[0].step}: {right} of {len(probes)} right"]
+    for probe in probes:
+        lines += ["", f"{probe.place + 1}  {verdict(probe)}  answer {probe.answer}", probe.prompt, "->", probe.text]
+    return "\n".join(lines).split("\n")
+
+
 def marked_words(text: str, other: str) -> list[bool]:
     """For every character of a text that is no space, whether its word is another than in the other text."""
     mine, theirs = text.split(), other.split()

@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("session", metavar="S", help="name of a session")
     plan.add_argument("values", nargs="*", metavar="NAME=VALUE", help="hyperparameters as they would be")
     send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
+    compare = add("compare", "commands_compare:compare_branches", "branches of a session side by side")
+    compare.add_argument("session", metavar="S", help="name of a session; its engine may run or not")
+    compare.add_argument("branches", nargs="+", metavar="BRANCH", help="two of them or more, such as: main main~1")
+    compare.add_argument("--metric", dest="metrics", action="append", metavar="M", help="instead of the usual ones")
+    _add_race(add("race", "commands_race:race", "a branch for each algorithm from one step, trained in turn"))
     fetch = add("fetch", "commands_make:fetch", "get a small real model")
     fetch.add_argument("model", choices=("smollm2",), metavar="smollm2", help="SmolLM2-135M-Instruct, 540 MB")
     warm_up = add("warm-up", "commands_make:warm_up", "make the embedded model anew")
@@ -85,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("folder", metavar="DIR", help="a new or empty folder")
     doctor = add("doctor", "doctor:doctor", "check this machine, and say what to do")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, plan, stop, export, fetch, warm_up, doctor, knobs):
+    for command in (listing, status, follow, send, plan, stop, compare, export, fetch, warm_up, doctor, knobs):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
 
@@ -152,6 +157,18 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--paused", action="store_true", help="pause before the first step")
     run.add_argument("--headless", action="store_true", help="no screens: a progress line; ctrl+c stops the session")
     run.add_argument("--json", action="store_true", help="with --headless: one JSON line a step")
+
+
+def _add_race(race: argparse.ArgumentParser) -> None:
+    race.add_argument("session", metavar="S", help="name of a session; an engine is started if it has none")
+    race.add_argument("--algorithms", required=True, metavar="A,B", help="such as grpo,ppo,trpo")
+    race.add_argument("--steps", required=True, type=_natural, metavar="N", help="that each of them takes")
+    race.add_argument("--at", type=_whole, metavar="STEP", help="where all begin (default: the newest step)")
+    race.add_argument(
+        "--set", dest="sets", action="append", metavar="NAME=VALUE", help="a hyperparameter that all of them set"
+    )
+    race.add_argument("--metric", dest="metrics", action="append", metavar="M", help="compared at the end")
+    race.add_argument("--json", action="store_true", help="one JSON line a step, and the comparison at the end")
 
 
 def _whole(text: str) -> int:

@@ -8,12 +8,17 @@ from typing import Any
 
 import msgspec
 
+from screens.branch_words import branch_table
+from screens.probe_lines import probe_words
+from sessions.branches import BranchInfo, Probe
 from sessions.commands import (
     Command,
+    QueryBranches,
     QueryEvents,
     QueryGroup,
     QueryGroups,
     QueryPlan,
+    QueryProbes,
     QueryResponse,
     QuerySeries,
     QueryWatches,
@@ -41,6 +46,10 @@ def readable(command: Command, data: Any) -> str:
                 return _events(msgspec.convert(data, list[AnyEvent]))
             case QueryPlan():
                 return msgspec.convert(data, Plan).describe()
+            case QueryBranches():
+                return table(branch_table(msgspec.convert(data, list[BranchInfo]), time.time()), frozenset({2, 3}))
+            case QueryProbes():
+                return "\n".join(probe_words(msgspec.convert(data, list[Probe])))
             case QueryWatches():
                 return "\n".join(state_lines(msgspec.convert(data, list[WatchState])))
     except msgspec.ValidationError:

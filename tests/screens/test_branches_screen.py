@@ -20,11 +20,22 @@ def probes(branch: str, step: int, wrong: tuple[int, ...] = ()) -> list[Probe]:
     """Six answers of a branch."""
     return [
         Probe(
-            branch=branch, step=step, place=place, prompt=f"A train travels {180 + place} km at 90 km/h. How long?",
-            answer="2 h", text=f"{180 + place} / 90 is\n{'three' if place in wrong else 'two'} hours #### 2", right=place not in wrong,
+            branch=branch,
+            step=step,
+            place=place,
+            prompt=f"A train travels {180 + place} km at 90 km/h. How long?",
+            answer="2 h",
+            text=f"{180 + place} / 90 is\n{'three' if place in wrong else 'two'} hours #### 2",
+            right=place not in wrong,
         )
         for place in range(6)
-    ]  # fmt: skip
+    ]
+
+
+def saved(branch: str, step: int) -> Checkpoint:
+    when = START + step * 11.8
+    path = f"{branch}-{step}"
+    return Checkpoint(step=step, time=when, path=path, bytes=3 * 2**20, reason="every 30 steps", branch=branch)
 
 
 @pytest.fixture
@@ -33,10 +44,7 @@ def branched(engine: FakeEngine) -> FakeEngine:
     engine.add_branch(
         "lower-lr", 60, tip=110, why="forked by you", values={"learning_rate": 5e-7},
         begun_with={**engine.start_values}, evaluated=(100, 0.5), best=(80, 0.625),
-        checkpoints=[
-            Checkpoint(step=step, time=START + step * 11.8, path=f"lower-lr-{step}", bytes=3 * 2**20, reason="every 30 steps", branch="lower-lr")
-            for step in (60, 90)
-        ],
+        checkpoints=[saved("lower-lr", 60), saved("lower-lr", 90)],
     )  # fmt: skip
     engine.add_branch("main~1", 100, tip=115, why="left by a rewind of you", abandoned=True)
     engine.add_branch("hotter", 90, parent="lower-lr", tip=95, values={"temperature": 1.2}, seed=7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 from screens.live import EVENTS, HEADS, Live
+from sessions.branches import Branch
 from sessions.folders import ExitInfo
 from sessions.records import Alarm, Change, Checkpoint, GroupHead, Rating, RatingUse, SeriesData, Status, StepRecord
 from sessions.wire import (
@@ -236,3 +237,45 @@ def test_memory_is_flat_over_two_hundred_thousand_events() -> None:
     assert len(live.events) == EVENTS
     assert len(live.series["reward/mean"]) <= 8000
     assert end - middle < 1_000_000
+
+
+def test_the_line_turns_where_it_was_forked_and_where_a_rewind_left_steps_behind() -> None:
+    live = Live("s")
+    branches = [
+        Branch(name="main"),
+        Branch(name="main~1", parent="main", step=30, abandoned=True),
+        Branch(name="other", parent="main", step=20),
+        Branch(name="low", parent="main", step=50),
+        Branch(name="low~1", parent="low", step=60, abandoned=True),
+        Branch(name="other~1", parent="other", step=25, abandoned=True),
+    ]
+
+    def on(branch: str, step: int) -> None:
+        status = Status(time=0.0, session="s", branch=branch, state="RUN", phase="sampling", step=step)
+        last = StepRecord(branch=branch, step=step, time=0.0, metrics={})
+        live.feed(Snapshot(seq=0, status=status, branches=branches, last_step=last))
+
+    on("main", 80)
+    assert live.turns() == [30]
+    on("low", 70)
+    assert live.turns() == [30, 50, 60]
+    assert [live.on_line(*place) for place in (("main", 50), ("main", 51), ("low", 51), ("low", 70), ("low", 71))] == [
+        True, False, True, True, False,
+    ]  # fmt: skip
+    assert not live.on_line("main~1", 40)
+
+
+def test_another_line_is_told_from_the_same_line_sent_again() -> None:
+    live = Live("s")
+
+    def load(branch: str, *names: str) -> int:
+        status = Status(time=0.0, session="s", branch=branch, state="RUN", phase="sampling", step=3)
+        known = [Branch(name="main"), *(Branch(name=n, parent="main", step=2) for n in names)]
+        live.feed(Snapshot(seq=0, status=status, branches=known))
+        return live.version["line"]
+
+    first = load("main")
+    assert load("main") == first
+    assert load("main", "main~1") == first + 1  # a rewind
+    assert load("main~1", "main~1") == first + 2  # a switch
+    assert load("main~1", "main~1") == first + 2
