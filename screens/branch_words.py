@@ -84,7 +84,7 @@ def branch_table(infos: Sequence[BranchInfo], now: float) -> list[list[str]]:
     rows = [list(TABLE)]
     for depth, branch in in_tree_order([info.branch for info in infos]):
         info = by_name[branch.name]
-        what = (["trained now"] if info.active else []) + (["abandoned"] if branch.abandoned else [])
+        what = (["active"] if info.active else []) + (["abandoned"] if branch.abandoned else [])
         what += [branch.why] if branch.why else []
         rows.append(
             [

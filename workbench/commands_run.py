@@ -168,6 +168,26 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
     return folder
 
 
+def start_paused(folder: SessionFolder) -> None:
+    """Start an engine for a session that has none; it waits before its next step, even if it has made all of them.
+
+    How the session is run otherwise stays as it was.
+
+    :raises WorkbenchError: if it does not load.
+    """
+    before = folder.settings()
+    _continued(folder, {"steps": 0}, paused=True)
+    supervisor = start_engine(folder)
+    try:
+        _wait(folder, supervisor)
+    except KeyboardInterrupt:
+        supervisor.terminate()
+        supervisor.wait()
+        raise SessionError("interrupted while the engine was loading; it was stopped") from None
+    finally:
+        folder.write_settings(before)
+
+
 def _flag(name: str, value: object) -> str:
     """A setting as it is written on the command line."""
     if isinstance(value, list):

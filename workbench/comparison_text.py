@@ -56,7 +56,7 @@ def _branches(comparison: Comparison) -> str:
     for info in comparison.branches:
         branch = info.branch
         begun = f"{branch.parent} @{branch.step}" if branch.parent else "-"
-        what = ["trained now"] if info.active else []
+        what = ["active"] if info.active else []
         what += ["abandoned"] if branch.abandoned else []
         what += [f"seed {branch.seed}"] if branch.seed is not None else []
         what += [branch.why] if branch.why else []

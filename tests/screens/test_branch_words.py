@@ -105,7 +105,7 @@ def test_the_table_of_branches() -> None:
     rows = branch_table([info("main", active=True), info("a", "main", 4, abandoned=True, best=(8, 0.5))], 160.0)
     assert [len(row) for row in rows] == [11, 11, 11]
     assert rows[1][:4] == ["main", "-", "10", "10"]
-    assert rows[1][-1] == "trained now"
+    assert rows[1][-1] == "active"
     assert rows[2][:4] == ["  a", "main @4", "6", "10"]
     assert rows[2][6] == "50% @8"
     assert rows[2][-1] == "abandoned"

@@ -2,8 +2,9 @@
 
 ``FAKE_ENGINE`` chooses the fate: ``error`` and ``usage`` end while loading with a line, ``trace`` with an exception,
 ``stay`` never finishes loading, ``deaf`` does not stop, ``kill`` is killed after three steps, ``raise`` raises after
-three. A ``set`` applies when the next step ends, everything else at once. Every event is stored, as the real engine's
-are.
+three; ``race-kill`` is killed in the second branch of a race. A ``set`` applies when the next step ends, everything
+else at once. A race makes a branch for each algorithm, one after the other, each from the same step. Every event is
+stored, as the real engine's are.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sessions import wire
+from sessions.branches import Branch, Probe
 from sessions.commands import (
     Command,
     Pause,
+    QueryBranches,
     QueryEvents,
     QueryGroup,
     QueryGroups,
     QueryPlan,
+    QueryProbes,
     QueryResponse,
     QuerySeries,
     QueryStatus,
     QueryWatches,
+    Race,
     Rate,
     Resume,
     Set,
@@ -54,6 +59,10 @@ class FakeEngine:
         last = self.store.last_step("main")
         self.step = last.step if last else 0
         self.state = "LOADING"
+        self.branch = "main"
+        self.race: Race | None = None
+        self.racers: list[str] = []
+        self.home = ("main", 0)
         self.stop = asyncio.Event()
         self.pending: list[tuple[Set, Callable[[wire.Answer], None]]] = []
         self.server = Server(folder.socket_path(), self)
@@ -72,7 +81,7 @@ class FakeEngine:
         return Status(
             time=time.time(),
             session=self.folder.name,
-            branch="main",
+            branch=self.branch,
             state=self.state,
             phase="sampling",
             step=self.step,
@@ -125,6 +134,22 @@ class FakeEngine:
                         memory_available=8e9, memory_total=9e9, seconds_now=0.5, seconds_then=1.0, basis="a guess",
                     )
                 )  # fmt: skip
+            case QueryBranches():
+                data(store.branch_infos())
+            case QueryProbes(branch=branch):
+                data(store.probes(branch))
+            case Race(algorithms=[]):
+                self.note("branch", "ann: gave race 1 up")
+                self.leave_race()
+                reply(wire.Answer(id=command.id, status="applied", step=self.step, text="gave race 1 up"))
+            case Race(algorithms=algorithms, steps=steps):
+                if self.race is not None:
+                    raise WorkbenchError("a race is under way; `race stop` gives it up")
+                self.race, self.home = command, (self.branch, self.step)
+                reply(wire.Answer(id=command.id, status="accepted", text=f"races {', '.join(algorithms)}"))
+                self.next_racer()
+                text = f"race 1 begins: {', '.join(algorithms)}, {steps} steps from step {self.home[1]}"
+                reply(wire.Answer(id=command.id, status="applied", step=self.step, text=text))
             case QueryWatches():
                 data([WatchState(name="cut", rule="response/length > 9", on=True, state="holds")])
             case Set():
@@ -143,10 +168,41 @@ class FakeEngine:
             case Rate():
                 reply(wire.Answer(id=command.id, status="rejected", text="nothing is rated here"))
 
+    def note(self, kind: str, text: str) -> None:
+        self.server.send_event(self.store.add_event(wire.Noted(time=time.time(), step=self.step, kind=kind, text=text)))
+
+    def next_racer(self) -> None:
+        assert self.race is not None
+        if len(self.racers) == len(self.race.algorithms):
+            self.note("race", f"race 1 is over: workbench compare {self.folder.name} {' '.join(self.racers)}")
+            self.leave_race()
+            self.state = "PAUSED"
+            return
+        algorithm = self.race.algorithms[len(self.racers)]
+        self.branch, self.step = f"race-1-{algorithm}", self.home[1]
+        self.store.add_branch(Branch(name=self.branch, parent=self.home[0], step=self.step, time=time.time()))
+        self.racers.append(self.branch)
+        self.note("race", f"{self.branch} begins at step {self.step} of {self.home[0]}")
+
+    def leave_race(self) -> None:
+        self.race, (self.branch, self.step) = None, self.home
+        self.store.use_branch(self.branch)
+
+    def finish_racing_step(self) -> None:
+        if self.race is None:
+            return
+        if FATE == "race-kill" and len(self.racers) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.step == self.home[1] + self.race.steps:
+            right = self.branch.endswith("ppo")
+            asked = {"branch": self.branch, "step": self.step, "place": 0, "prompt": "5+7=", "answer": "12"}
+            self.store.add_probes([Probe(**asked, text="12" if right else "13", right=right)])
+            self.next_racer()
+
     def finish_step(self) -> None:
         self.step += 1
         group = Group(
-            branch="main",
+            branch=self.branch,
             step=self.step,
             number=1,
             prompt_id="p",
@@ -156,8 +212,10 @@ class FakeEngine:
             responses=[Response(letter="A", text="first\x1b[31m\nline", length=3, ended=True, reward=1.0)],
         )
         self.store.add_groups([group])
-        metrics = {"reward/mean": self.step / 100, "kl/k3": 0.001, "speed/tokens_per_second": 1234.0}
-        record = StepRecord(branch="main", step=self.step, time=time.time(), metrics=metrics)
+        gain = {"race-1-ppo": 0.5, "race-1-trpo": 0.25}.get(self.branch, 0.0)
+        metrics = {"reward/mean": self.step / 100 + gain, "kl/k3": 0.001, "speed/tokens_per_second": 1234.0}
+        values = {"algorithm": self.branch.rpartition("-")[2]} if self.race is not None else {"algorithm": "grpo"}
+        record = StepRecord(branch=self.branch, step=self.step, time=time.time(), metrics=metrics, values=values)
         self.server.send_event(self.store.add_step(record, [group], 500))
         if self.step == 2:
             alarm = Alarm(
@@ -167,6 +225,7 @@ class FakeEngine:
         for command, reply in self.pending:
             reply(wire.Answer(id=command.id, status="applied", step=self.step, text=", ".join(command.values)))
         self.pending.clear()
+        self.finish_racing_step()
         self.beat()
 
     async def run(self) -> None:
@@ -191,7 +250,8 @@ class FakeEngine:
             self.state = "PAUSED" if self.settings.paused else "RUN"
         self.beat()
         started = self.step
-        while not self.stop.is_set() and not (self.settings.steps and self.step >= self.settings.steps):
+        limit = self.settings.steps
+        while not self.stop.is_set() and (self.race is not None or not (limit and self.step >= limit)):
             try:
                 await asyncio.wait_for(self.stop.wait(), STEP_SECONDS)
             except TimeoutError:
