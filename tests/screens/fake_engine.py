@@ -305,6 +305,15 @@ class FakeEngine:
         assert record is not None
         self.last_step = msgspec.structs.replace(record, branch=branch, step=step)
         self.groups = {key: group for key, group in self.groups.items() if key[0] <= step}
+        self.resync()
+
+    def rewound(self, aside: str, step: int) -> None:
+        """A rewind to a step has left a branch behind."""
+        self.add_branch(aside, step, tip=step + 1, abandoned=True)
+        self.resync()
+
+    def resync(self) -> None:
+        """A fresh snapshot for every client."""
         for connection in self.server.connections:
             connection.resync()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from screens.arrangement import arrange
@@ -10,6 +11,7 @@ from screens.dashboard import DashboardScreen
 from screens.widgets.chart import ChartView
 from screens.widgets.panes import ThreeLines
 from sessions import commands as c
+from sessions.records import SeriesData
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
@@ -318,3 +320,34 @@ async def test_every_algorithm_fits_every_size(
         await until(lambda: frame(app) != text)
         assert frame(app).isascii()
         assert all(len(line) <= size[0] for line in frame(app).splitlines())
+
+
+async def test_a_fork_and_a_rewind_are_vertical_marks(attach: Attach, engine: FakeEngine) -> None:
+    engine.changes.clear()
+    engine.alarms.clear()
+    engine.add_branch("low", 60, tip=90)
+    async with attach() as (app, _):
+        await until_shown(app, "step 121")
+        chart = app.screen.query(ChartView).first()
+        assert chart.vertical_lines() == ()
+        engine.go_to("low", 90)
+        await until(lambda: app.live.branch == "low", "the switch")
+        assert chart.vertical_lines() == ((60, "change"),)
+        engine.rewound("low~1", 80)
+        engine.infos["low~1"] = msgspec.structs.replace(
+            engine.infos["low~1"], branch=msgspec.structs.replace(engine.infos["low~1"].branch, parent="low")
+        )
+        engine.resync()
+        await until(lambda: len(chart.vertical_lines()) == 2, "the rewind's mark")
+        assert chart.vertical_lines() == ((60, "change"), (80, "change"))
+        await until(lambda: frame(app).count(":") > 10, "the marks")
+
+
+async def test_points_of_a_window_are_not_those_of_the_line_before(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, _):
+        screen = app.screen
+        assert isinstance(screen, DashboardScreen)
+        screen.view.fetched = {"reward/mean": SeriesData(name="reward/mean", steps=[1, 120], values=[0.0, 9.0])}
+        engine.go_to("main", 100)
+        engine.rewound("main~1", 100)
+        await until(lambda: screen.view.fetched is None, "the points of the line before to be forgotten")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from screens.rate import RateScreen
@@ -301,3 +302,46 @@ async def test_a_comment_is_no_second_rating(attach: Attach, engine: FakeEngine)
         await pilot.press("4", "K", "c", *"good", "enter")
         await until(lambda: len(engine.ratings) == 2, "two records")
         await until_shown(app, "your comment: good", "1 today")
+
+
+async def test_after_a_rewind_a_group_of_the_same_name_is_another_one(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        screen = app.screen
+        assert isinstance(screen, RateScreen)
+        await until_shown(app, "It waits [120]")
+        visit = screen.desk.current
+        assert visit is not None
+        group = visit.key[2]
+        await pilot.press("c", *"draft", "enter")
+        await until(lambda: "draft" in visit.comments.values(), "the comment")
+        engine.go_to("main", 119)
+        engine.rewound("main~1", 119)
+        await until(lambda: app.live.newest_step() == 119, "the rewind")
+        await until(lambda: ("main", 120, group) not in screen.desk.visits, "the drafts of what was left to be gone")
+        engine.finish_step()
+        old = engine.groups[120, group]
+        answers = [msgspec.structs.replace(r, text="another answer") for r in old.responses]
+        engine.groups[120, group] = msgspec.structs.replace(old, responses=answers)
+        await until(lambda: ("main", 120, group) in app.live.heads, "the new group")
+        screen.rate_response(app.live.heads["main", 120, group], "A")
+        await until_shown(app, "another answer")
+        assert "It waits [120]" not in frame(app)
+        kept = screen.desk.visits["main", 120, group]
+        assert not kept.comments
+
+
+async def test_a_group_of_the_steps_that_a_switch_shares_stays_on_the_desk(attach: Attach, engine: FakeEngine) -> None:
+    engine.add_branch("low", 120, tip=120)
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        screen = app.screen
+        assert isinstance(screen, RateScreen)
+        await until_shown(app, "It waits [120]")
+        before = screen.desk.current
+        engine.go_to("low", 120)
+        await until(lambda: app.live.branch == "low", "the switch")
+        screen.refresh_now()
+        assert screen.desk.current is before
+        assert before is not None
+        assert screen.desk.book.name(before.key).startswith("main/120.")
