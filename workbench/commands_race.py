@@ -6,21 +6,28 @@ import argparse
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import msgspec
 
 from sessions.branches import BranchInfo
 from sessions.client import attached
-from sessions.commands import Command, QueryBranches, QueryStatus, Race, Resume, Stop, parse_words
+from sessions.commands import Command, QueryBranches, Race, Resume, Stop, new_id, parse_words
 from sessions.errors import EngineUnreachable, Refused, SessionError
 from sessions.folders import SessionFolder, session_folder
 from sessions.records import Status, StepRecord
-from sessions.wire import AlarmRaised, AnyEvent, Noted, StepDone
+from sessions.wire import AlarmRaised, Answer, AnyEvent, Noted, StepDone
 from workbench.commands_compare import print_comparison, read_comparison
 from workbench.commands_run import start_paused
 from workbench.daemon import last_seq, until_ended
 from workbench.headless import progress_text, step_json
 from workbench.output import ProgressLine, emit, say
 from workbench.watch import Watch
+
+READY_SECONDS = 30.0
+"""How long an engine that was started for the race may say that it has not begun."""
+NOT_READY = "not before the first step"
 
 
 def race(arguments: argparse.Namespace) -> int:
@@ -47,7 +54,7 @@ def race_command(arguments: argparse.Namespace) -> Race:
 async def _race(
     folder: SessionFolder, command: Race, metrics: Sequence[str], *, started: bool, as_json: bool
 ) -> int:  # fmt: skip
-    following = _Following(folder, command, as_json=as_json)
+    following = _Following(folder, command, started=started, as_json=as_json)
     with following.interruptible():
         task = asyncio.create_task(following.run())
         leaving = asyncio.create_task(following.left.wait())
@@ -103,8 +110,8 @@ class _Following:
     :ivar left: set by ctrl+c.
     """
 
-    def __init__(self, folder: SessionFolder, command: Race, *, as_json: bool) -> None:
-        self.folder, self.command = folder, command
+    def __init__(self, folder: SessionFolder, command: Race, *, started: bool, as_json: bool) -> None:
+        self.folder, self.command, self._started = folder, command, started
         self.racers: list[str] = []
         self.accepted = False
         self.left = asyncio.Event()
@@ -163,14 +170,28 @@ class _Following:
         with contextlib.suppress(EngineUnreachable):  # it has ended, as whoever follows is told
             infos = await client.query(QueryBranches(), list[BranchInfo])
             self._known = {info.branch.name for info in infos}
-            async for answer in client.answers(self.command):
+            async for answer in self._answers():
                 if answer.status == "rejected":
                     raise Refused(f"rejected: {answer.text}")
+                if not self.accepted:
+                    # Whatever the state says: on its way to the race a paused engine says that it runs.
+                    await client.send(Resume())
                 self.accepted = True
                 self.progress.say(answer.text or answer.status)
-                status = await client.query(QueryStatus(), Status)
-                if status.state == "PAUSED":
-                    await client.send(Resume())
+
+    async def _answers(self) -> AsyncIterator[Answer]:
+        """The answers to the command; asked again for a while where an engine that was just started is not ready."""
+        until = time.monotonic() + (READY_SECONDS if self._started else 0.0)
+        while True:
+            async for answer in self._watch.client.answers(self.command):
+                early = answer.status == "rejected" and answer.text.startswith(NOT_READY)
+                if early and time.monotonic() < until:
+                    break
+                yield answer
+            else:
+                return
+            await asyncio.sleep(0.2)
+            self.command = msgspec.structs.replace(self.command, id=new_id())  # the same one gets the same answer
 
     def _take(self, event: AnyEvent | Status) -> bool | None:
         """Show what happens; whether the race has come to its end, None while it goes on."""

@@ -117,6 +117,13 @@ def test_an_engine_that_dies_in_the_race_is_told(workbench: Workbench) -> None:
     assert "`workbench run --name s` goes on" in done.stderr
 
 
+def test_an_engine_that_has_just_started_is_asked_again(workbench: Workbench) -> None:
+    workbench("run", "--headless", "--steps", "3", "--name", "s")
+    done = workbench("race", "s", "--algorithms", "grpo,ppo", "--steps", "2", fate="race-late")
+    assert done.returncode == 0, done.stderr
+    assert "race 1 is over" in done.stderr
+
+
 def test_branches_and_probes_are_printed_as_people_read_them(workbench: Workbench) -> None:
     with workbench.running("s"):
         poll(lambda: json.loads(workbench("status", "s", "--json").stdout)["finished_steps"] >= 2)

@@ -2,9 +2,9 @@
 
 ``FAKE_ENGINE`` chooses the fate: ``error`` and ``usage`` end while loading with a line, ``trace`` with an exception,
 ``stay`` never finishes loading, ``deaf`` does not stop, ``kill`` is killed after three steps, ``raise`` raises after
-three; ``race-kill`` is killed in the second branch of a race. A ``set`` applies when the next step ends, everything
-else at once. A race makes a branch for each algorithm, one after the other, each from the same step. Every event is
-stored, as the real engine's are.
+three; ``race-kill`` is killed in the second branch of a race, ``race-late`` refuses the first two races. A ``set``
+applies when the next step ends, everything else at once. A race makes a branch for each algorithm, one after the other,
+each from the same step. Every event is stored, as the real engine's are.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class FakeEngine:
         self.branch = "main"
         self.race: Race | None = None
         self.racers: list[str] = []
+        self.refused: list[str] = []
         self.home = ("main", 0)
         self.stop = asyncio.Event()
         self.pending: list[tuple[Set, Callable[[wire.Answer], None]]] = []
@@ -142,6 +143,11 @@ class FakeEngine:
                 self.note("branch", "ann: gave race 1 up")
                 self.leave_race()
                 reply(wire.Answer(id=command.id, status="applied", step=self.step, text="gave race 1 up"))
+            case Race() if FATE == "race-late" and len(self.refused) < 2 and command.id not in self.refused:
+                self.refused.append(command.id)
+                raise WorkbenchError("not before the first step: there is no checkpoint to go back to yet")
+            case Race() if command.id in self.refused:  # a repeat of a command gets the same answer
+                raise WorkbenchError("not before the first step: there is no checkpoint to go back to yet")
             case Race(algorithms=algorithms, steps=steps):
                 if self.race is not None:
                     raise WorkbenchError("a race is under way; `race stop` gives it up")
