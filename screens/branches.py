@@ -169,9 +169,8 @@ class BranchesScreen(WorkbenchScreen):
         rows, self._places = tree_rows(infos, self.opened, self.letters(), now, self.workbench.marks)
         self.tree_table.set_rows(rows)
         words = f"branches  /{self.filter_text}" if self.filter_text else "branches"
-        self.tree_table.border_title = Content(visible(f"{words}   h l checkpoints"))
         hint = "no forks yet: B starts one here, W rewinds" if len(infos) == 1 else "* is trained"
-        self.tree_table.border_subtitle = Content(hint if infos else "")
+        self.tree_table.entitle(f"{words}   h l checkpoints", hint if infos else "")
         self._draw_panes()
 
     def _nothing(self) -> str:
@@ -205,7 +204,7 @@ class BranchesScreen(WorkbenchScreen):
     def _draw_details(self) -> None:
         place, info = self.place, self.chosen
         if place is None or info is None:
-            self.details.border_title = Content("differences")
+            self.details.entitle("differences")
             self.details.set_text("")
             return
         lines = about_branch(info, self.live.clock())
@@ -220,7 +219,7 @@ class BranchesScreen(WorkbenchScreen):
                 changed = difference_words(other.values, info.values)
                 lines.append((f"beside {self.active} now: {', '.join(changed) or 'the same hyperparameters'}", "dim"))
             lines.append(("enter trains it", "dim"))
-        self.details.border_title = Content(visible(f"differences: {place.branch}"))
+        self.details.entitle(f"differences: {place.branch}")
         self.details.set_text(lines)
 
     def _draw_probes(self) -> None:
@@ -242,7 +241,7 @@ class BranchesScreen(WorkbenchScreen):
                     said = " ".join(probe.text.split())
                     text = f"{verdict(probe)}  {' '.join(probe.prompt.split())}  {said}"
                     lines.append((text, "" if probe.right else "warn"))
-        self.probes.border_title = Content(visible(title))
+        self.probes.entitle(title)
         self.probes.set_text(lines)
 
     # ---- events

@@ -10,12 +10,13 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import BindingType
+from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
 from screens.keys import bindings
-from screens.safe import cut, fit
+from screens.safe import cut, fit, visible
 
 TONES = ("", "dim", "good", "warn", "bad", "accent", "head", "found")
 """The ways a line can look; a word says the same, so that nothing is lost without colour."""
@@ -62,6 +63,7 @@ class LineView(Widget, can_focus=True):
         super().__init__(id=id, classes=classes)
         self.top = 0
         self._drawn: dict[int, object] = {}
+        self._titles = "", ""
 
     # ---- what subclasses say
 
@@ -86,6 +88,17 @@ class LineView(Widget, can_focus=True):
         return None
 
     # ---- drawing
+
+    def entitle(self, title: str, below: str | None = None) -> None:
+        """Put words on the upper edge, and on the lower one if given; drawn only where they are new.
+
+        Textual draws a whole widget again whenever its title is set, to the same one too.
+        """
+        if title != self._titles[0]:
+            self.border_title = Content(visible(title))
+        if below is not None and below != self._titles[1]:
+            self.border_subtitle = Content(visible(below))
+        self._titles = title, self._titles[1] if below is None else below
 
     @property
     def window(self) -> int:

@@ -313,6 +313,27 @@ async def test_the_branches_are_asked_for_when_something_has_happened_and_seldom
         assert asked() == 2  # nothing new has happened
 
 
+async def test_what_has_not_changed_is_not_drawn_again(
+    attach: Attach, branched: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with attach(size=(160, 48)) as (app, pilot):
+        await pilot.press("b", "j")
+        await until_shown(app, "lower-lr", "4 of 6 right")
+        screen = screen_of(app)
+        await pilot.pause()
+        screen.refresh_now()
+        await pilot.pause()
+        drawn: list[object] = []
+        for widget in (screen.tree_table, screen.details, screen.probes, screen.curves):
+            monkeypatch.setattr(widget, "refresh", lambda *a, w=widget, **k: drawn.append(w))
+        for _ in range(5):
+            screen.tick()
+        assert drawn == []
+        app.live.clock = lambda: branched.now + 3600  # the ages are others
+        screen.tick()
+        assert screen.tree_table in drawn
+
+
 async def test_after_a_switch_the_other_branch_is_the_active_one(attach: Attach, branched: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("b")
