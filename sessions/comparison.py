@@ -76,8 +76,6 @@ def shared_step(branches: Mapping[str, Branch], a: str, b: str) -> int:
         if one.branch != other.branch:
             break
         shared = min(one.last, other.last)
-        if one.last != other.last:
-            break
     return shared
 
 

@@ -9,8 +9,18 @@ from screens.branches import BranchesScreen
 from screens.dialogs import ProceedDialog
 from screens.parameters import ParametersScreen
 from sessions.branches import Probe
-from sessions.commands import DeleteBranch, Fork, QueryBranches, QuerySeries, RenameBranch, Rewind, Set, Switch
-from sessions.records import Checkpoint
+from sessions.commands import (
+    DeleteBranch,
+    Fork,
+    QueryBranches,
+    QuerySeries,
+    QueryStatus,
+    RenameBranch,
+    Rewind,
+    Set,
+    Switch,
+)
+from sessions.records import Checkpoint, Status
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import START, FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
@@ -302,6 +312,9 @@ async def test_the_branches_are_asked_for_when_something_has_happened_and_seldom
         for _ in range(5):
             branched.finish_step()
         await until_shown(app, "125   125")  # told by the live model, not asked for
+        screen.refresh_now()
+        await pilot.pause()
+        await app.query_engine(QueryStatus(), Status)  # whatever was asked before this has come
         assert asked() == 1
         screen.data._next = 0.0
         screen.refresh_now()
