@@ -38,8 +38,8 @@ class Framed(Widget):
         & > .framed--raw { color: $text-muted; }
         & > .framed--smooth { color: $text-primary; text-style: bold; }
         & > .framed--second { color: $text-accent; }
-        & > .framed--third { color: $text-warning; }
-        & > .framed--fourth { color: $text-success; }
+        & > .framed--third { color: $text-success; }
+        & > .framed--fourth { color: $text-warning; }
         & > .framed--bar { color: $text-primary; }
         & > .framed--change { color: $text-warning; }
         & > .framed--alarm { color: $text-error; }
