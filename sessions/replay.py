@@ -274,7 +274,8 @@ class Replay:
                 find_branch(wanted, self._store.branches())
                 return encode_json(self._store.probes(wanted))
             case c.QuerySeries(names=names, first=first, last=last, limit=limit, branch=wanted) if wanted not in (
-                "", self.branch
+                "",
+                self.branch,
             ):
                 find_branch(wanted, self._store.branches())
                 others = self._store.series(wanted)

@@ -171,6 +171,20 @@ def test_a_checkpoint_that_was_recorded_outside_is_refused(home: Path) -> None:
     folder = SessionFolder(home / "sessions" / "s")
     for fine in ("0", "812", "30~1", "7~12"):
         assert folder.checkpoint(fine) == folder.checkpoints / fine
-    for wrong in ("../../x", "main~1/30", "/etc", "..", "", "a/..", "a/../b", "a/b/c", ".3.partial", "3/", "3\n", "a\0", "~/x"):
+    for wrong in (
+        "../../x",
+        "main~1/30",
+        "/etc",
+        "..",
+        "",
+        "a/..",
+        "a/../b",
+        "a/b/c",
+        ".3.partial",
+        "3/",
+        "3\n",
+        "a\0",
+        "~/x",
+    ):
         with pytest.raises(SessionError, match="cannot be a checkpoint's folder; the record is not used"):
             folder.checkpoint(wrong)
