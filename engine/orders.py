@@ -21,6 +21,7 @@ from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
 from sessions.errors import InvalidValue, Refused, WorkbenchError
+from sessions.hyperparameters import hyperparameter
 from sessions.modes import rating_mode
 from sessions.presets import preset
 from sessions.records import Change, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
@@ -286,6 +287,23 @@ class Orders:
         if self._service.waiting and any(change.name == "rating_gate" for change in new):
             engine.gate.open()  # whoever changes the gate while the step waits at it does not want it to wait
         await self._keep_changes([*superseded, *new])
+        if any(hyperparameter(change.name).risky for change in new):
+            engine.spawn(self._checkpoint_first(new))
+
+    async def _checkpoint_first(self, changes: Sequence[Change]) -> None:
+        """Before what may undo what was learned: a checkpoint of the finished step, unless there is one.
+
+        Inside an update the weights are no finished step's any more; the newest checkpoint and the records stand.
+        """
+        engine = self._engine
+        if engine.control.committed or engine.learner.step in engine.board.checkpoints or engine.control.stopping:
+            return
+        what = ", ".join(f"{change.name} {change.old} -> {change.new}" for change in changes)
+        try:
+            await engine.saver.save_once(f"before {what}")
+        except Exception as error:  # noqa: BLE001 - the change stands, and people should know that this does not
+            traceback.print_exc()
+            await engine.note("checkpoint", f"none was written before {what}: {one_line(error)}")
 
     async def _group_head(self, name: ResponseName) -> GroupHead:
         return await self._engine.write(self._engine.store.head, name, self._engine.branch)

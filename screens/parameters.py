@@ -144,7 +144,10 @@ class ParametersScreen(WorkbenchScreen):
                 (line, "dim" if line.startswith(("kept", "not used")) else "accent")
                 for line in effect_lines(self.staging)
             ]
-            lines.append(("checked against the values shown, marked on every chart, undone with u", "dim"))
+            checked = "checked against the values shown, marked on every chart, undone with u"
+            if any(hyperparameter(name).risky for name in self.staging.staged):
+                checked = "checked, marked on every chart, undone with u; a checkpoint is written first"
+            lines.append((checked, "dim"))
             lines += self.forecast.basis()
         else:
             self.forecast.forget()

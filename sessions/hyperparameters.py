@@ -48,14 +48,14 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "policy, the optimizer that grpo and ppo share, and the value model with its own.",
             choices=("grpo", "ppo", "trpo"),
             healthy="grpo where answers can be checked; ppo where a response's parts deserve different credit; trpo "
-            "where a step must never move the policy further than trust_region.",
+            "where a step must never move the policy further than trust_region.", risky=True,
         ),
         Hyperparameter(
             "learning_rate", "lr", "float", 1e-6, "minibatch",
             "Step size of AdamW. The optimizer's state is kept when it changes.",
             low=0.0, high=1.0, algorithms=_GRADIENT,
             healthy="1e-6 for a whole model, 5e-5 for adapters, 1e-4 for the embedded one. Too high: kl/k3 jumps, "
-            "entropy falls, ratio/max leaves 1. Too low: reward/mean stays where it is.",
+            "entropy falls, ratio/max leaves 1. Too low: reward/mean stays where it is.", risky=True,
         ),
         Hyperparameter(
             "lr_warmup_steps", "", "int", 0, "minibatch",
@@ -83,16 +83,17 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         ),
         Hyperparameter(
             "prompts_per_step", "", "int", 16, "rollout",
-            "Prompts sampled in one step; each makes one group.", low=1, high=4096,
+            "Prompts sampled in one step; each makes one group.", low=1, high=4096, risky=True,
         ),
         Hyperparameter(
             "group_size", "G", "int", 8, "rollout",
             "Responses sampled for each prompt. Group-relative advantages need at least 2.", low=2, high=256,
+            risky=True,
         ),
         Hyperparameter(
             "max_new_tokens", "", "int", 256, "rollout",
             "A response that has not ended after this many tokens is cut (truncated).",
-            unit="tokens", low=1, high=131_072,
+            unit="tokens", low=1, high=131_072, risky=True,
         ),
         Hyperparameter(
             "temperature", "T", "float", 1.0, "rollout",
@@ -105,6 +106,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "Passes over the rollout in one update. With trpo and baseline value: passes of the value model.",
             low=1, high=64, algorithms=_STEPPED, unless=_WITH_VALUE, nudge=("add", 1),
             healthy="1 for grpo, 1 to 4 for ppo: while clip/low + clip/high stay under 0.2 and kl/old_new under 0.02.",
+            risky=True,
         ),
         Hyperparameter(
             "minibatches", "", "int", 1, "update",
@@ -216,6 +218,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "the same with the gradient flowing on (shared), or a separate model. A change starts a new one.",
             choices=("head", "shared", "separate"), algorithms=_VALUE, unless=_WITH_VALUE,
             healthy="head costs next to nothing; shared and separate learn more where explained variance stays low.",
+            risky=True,
         ),
         Hyperparameter(
             "value_learning_rate", "", "float", 1e-3, "minibatch",
@@ -261,6 +264,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             "Mean KL(old, new) over the whole vocabulary that an update may move the policy by.",
             unit="nats/token", low=1e-9, high=100.0, algorithms=("trpo",),
             healthy="1e-3 to 1e-2. trpo/kl_realised should come close to it; lower it when ratio/max passes 10.",
+            risky=True,
         ),
         Hyperparameter(
             "cg_iterations", "", "int", 10, "update",

@@ -29,6 +29,7 @@ class Hyperparameter:
     :ivar healthy: what to set it to and what to watch, for help.
     :ivar low: least value allowed (numbers), inclusive.
     :ivar high: greatest value allowed (numbers), inclusive.
+    :ivar risky: whether a change of it may undo what was learned or exhaust the memory: a checkpoint is written first.
     :ivar nudge: what ``+`` and ``-`` do on the parameters screen: a factor for ``scale``, a step for ``add``.
     """
 
@@ -48,6 +49,7 @@ class Hyperparameter:
     later: tuple[str, str, Boundary] | None = None
     optional: bool = False
     healthy: str = ""
+    risky: bool = False
     nudge: tuple[Literal["scale", "add"], float] = ("scale", 2.0)
 
     def parse(self, given: object) -> Value:

@@ -152,6 +152,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         default=None,
         help="run the Python code in the model's folder, for architectures that transformers has not; read it first",
     )
+    run.add_argument("--keep-last", type=_natural, metavar="N", help="newest checkpoints that a branch keeps (3)")
+    run.add_argument("--keep-best", type=_whole, metavar="N", help="and those of the best held-out accuracy (1)")
+    run.add_argument("--keep-every", type=_whole, metavar="N", help="and those of every Nth step, for ever (0: none)")
     run.add_argument("--no-nice", dest="nice", action="store_false", default=None, help="keep the priority")
     run.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
     run.add_argument("--paused", action="store_true", help="pause before the first step")

@@ -24,9 +24,12 @@ from workbench.settings import check_settings, preferences
 GIVEN = (
     "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
     "plain", "micro_tokens", "allow_sampler_mismatch", "trust_remote_code", "preset", "track",
+    "keep_last", "keep_best", "keep_every",
     "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
 )  # fmt: skip
 """What ``run`` takes of the settings of a session; None where it was not given."""
+HOW = ("steps", "track", "keep_last", "keep_best", "keep_every")
+"""Those that say how it is run and not what is trained: they may be given anew when it is continued."""
 
 
 def open_list(_: argparse.Namespace) -> int:
@@ -154,15 +157,15 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
         raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
     before = folder.settings()
     wanted = check_settings(msgspec.structs.replace(before, **given), warmed=any(folder.checkpoints.glob("[0-9]*")))
-    for name in given.keys() - {"steps", "track"}:
+    for name in given.keys() - set(HOW):
         was, now = getattr(before, name), getattr(wanted, name)
         if was != now:
             raise UsageError(
                 f"session {folder.name!r} was started with {_flag(name, was)}, not {_flag(name, now)}; "
-                "leave that out to continue it, or start another with a new --name"
+                f"leave that out to continue it; then `workbench send {folder.name} fork NAME ...` tries it on a branch"
             )
     # how it is run this time, not what is trained
-    ran = msgspec.structs.replace(before, paused=paused, steps=wanted.steps, track=wanted.track)
+    ran = msgspec.structs.replace(before, paused=paused, **{name: getattr(wanted, name) for name in HOW})
     if ran != before:
         folder.write_settings(ran)
     return folder

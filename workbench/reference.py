@@ -52,6 +52,9 @@ def hyperparameters() -> str:
         "live with `workbench send S set name=value`, `:set name value` or the parameters screen. A change takes\n"
         "effect at the next point of its kind (*boundary*), and the answer names the step. The task `arithmetic`\n"
         "starts with `learning_rate` 1e-4 and `max_new_tokens` 12.\n\n"
+        "Before a change of "
+        + ", ".join(f"`{k.name}`" for k in HYPERPARAMETERS.values() if k.risky)
+        + " a checkpoint of\nthe finished step is written, if there is none.\n\n"
         + table(["name", "symbol", "default", "allowed", "boundary", "used by", "what it does", "healthy"], rows)
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessions import wire
+from sessions.checkpoints import read_state
 from sessions.client import Client, attached
 from sessions.commands import Acknowledge, QueryGroups, QuerySeries, Rate, Retract, Set, Skip, Subscribe
 from sessions.errors import EngineUnreachable
@@ -727,6 +728,24 @@ async def test_changes_outlive_their_engine(now: bool) -> None:
             (c.name, c.new, c.status, c.applied_step) for c in changes.values()
         ]
         assert tested.engine.board.start_values["learning_rate"] == 1e-3
+
+
+async def test_a_checkpoint_is_written_before_what_may_undo_what_was_learned() -> None:
+    async with live() as tested:
+        await tested.step()
+        await tested.first("set clip_low 0.1")
+        await tested.step()
+        assert list(tested.engine.board.checkpoints) == [0]
+        await tested.first("set learning_rate=0.5 group_size=3")
+        await tested.until(lambda: 2 in tested.engine.board.checkpoints)
+        saved = tested.engine.board.checkpoints[2]
+        assert saved.reason == "before learning_rate 0.001 -> 0.5, group_size 4 -> 3"
+        state = read_state(tested.engine.folder.checkpoint(saved.path))
+        assert state.values["learning_rate"] == 1e-3
+        assert [c.name for c in state.pending] == ["learning_rate", "group_size"]
+        await tested.first("set learning_rate 0.4")  # there is one of this step
+        await tested.step()
+        assert list(tested.engine.board.checkpoints) == [0, 2]
 
 
 async def test_a_rating_while_its_update_runs_is_called_late() -> None:
