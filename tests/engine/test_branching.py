@@ -339,3 +339,18 @@ async def test_answers_to_the_probe_prompts_are_kept_with_every_evaluation() -> 
         assert [(p.place, p.prompt, p.step) for p in probes] == [(i, q.text, 1) for i, q in enumerate(evaluation)]
         accuracy = tested.engine.store.accuracy("main", 1)
         assert accuracy == sum(p.right for p in probes) / len(probes)
+
+
+async def test_checkpoints_that_no_rule_keeps_leave_the_disk_and_the_records() -> None:
+    folder = session(steps=0, keep_last=2, keep_best=0)
+    async with live(folder, checkpoint_steps=1) as tested:
+        await tested.step(3)
+        await go(tested, "fork try")
+        await tested.step(4)
+        await tested.until(lambda: 7 in tested.engine.board.checkpoints)
+        await tested.do("checkpoint")
+        rows_left = {(c.branch, c.step): c.path for c in tested.engine.store.all_checkpoints()}
+        # main's newest two, of which one is where try begins, and the reference
+        assert set(rows_left) == {("main", 0), ("main", 2), ("main", 3), ("try", 6), ("try", 7)}
+        assert sorted(p.name for p in folder.checkpoints.iterdir()) == sorted(rows_left.values())
+        assert sorted(tested.engine.board.checkpoints) == [0, 2, 3, 6, 7]
