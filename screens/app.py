@@ -8,7 +8,7 @@ import screens.terminal as terminal  # isort: skip
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import import_module
-from typing import ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual import events
 from textual.app import App
@@ -22,15 +22,17 @@ from screens.link import Link
 from screens.live import Live
 from screens.pace import Pace
 from screens.palette import ActionProvider
-from screens.replaying import ReplayLink
 from screens.safe import use_escapes
 from screens.staging import Staging
 from sessions.commands import Command, whoami
 from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
 from sessions.records import SessionSettings
-from sessions.replay import Replay
 from sessions.wire import Answer
+
+if TYPE_CHECKING:
+    from screens.replaying import ReplayLink
+    from sessions.replay import Replay
 
 _T = TypeVar("_T")
 StartSession = Callable[[SessionSettings], Awaitable[SessionFolder]]
@@ -127,6 +129,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
 
     def replay(self, replay: Replay, step: int | None = None) -> None:
         """Show a recorded session from now on, at a step or at its last one."""
+        from screens.replaying import ReplayLink  # who attaches to an engine should not wait for it
+
         live = Live(replay.folder.name)
         self._show(replay.folder, live, ReplayLink(replay, live, step=step, on_frame=self._film))
 
@@ -140,7 +144,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     @property
     def replaying(self) -> ReplayLink | None:
         """The time line, where a recorded session is shown."""
-        return self.link if isinstance(self.link, ReplayLink) else None
+        return None if isinstance(self.link, Link) else self.link
 
     def _beat(self) -> None:
         """Redraw what is new, if the terminal has taken what was drawn before."""

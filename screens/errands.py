@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from textual.app import SuspendNotSupported
 
-from screens.branch_words import aligned, branch_table
 from screens.dialogs import ConfirmDialog, TextDialog
 from screens.link import Link
 from screens.numbers import span
-from screens.probe_lines import probe_words
 from sessions.branches import BranchInfo, Probe
 from sessions.commands import Command, QueryBranches, QueryPlan, QueryProbes, QueryWatches, Stop
 from sessions.errors import WorkbenchError
-from sessions.export import export
 from sessions.plans import Plan
 from sessions.watch_book import WatchState, state_lines
 
@@ -99,6 +96,8 @@ def restart(screen: WorkbenchScreen) -> None:
 
 def export_session(screen: WorkbenchScreen, to: str, target: str) -> None:
     """Write the session on the screen to a folder, in a thread; the screen says what became of it."""
+    from sessions.export import export  # what few need is loaded when they do: attaching does not wait for it
+
     folder = screen.workbench.folder
     if folder is None:
         return
@@ -134,6 +133,9 @@ def open_in_pager(screen: WorkbenchScreen, text: str) -> None:
 
 def in_lines(query: Command, data: str) -> list[str]:
     """What a query was answered, in lines: watches as a table, a plan in words, other records as JSON."""
+    from screens.branch_words import aligned, branch_table
+    from screens.probe_lines import probe_words
+
     try:
         if isinstance(query, QueryWatches):
             return state_lines(msgspec.json.decode(data, type=list[WatchState]))

@@ -7,7 +7,7 @@ import contextlib
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -16,9 +16,11 @@ from sessions.client import Client
 from sessions.commands import Command, Subscribe
 from sessions.errors import EngineUnreachable, VersionMismatch, WireError, WorkbenchError
 from sessions.folders import SessionFolder
-from sessions.replay import Replay
 from sessions.server import is_query
 from sessions.wire import Answer
+
+if TYPE_CHECKING:
+    from sessions.replay import Replay
 
 _T = TypeVar("_T")
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
@@ -178,6 +180,8 @@ class Link:
         """
         with self._opening:
             if self._replay is None:
+                from sessions.replay import Replay
+
                 self._replay = Replay(self.folder)
             return self._replay
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from screens.errands import export_session, show_answer, show_long_answer
 from sessions.commands import WORDS, Stop, parse_words
 from sessions.errors import UnknownName, UsageError, WorkbenchError
-from sessions.export import FORMATS
+from sessions.formats import FORMATS
 from sessions.server import is_query
 
 if TYPE_CHECKING:

@@ -34,11 +34,10 @@ from sessions.export_tables import (
     step_rows,
 )
 from sessions.folders import SessionFolder
+from sessions.formats import FORMATS
 from sessions.preferences import judged, labelled, pairs
 from sessions.records import WARM_UP, Alarm, Change, Record
 from sessions.store import Store
-
-FORMATS = ("jsonl", "parquet", "preferences", "model")
 
 
 @dataclass(frozen=True, slots=True)
