@@ -104,6 +104,11 @@ class Board:
         """The newest value of a metric."""
         return self.series[name].last if name in self.series else None
 
+    def first_values(self) -> dict[str, float]:
+        """The first value that was measured of every metric."""
+        measured = {name: (v for v in series.values if v is not None) for name, series in self.series.items()}
+        return {name: value for name, values in measured.items() if (value := next(values, None)) is not None}
+
     @property
     def waiting_groups(self) -> int:
         """Groups in memory that could teach and that nobody has rated."""

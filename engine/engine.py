@@ -29,7 +29,7 @@ from engine.service import Service
 from engine.threads import UNWRITABLE, Threads
 from engine.times import Times
 from engine.warming import Warming, prepare, warm_up
-from engine.watchdog import Evidence
+from engine.watchdog import HISTORY, Evidence
 from engine.watching import KEY, Watching
 from engine.words import one_line
 from sessions import checkpoints, wire
@@ -310,7 +310,10 @@ class Engine(Threads):
         board.task, board.start_values = self.board.task, self.board.start_values
         self.board, self.step, self._times = board, self.learner.step, None
         self.watching.begin_again()
-        self.watching.dog.remember(await self.write(self.store.steps, self.branch))
+        newest = board.last_step.step if board.last_step is not None else 0
+        self.watching.dog.remember(
+            await self.write(self.store.steps, self.branch, newest - HISTORY), board.first_values()
+        )  # fmt: skip
         self.service.show_again()
 
     async def checkpoint(self, reason: str, *, wait: bool = True) -> None:

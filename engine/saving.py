@@ -204,5 +204,4 @@ def _name(store: Store, folder: Path, branch: str, step: int) -> str:
 def _doomed(store: Store, rule: KeepRule) -> list[str]:
     """On the store's thread: the paths of the checkpoints that no rule keeps."""
     rows = store.all_checkpoints()
-    accuracy = {(row.branch, row.step): value for row in rows if (value := store.accuracy(row.branch, row.step))}
-    return [row.path for row in doomed(rows, store.branches(), accuracy, rule)]
+    return [row.path for row in doomed(rows, store.branches(), store.saved_accuracies(), rule)]

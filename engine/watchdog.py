@@ -76,10 +76,13 @@ class Watchdog:
             if name in self._watching and self._watching[name].watch == watching.watch:
                 self._watching[name] = watching
 
-    def remember(self, records: Sequence[StepRecord]) -> None:
-        """Take in the steps of an earlier engine, in order; what they set off was said then."""
-        for record in records[:-HISTORY]:
-            self._note_first(record)
+    def remember(self, records: Sequence[StepRecord], first: Mapping[str, float] = {}) -> None:
+        """Take in the steps of an earlier engine, in order; what they set off was said then.
+
+        :param records: the newest; those before the last :data:`HISTORY` are not looked at.
+        :param first: metric -> the first value that was measured of it, of however long ago.
+        """
+        self._first = {**first, **self._first}
         for record in records[-HISTORY:]:
             self._findings(record, told_before=True)
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, line_of
-from sessions.records import MAIN, WARM_UP, Alarm, Change, Checkpoint, StepRecord
+from sessions.records import MAIN, WARM_UP, Checkpoint, StepRecord
 from sessions.schema import branch_row
 
 _json = msgspec.json
-ACCURACY = "eval/accuracy"
+OWNED = ("steps", "groups", "ratings", "skips", "checkpoints", "rating_uses", "probes", "changes", "alarms")
+"""Tables whose rows name the branch that they belong to, and the step."""
 
 
 def read_branches(db: sqlite3.Connection) -> dict[str, Branch]:
@@ -34,11 +36,6 @@ def put_branch(db: sqlite3.Connection, branch: Branch) -> None:
     )
 
 
-def line(db: sqlite3.Connection, branch: str) -> list[Segment]:
-    """The segments of a branch's line, oldest first."""
-    return line_of(read_branches(db), branch)
-
-
 def move_steps(db: sqlite3.Connection, branch: str, after: int, to: Branch) -> int:
     """Give the steps of a branch after ``after``, with all that belongs to them, to a new branch.
 
@@ -49,14 +46,9 @@ def move_steps(db: sqlite3.Connection, branch: str, after: int, to: Branch) -> i
     """
     put_branch(db, to)
     moved = db.execute("UPDATE steps SET branch=? WHERE branch=? AND step>?", (to.name, branch, after)).rowcount
-    for table in ("groups", "ratings", "skips", "checkpoints", "rating_uses", "probes"):
-        db.execute(f"UPDATE {table} SET branch=? WHERE branch=? AND step>?", (to.name, branch, after))
-    for change_id, body in db.execute("SELECT id, body FROM changes WHERE branch=?", (branch,)).fetchall():
-        if _json.decode(body, type=Change).step > after:
-            db.execute("UPDATE changes SET branch=? WHERE id=?", (to.name, change_id))
-    for alarm_id, body in db.execute("SELECT id, body FROM alarms WHERE branch=?", (branch,)).fetchall():
-        if _json.decode(body, type=Alarm).step > after:
-            db.execute("UPDATE alarms SET branch=? WHERE id=?", (to.name, alarm_id))
+    for table in OWNED:
+        if table != "steps":
+            db.execute(f"UPDATE {table} SET branch=? WHERE branch=? AND step>?", (to.name, branch, after))
     for child in read_branches(db).values():
         if child.parent == branch and child.step > after and child.name != to.name:
             put_branch(db, msgspec.structs.replace(child, parent=to.name))
@@ -84,10 +76,6 @@ def rewind(db: sqlite3.Connection, name: str, step: int, why: str) -> tuple[str,
     return to.name, move_steps(db, name, step, to)
 
 
-OWNED = ("steps", "groups", "ratings", "skips", "checkpoints", "rating_uses", "probes", "changes", "alarms")
-"""Tables whose rows name the branch that they belong to."""
-
-
 def rename(db: sqlite3.Connection, old: str, new: str) -> None:
     """Give a branch another name."""
     branches = read_branches(db)
@@ -113,7 +101,7 @@ def forget(db: sqlite3.Connection, name: str) -> None:
         db.execute(f"DELETE FROM {table} WHERE branch=?", (name,))
 
 
-def on_line(segments: list[Segment], step: str = "step", branch: str = "branch") -> tuple[str, list[str | int]]:
+def on_line(segments: Sequence[Segment], step: str = "step", branch: str = "branch") -> tuple[str, list[str | int]]:
     """An SQL condition for the rows of a line, and its parameters.
 
     :param step: the column, or the expression, of a row's step.
@@ -172,29 +160,20 @@ def _step_at(db: sqlite3.Connection, segments: list[Segment], step: int) -> Step
     return None
 
 
-class _Judged(msgspec.Struct):
-    """What an evaluation says, of a step."""
-
-    step: int
-    metrics: dict[str, float | None]
-
-
-_judged = _json.Decoder(_Judged)
-
-
 def _evaluations(db: sqlite3.Connection, branch: str) -> list[tuple[int, float]]:
     """Step and held-out accuracy of a branch's own evaluations."""
-    needle = f"%{ACCURACY}%"
+    return db.execute(
+        "SELECT step, accuracy FROM steps WHERE branch=? AND accuracy NOT NULL ORDER BY step", (branch,)
+    ).fetchall()
+
+
+def saved_accuracies(db: sqlite3.Connection) -> dict[tuple[str, int], float]:
+    """(branch, step) -> held-out accuracy, of every step that was evaluated and has a checkpoint."""
     rows = db.execute(
-        "SELECT body FROM steps WHERE branch=? AND CAST(body AS TEXT) LIKE ? ORDER BY step", (branch, needle)
+        "SELECT c.branch, c.step, s.accuracy FROM checkpoints c JOIN steps s ON s.branch=c.branch AND s.step=c.step "
+        "WHERE s.accuracy NOT NULL"
     )
-    found = []
-    for (body,) in rows:
-        record = _judged.decode(body)
-        value = record.metrics.get(ACCURACY)
-        if value is not None:
-            found.append((record.step, value))
-    return found
+    return {(branch, step): accuracy for branch, step, accuracy in rows}
 
 
 def put_probes(db: sqlite3.Connection, probes: list[Probe]) -> None:
@@ -205,9 +184,9 @@ def put_probes(db: sqlite3.Connection, probes: list[Probe]) -> None:
     )
 
 
-def newest_probes(db: sqlite3.Connection, branch: str) -> list[Probe]:
+def newest_probes(db: sqlite3.Connection, line: Sequence[Segment]) -> list[Probe]:
     """A line's newest answers to the probe prompts, in the order of these."""
-    for segment in reversed(line(db, branch)):
+    for segment in reversed(line):
         row = db.execute(
             "SELECT max(step) FROM probes WHERE branch=? AND step>? AND step<=?", tuple(segment)
         ).fetchone()  # fmt: skip

@@ -1,7 +1,8 @@
 """The tables of a session's database, and how one of an earlier version is read and brought to this one.
 
 Version 1 and 2 kept a row for every response, in a table of their own (2 had columns for a value model); up to 3 there
-was no table of branches, and changes, alarms and uses of ratings had no branch. Temporary views show such a database in
+was no table of branches, changes, alarms and uses of ratings had no branch, and what was in their bodies only, or in
+those of steps, had no column. Temporary views show such a database in
 the shape of this version, so that one is read as the other.
 """
 
@@ -18,9 +19,11 @@ import msgspec
 from sessions.branches import Branch
 from sessions.database import Transaction
 from sessions.group_rows import pack_body, pack_measured, pack_sampled
-from sessions.records import MAIN, WARM_UP, Group, Response
+from sessions.records import MAIN, WARM_UP, Alarm, Change, Group, Response
 
 SCHEMA_VERSION = 4
+ACCURACY = "eval/accuracy"
+"""The metric of a step that has a column."""
 
 _GROUPS = """
 CREATE TABLE {name} (
@@ -33,18 +36,23 @@ _NEW_IN_4 = """
 CREATE TABLE branches (name TEXT PRIMARY KEY, parent TEXT, step INTEGER, body BLOB);
 CREATE TABLE probes (branch TEXT, step INTEGER, place INTEGER, body BLOB, PRIMARY KEY (branch, step, place));
 """
+_EVALUATIONS = "CREATE INDEX evaluations ON steps (branch, step, accuracy) WHERE accuracy NOT NULL"
+"""What is asked of every branch at once is found without a look at the bodies of its steps."""
 _USES = "CREATE TABLE {name} (rating TEXT, branch TEXT, step INTEGER, body BLOB, PRIMARY KEY (rating, branch))"
 
 _OTHERS = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE steps (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
+CREATE TABLE steps (
+  branch TEXT, step INTEGER, time REAL, body BLOB, accuracy REAL, PRIMARY KEY (branch, step));
 CREATE TABLE ratings (
   id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, retracted REAL DEFAULT 0, body BLOB);
 CREATE INDEX steps_by_number ON steps (step);
 CREATE INDEX ratings_of_group ON ratings (branch, step, number);
 CREATE TABLE skips (id TEXT PRIMARY KEY, branch TEXT, step INTEGER, number INTEGER, time REAL, body BLOB);
-CREATE TABLE changes (id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB, branch TEXT DEFAULT 'main');
-CREATE TABLE alarms (id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB, branch TEXT DEFAULT 'main');
+CREATE TABLE changes (
+  id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB, branch TEXT DEFAULT 'main', step INTEGER);
+CREATE TABLE alarms (
+  id TEXT PRIMARY KEY, time REAL, acknowledged REAL, body BLOB, branch TEXT DEFAULT 'main', step INTEGER);
 CREATE TABLE checkpoints (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step));
 CREATE TABLE answers (command TEXT PRIMARY KEY, time REAL, body BLOB);
 CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, step INTEGER, kind TEXT, body TEXT);
@@ -60,6 +68,7 @@ def create(db: sqlite3.Connection) -> None:
         db.execute(_USES.format(name="rating_uses"))
         for statement in (_OTHERS + _NEW_IN_4).split(";"):
             db.execute(statement)
+        db.execute(_EVALUATIONS)
         db.execute(_ADD_BRANCH, _first_branch())
         known = {"schema": str(SCHEMA_VERSION), "database_id": str(uuid.uuid4()), "created": repr(time.time())}
         db.executemany(_SET_META, known.items())
@@ -74,8 +83,14 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
         db.execute("INSERT INTO moved SELECT rating, 'main', step, body FROM rating_uses")
         db.execute("DROP TABLE rating_uses")
         db.execute("ALTER TABLE moved RENAME TO rating_uses")
+        _know_bodies(db)
         for table in ("changes", "alarms"):
             db.execute(f"ALTER TABLE {table} ADD COLUMN branch TEXT DEFAULT 'main'")
+            db.execute(f"ALTER TABLE {table} ADD COLUMN step INTEGER")
+            db.execute(f"UPDATE {table} SET step=step_of_{table}(body)")
+        db.execute("ALTER TABLE steps ADD COLUMN accuracy REAL")
+        db.execute(f"UPDATE steps SET accuracy=accuracy_of(body) WHERE CAST(body AS TEXT) LIKE '%{ACCURACY}%'")
+        db.execute(_EVALUATIONS)
         for statement in _NEW_IN_4.split(";"):
             db.execute(statement)
         db.executemany(_ADD_BRANCH, [_first_branch(), *_branches_before_4(db)])
@@ -133,14 +148,34 @@ def show_as_present(db: sqlite3.Connection, version: int) -> None:
     """Lay views over the tables of an earlier version that have the columns of this one's; on this connection only."""
     if version < 3:
         _show_groups(db, version)
+    _know_bodies(db)
     for table in ("changes", "alarms"):
-        db.execute(f"CREATE TEMP VIEW {table} AS SELECT *, 'main' AS branch FROM main.{table}")
+        db.execute(
+            f"CREATE TEMP VIEW {table} AS SELECT *, 'main' AS branch, step_of_{table}(body) AS step FROM main.{table}"
+        )  # fmt: skip
+    db.execute("CREATE TEMP VIEW steps AS SELECT *, accuracy_of(body) AS accuracy FROM main.steps")
     db.execute(
         "CREATE TEMP VIEW rating_uses AS SELECT rating, 'main' AS branch, step, body FROM main.rating_uses"
     )  # fmt: skip
     for statement in _NEW_IN_4.split(";"):
         db.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     db.executemany(_ADD_BRANCH, [_first_branch(), *_branches_before_4(db)])
+
+
+class _Judged(msgspec.Struct):
+    """What an evaluation says, of the body of a step."""
+
+    metrics: dict[str, float | None] = {}
+
+
+def _know_bodies(db: sqlite3.Connection) -> None:
+    """Give a connection functions for what was in bodies only."""
+    kinds: dict[str, type[Change | Alarm]] = {"changes": Change, "alarms": Alarm}
+    for table, kind in kinds.items():
+        decoder = msgspec.json.Decoder(kind)
+        db.create_function(f"step_of_{table}", 1, lambda body, decoder=decoder: decoder.decode(body).step)
+    judged = msgspec.json.Decoder(_Judged)
+    db.create_function("accuracy_of", 1, lambda body: judged.decode(body).metrics.get(ACCURACY))
 
 
 def _show_groups(db: sqlite3.Connection, version: int) -> None:

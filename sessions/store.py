@@ -21,6 +21,7 @@ from sessions.branches import END, Branch, BranchInfo, Probe, Segment, aside_nam
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
 from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
+from sessions.lineage import Lineage
 from sessions.modes import MODES
 from sessions.records import (
     MAIN,
@@ -77,6 +78,9 @@ class Store:
                 keep_log(self._strict, "FULL")
             self.database_id = self.meta("database_id") or ""
             self._bring_up(int(self.meta("schema") or 0), read_only=read_only)
+            self._lineage = Lineage(self._db)
+            self._settled: dict[str, int] = {}
+            self._settled_in = 0
         except sqlite3.Error as error:
             self.close()
             raise SessionError(f"{path}: not a session's database ({error})") from None
@@ -185,8 +189,8 @@ class Store:
         record = msgspec.structs.replace(record, advantages=[a for a in record.advantages if math.isfinite(a)])
         with Transaction(self._db):
             self._db.execute(
-                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)",
-                (record.branch, record.step, record.time, _json.encode(record)),
+                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)",
+                (record.branch, record.step, record.time, _json.encode(record), record.metrics.get(schema.ACCURACY)),
             )
             self._update_groups(list(groups))
             self._drop_old_tokens(record.branch, record.step - keep_token_steps)
@@ -226,10 +230,9 @@ class Store:
         row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", (name, step)).fetchone()
         return msgspec.structs.replace(_json.decode(row[0], type=StepRecord), branch=name) if row else None
 
-    def accuracy(self, branch: str, step: int) -> float | None:
-        """The held-out accuracy that was measured after a step of a branch; None where none was."""
-        row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", (branch, step)).fetchone()
-        return _measured.decode(row[0]).metrics.get("eval/accuracy") if row else None
+    def saved_accuracies(self) -> dict[tuple[str, int], float]:
+        """(branch, step) -> the held-out accuracy measured after it, where it was and there is a checkpoint."""
+        return branch_rows.saved_accuracies(self._db)
 
     def step_times(self, branch: str) -> list[tuple[int, float]]:
         """(step, when it ended) of every step of a branch's line, in order."""
@@ -280,7 +283,7 @@ class Store:
 
     def branches(self) -> dict[str, Branch]:
         """Every branch by name, deleted ones too."""
-        return branch_rows.read_branches(self._db)
+        return self._lineage.branches()
 
     def branch_infos(self) -> list[BranchInfo]:
         """Every branch that is not deleted, and what became of it."""
@@ -288,7 +291,16 @@ class Store:
 
     def line(self, branch: str) -> list[Segment]:
         """The segments of a branch's line, oldest first."""
-        return branch_rows.line(self._db, branch)
+        return self._lineage.line(branch)
+
+    @contextlib.contextmanager
+    def _changing_branches(self) -> Iterator[None]:
+        """A transaction in which branches change."""
+        try:
+            with Transaction(self._db):
+                yield
+        finally:
+            self._lineage.changed()
 
     def set_aside(self, branch: str, after: int, why: str, *, name: str = "") -> tuple[str, int]:
         """Move the steps after ``after`` to a branch of their own; their records and ratings go along.
@@ -296,7 +308,7 @@ class Store:
         :param name: of that branch; empty: the first that is free.
         :returns: its name, and how many steps moved.
         """
-        with Transaction(self._db):
+        with self._changing_branches():
             known = self.branches()
             parent = "" if branch == WARM_UP else branch
             name = name or aside_name(branch, known)
@@ -308,7 +320,7 @@ class Store:
 
         :returns: that branch's name, empty where nothing came after, and how many steps moved.
         """
-        with Transaction(self._db):
+        with self._changing_branches():
             return branch_rows.rewind(self._db, branch, step, why)
 
     def end_race(self, home: str) -> None:
@@ -322,7 +334,7 @@ class Store:
 
         :param meta: kept with it.
         """
-        with Transaction(self._db):
+        with self._changing_branches():
             branch_rows.put_branch(self._db, branch)
             self.set_meta("branch", branch.name)
             for key, value in meta.items():
@@ -332,7 +344,8 @@ class Store:
 
     def put_branch(self, branch: Branch) -> None:
         """Keep a branch as it is now."""
-        branch_rows.put_branch(self._db, branch)
+        with self._changing_branches():
+            branch_rows.put_branch(self._db, branch)
 
     def use_branch(self, name: str) -> None:
         """Train that one from here on."""
@@ -340,7 +353,7 @@ class Store:
 
     def rename_branch(self, old: str, new: str) -> None:
         """Give a branch another name, everywhere."""
-        with Transaction(self._db):
+        with self._changing_branches():
             branch_rows.rename(self._db, old, new)
             if self.active == old:
                 self.set_meta("branch", new)
@@ -351,7 +364,7 @@ class Store:
         :returns: the checkpoints whose folders belong to nobody now.
         """
         saved = self.checkpoints_of(name)
-        with Transaction(self._db):
+        with self._changing_branches():
             branch_rows.forget(self._db, name)
         return saved
 
@@ -362,7 +375,7 @@ class Store:
 
     def probes(self, branch: str) -> list[Probe]:
         """The newest answers of a branch's line to the probe prompts."""
-        return branch_rows.newest_probes(self._db, branch)
+        return branch_rows.newest_probes(self._db, self.line(branch))
 
     # ---------------------------------------------------------------------------------------------- groups
 
@@ -576,14 +589,29 @@ class Store:
     def unsettled_ratings(self, branch: str) -> list[Rating]:
         """Ratings of a line's groups that stand and whose fate on that line is open: they wait for its next update."""
         line = self.line(branch)
+        after = self._settled_up_to(branch)
+        newest = self._db.execute("SELECT coalesce(max(rowid), 0) FROM ratings").fetchone()[0]
+        if newest <= after:
+            return []
         rated, of_rated = branch_rows.on_line(line, "r.step", "r.branch")
         used, of_used = branch_rows.on_line(line, "u.step", "u.branch")
         rows = self._db.execute(
-            f"SELECT body, retracted, branch FROM ratings r WHERE {rated} AND retracted=0 "
-            f"AND NOT EXISTS (SELECT 1 FROM rating_uses u WHERE u.rating=r.id AND {used}) ORDER BY rowid",
-            (*of_rated, *of_used),
-        )
-        return [self._rating(*row) for row in rows]
+            f"SELECT rowid, body, retracted, branch FROM ratings r NOT INDEXED WHERE rowid>? AND {rated} "
+            f"AND retracted=0 AND NOT EXISTS (SELECT 1 FROM rating_uses u WHERE u.rating=r.id AND {used}) "
+            "ORDER BY rowid",
+            (after, *of_rated, *of_used),
+        ).fetchall()
+        self._settled[branch] = rows[0][0] - 1 if rows else newest
+        return [self._rating(*row) for _, *row in rows]
+
+    def _settled_up_to(self, branch: str) -> int:
+        """The newest row of the ratings such that neither it nor one before it waits for an update of a line.
+
+        What is settled stays so, until a rewind takes what had become of it to another branch.
+        """
+        if self._settled_in != self._lineage.generation:
+            self._settled, self._settled_in = {}, self._lineage.generation
+        return self._settled.get(branch, 0)
 
     def add_rating_uses(self, uses: Iterable[RatingUse], step: int) -> list[wire.AnyEvent]:
         """Record what became of ratings."""
@@ -626,35 +654,43 @@ class Store:
 
     def _put_change(self, change: Change) -> wire.AnyEvent:
         self._db.execute(
-            "INSERT INTO changes VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET status=excluded.status, body=excluded.body, branch=excluded.branch",
-            (change.id, change.time, change.status, _json.encode(change), change.branch),
+            "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+            "SET status=excluded.status, body=excluded.body, branch=excluded.branch, step=excluded.step",
+            (change.id, change.time, change.status, _json.encode(change), change.branch, change.step),
         )
         return self.add_event(wire.Changed(time=time.time(), step=change.step, change=change))
 
     def changes(self, branch: str = MAIN, limit: int = 1000) -> list[Change]:
         """The newest changes of a branch's line, in the order in which they were accepted."""
-        rows = self._db.execute("SELECT body, branch FROM changes ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
-        found = [msgspec.structs.replace(_json.decode(body, type=Change), branch=name) for body, name in reversed(rows)]
-        lasts = {segment.branch: segment.last for segment in self.line(branch)}
-        return [c for c in found if c.step <= lasts.get(c.branch, -1)]
+        rows = self._newest("changes", branch, limit)
+        return [msgspec.structs.replace(_json.decode(body, type=Change), branch=name) for body, name in rows]
 
     def put_alarm(self, alarm: Alarm) -> wire.AnyEvent:
         """Keep an alarm, new or acknowledged."""
         with Transaction(self._db):
             self._db.execute(
-                "INSERT INTO alarms VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET acknowledged=excluded.acknowledged, body=excluded.body",
-                (alarm.id, alarm.time, alarm.acknowledged, _json.encode(alarm), alarm.branch),
+                "INSERT INTO alarms VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE "
+                "SET acknowledged=excluded.acknowledged, body=excluded.body, step=excluded.step",
+                (alarm.id, alarm.time, alarm.acknowledged, _json.encode(alarm), alarm.branch, alarm.step),
             )
             return self.add_event(wire.AlarmRaised(time=time.time(), step=alarm.step, alarm=alarm))
 
     def alarms(self, branch: str = MAIN, limit: int = 100) -> list[Alarm]:
         """The newest alarms of a branch's line, oldest first."""
-        rows = self._db.execute("SELECT body, branch FROM alarms ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
-        found = [msgspec.structs.replace(_json.decode(body, type=Alarm), branch=name) for body, name in reversed(rows)]
-        lasts = {segment.branch: segment.last for segment in self.line(branch)}
-        return [a for a in found if a.step <= lasts.get(a.branch, -1)]
+        rows = self._newest("alarms", branch, limit)
+        return [msgspec.structs.replace(_json.decode(body, type=Alarm), branch=name) for body, name in rows]
+
+    def _newest(self, table: str, branch: str, limit: int) -> list[tuple[bytes, str]]:
+        """Bodies and branches of the newest rows of a line, oldest first; each branch's up to where the line leaves it.
+
+        What was asked for while the step that a branch begins at was the newest is that branch's own.
+        """
+        mine, of_mine = branch_rows.on_line([Segment(s.branch, -1, s.last) for s in self.line(branch)])
+        rows = self._db.execute(
+            f"SELECT body, branch FROM {table} WHERE {mine} ORDER BY rowid DESC LIMIT ?", (*of_mine, limit)
+        ).fetchall()
+        return rows[::-1]
 
     def put_checkpoint(self, checkpoint: Checkpoint) -> wire.AnyEvent:
         """Keep that there is a checkpoint; another one of the same step is replaced."""
@@ -687,11 +723,14 @@ class Store:
 
     def checkpoints_of(self, branch: str) -> list[Checkpoint]:
         """The checkpoints of a branch's own, in the order of their steps."""
-        return [found for found in self.all_checkpoints() if found.branch == branch]
+        return self._saved("WHERE branch=?", branch)
 
     def all_checkpoints(self) -> list[Checkpoint]:
         """The checkpoints of every branch, in the order of their steps."""
-        rows = self._db.execute("SELECT body, branch FROM checkpoints ORDER BY step, branch")
+        return self._saved()
+
+    def _saved(self, where: str = "", *parameters: str) -> list[Checkpoint]:
+        rows = self._db.execute(f"SELECT body, branch FROM checkpoints {where} ORDER BY step, branch", parameters)
         return [
             msgspec.structs.replace(_json.decode(body, type=Checkpoint), branch=branch) for body, branch in rows
         ]  # fmt: skip

@@ -337,8 +337,9 @@ async def test_answers_to_the_probe_prompts_are_kept_with_every_evaluation() -> 
         probes = tested.engine.store.probes("main")
         evaluation = tested.engine.learner.task.evaluation
         assert [(p.place, p.prompt, p.step) for p in probes] == [(i, q.text, 1) for i, q in enumerate(evaluation)]
-        accuracy = tested.engine.store.accuracy("main", 1)
-        assert accuracy == sum(p.right for p in probes) / len(probes)
+        record = tested.engine.store.step("main", 1)
+        assert record is not None
+        assert record.metrics["eval/accuracy"] == sum(p.right for p in probes) / len(probes)
 
 
 async def test_checkpoints_that_no_rule_keeps_leave_the_disk_and_the_records() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import resuming
+from engine import engine as engine_module
+from engine import resuming, watchdog
 from engine.engine import Engine
 from sessions import wire
 from sessions.commands import QueryGroups, Rate, Set
@@ -536,3 +537,22 @@ async def test_the_reference_a_refresh_made_is_that_of_what_is_computed_again() 
     found, again, _ = await interrupted(acts, 6, "stop --now", len(acts), **values)
     assert same_weights(weights, found)
     assert again == expected
+
+
+async def test_the_watches_of_the_next_engine_look_back_at_the_newest_steps_and_the_first_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (engine_module, watchdog):
+        monkeypatch.setattr(module, "HISTORY", 2)
+    folder = session(steps=0)
+    async with live(folder) as tested:
+        await tested.step(4)
+        await tested.first("stop")
+        await tested.ended()
+    async with live(folder) as tested:
+        await tested.paused()
+        dog, recorded = tested.engine.watching.dog, tested.engine.store.steps("main")
+        first = next(r.metrics["entropy"] for r in recorded if "entropy" in r.metrics)
+        assert [r.step for r in dog._steps] == [3, 4]
+        assert dog._first["entropy"] == first != recorded[-1].metrics["entropy"]
+        assert first not in [r.metrics["entropy"] for r in recorded[-2:]]

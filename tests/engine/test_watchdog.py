@@ -140,6 +140,13 @@ def test_an_engine_remembers_what_the_one_before_it_saw() -> None:
     assert [watch.name for watch, _ in dog.look(record(3, entropy=1.9, loop__lag=9.0))] == ["entropy"]
 
 
+def test_a_first_value_from_before_what_is_remembered_still_counts() -> None:
+    for first, alarms in (({"entropy": 4.0}, ["entropy"]), ({}, [])):
+        dog = watchdog()
+        dog.remember([record(9000, entropy=2.5)], first)
+        assert [watch.name for watch, _ in dog.look(record(9001, entropy=1.9))] == alarms
+
+
 def test_an_alarm_says_what_and_what_to_try() -> None:
     dog = watchdog()
     ((watch, alarm),) = dog.look(record(7, loop__lag=1.25))

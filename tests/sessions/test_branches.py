@@ -244,3 +244,47 @@ def test_a_branch_without_a_step_of_its_own_shows_where_it_begins(store: Store) 
     info = store.branch_infos()[1]
     assert (info.tip, info.steps, info.metrics) == (1, 0, {"reward/mean": 0.1})
     assert info.evaluated is None
+
+
+def test_many_rows_of_other_branches_leave_room_for_those_of_a_line(store: Store) -> None:
+    learn(store, "main", 1, 2, 3)
+    store.add_branch(Branch(name="try", parent="main", step=2))
+    for step in (1, 2, 3):
+        store.put_change(change(f"mine-{step}", accepted_step=step))
+        store.put_alarm(alarm(f"mine-{step}", step=step))
+    for number in range(20):
+        store.put_change(change(f"other-{number}", branch="try", accepted_step=9))
+        store.put_alarm(alarm(f"other-{number}", branch="try", step=9))
+    assert [c.id for c in store.changes("main", limit=2)] == ["mine-2", "mine-3"]
+    assert [a.id for a in store.alarms("main", limit=2)] == ["mine-2", "mine-3"]
+    assert [c.id for c in store.changes("try", limit=21)] == ["mine-2", *(f"other-{n}" for n in range(20))]
+
+
+def test_a_change_belongs_to_the_step_that_it_touched_and_an_alarm_to_the_one_that_told_it_last(store: Store) -> None:
+    learn(store, "main", 1, 2, 3)
+    store.put_change(change("c", accepted_step=1))
+    store.put_alarm(alarm("a", step=1))
+    store.put_change(change("c", accepted_step=1, applied_step=3, status="applied"))
+    store.put_alarm(alarm("a", step=3))
+    store.add_branch(Branch(name="try", parent="main", step=2))
+    assert store.changes("try") == []
+    assert store.alarms("try") == []
+    store.rewind("main", 2, "rewound")
+    assert [c.id for c in store.changes("main~1")] == ["c"]
+    assert [a.id for a in store.alarms("main~1")] == ["a"]
+    assert store.changes("main") == []
+
+
+def test_the_accuracies_of_saved_steps_are_those_of_their_branches_bad_ones_too(store: Store) -> None:
+    store.add_branch(Branch(name="try", parent="main", step=1))
+    judged = {("main", 1): 0.5, ("main", 2): 0.0, ("try", 2): 0.7, ("try", 3): 0.9, ("try", 4): None}
+    for (branch, step), accuracy in judged.items():
+        record = msgspec.structs.replace(step_record(step), branch=branch, metrics={"eval/accuracy": accuracy})
+        store.add_step(record, [], 500)
+        if (branch, step) != ("try", 3):
+            store.put_checkpoint(checkpoint(step, branch=branch))
+    learn(store, "try", 5)
+    store.put_checkpoint(checkpoint(5, branch="try"))
+    assert store.saved_accuracies() == {("main", 1): 0.5, ("main", 2): 0.0, ("try", 2): 0.7}
+    store.rewind("main", 1, "rewound")
+    assert store.saved_accuracies() == {("main", 1): 0.5, ("main~1", 2): 0.0, ("try", 2): 0.7}

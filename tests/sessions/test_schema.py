@@ -10,7 +10,7 @@ import pytest
 
 from sessions import schema
 from sessions.errors import SessionError
-from sessions.records import Group, ResponseName
+from sessions.records import Group, ResponseName, StepRecord
 from sessions.store import Store
 from tests.sessions.old_databases import write_old
 from tests.sessions.samples import group, rating, step_record
@@ -36,6 +36,27 @@ def some_groups() -> list[Group]:
 def write_some(path: Path, version: int) -> None:
     steps = [step_record(1), step_record(2)]
     write_old(path, version, some_groups(), steps, [rating(2, 1, values={"A": 4.0}), rating(2, 1, time=101.0)])
+
+
+def judged_steps() -> list[StepRecord]:
+    return [step_record(1, **{"eval/accuracy": 0.25}), step_record(2), step_record(3, **{"eval/accuracy": 0.0})]
+
+
+@versions
+def test_what_had_no_column_before_is_found_in_the_bodies(path: Path, version: int) -> None:
+    write_old(path, version, some_groups(), judged_steps(), [])
+    for read_only in (True, False):
+        store = Store(path, read_only=read_only)
+        info = store.branch_infos()[0]
+        assert (info.branch.name, info.best, info.evaluated) == ("main", (1, 0.25), (3, 0.0))
+        assert [c.step for c in store.changes()] == [2]
+        if not read_only:
+            assert store.rewind("main", 1, "rewound") == ("main~2", 2)
+            assert [(c.id, a.id) for c, a in zip(store.changes("main~2"), store.alarms("main~2"), strict=True)] == [
+                ("c1", "a1")
+            ]
+            assert store.changes() == store.alarms() == []
+        store.close()
 
 
 def all_groups(store: Store) -> list[Group]:
