@@ -109,7 +109,7 @@ def test_a_long_session_is_made_of_a_short_one(tmp_path: Path, monkeypatch: pyte
         store.add_groups(groups)
         store.add_step(step_record(step, **{"eval/accuracy": 0.9}), groups, 500)
     store.close()
-    big_session.grow(folder, 30)
+    big_session.grow(folder, 30, branches=2)
     store = Store(folder.database)
     try:
         records = store.steps("main")
@@ -120,5 +120,10 @@ def test_a_long_session_is_made_of_a_short_one(tmp_path: Path, monkeypatch: pyte
         assert store.group(ResponseName(25, 1), "main").responses[0].tokens == []
         assert store.group(ResponseName(26, 1), "main").responses[0].tokens != []
         assert [rating.step for rating in store.recent_ratings()] == [25]
+        branches = {name: (found.parent, found.step) for name, found in store.branches().items() if name != "main"}
+        assert branches == {"try-1": ("main", 5), "try-2": ("main", 10)}
+        assert [record.step for record in store.steps("try-2", after=10)] == list(range(11, 31))
+        assert store.step("try-2", 30) != store.step("main", 30)
+        assert store.active == "main"
     finally:
         store.close()
