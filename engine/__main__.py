@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
     os.umask(0o077)  # what libraries write into checkpoints is nobody else's either
     folder = SessionFolder(Path(arguments[0]))
     try:
-        folder.secure()
         settings = folder.settings()
+        folder.secure()
         lock = folder.lock()
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
