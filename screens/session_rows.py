@@ -60,7 +60,7 @@ def read_session(folder: SessionFolder) -> SessionLine:
         try:
             store = Store(folder.database, read_only=True)
             try:
-                last = store.last_step("main")
+                last = store.last_step(store.active)
                 if last is not None:
                     step, changed = last.step, max(changed, last.time)
                 best = _best(store)
@@ -91,7 +91,7 @@ def _modified(folder: SessionFolder) -> float:
 
 
 def _best(store: Store) -> tuple[int, float] | None:
-    rewards = store.series("main").get("reward/mean")
+    rewards = store.series(store.active).get("reward/mean")
     if rewards is None:
         return None
     known = [(v, s) for s, v in zip(rewards.steps, rewards.values, strict=True) if v is not None]

@@ -127,12 +127,12 @@ async def until_ended(folder: SessionFolder) -> ExitInfo | None:
 
 
 def last_step(folder: SessionFolder) -> StepRecord | None:
-    """The last recorded step of the main branch."""
+    """The last recorded step of the branch that the session trains."""
     if not folder.database.exists():
         return None
     store = Store(folder.database, read_only=True)
     try:
-        return store.last_step("main")
+        return store.last_step(store.active)
     finally:
         store.close()
 
