@@ -56,6 +56,7 @@ class Moves:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._wanted: Move | None = None
+        self._last: Move | None = None
         kept = engine.store.meta(RACE)
         self._race = msgspec.json.decode(kept, type=RaceState) if kept else None
 
@@ -86,7 +87,8 @@ class Moves:
         if engine.warming is not None:
             raise Refused("not before the first step: there is no checkpoint to go back to yet")
         if self._wanted is not None:
-            raise Refused("the training is on its way to another step or branch; try again in a moment")
+            what = f"{self._wanted.who}'s {self._wanted.__struct_config__.tag}"
+            raise Refused(f"{what} is under way: the training goes to another step or branch; look again in a moment")
         if self.racing and not (isinstance(command, c.Race) and not command.algorithms):
             raise Refused("a race is under way; `race stop` gives it up")
         text = await self._check(command)
@@ -99,7 +101,8 @@ class Moves:
         branches = await engine.write(store.branches)
         expected = getattr(command, "expect", "")
         if expected and expected != engine.branch:
-            raise Refused(f"branch {engine.branch} is trained now, not {expected}: somebody has gone there; look again")
+            by = f" ({self._last.who}'s {self._last.__struct_config__.tag})" if self._last is not None else ""
+            raise Refused(f"branch {engine.branch} is trained now{by}, not {expected}; look again")
         match command:
             case c.Rewind(step=step):
                 self._check_step(step, engine.learner.step)
@@ -198,6 +201,9 @@ class Moves:
                 await self._arrive(before)
             engine.service.orders.refused(command.id, str(error))
             return
+        self._last = command
+        if isinstance(command, c.Race) and command.algorithms and engine.control.pausing:
+            await engine.service.orders.go_on(command.who)  # nobody asks for a race to wait
         await engine.note("branch", f"{command.who}: {text}", command.who)
         engine.service.orders.done(command.id, engine.learner.step, text)
 

@@ -48,6 +48,7 @@ class Control:
         self._paused_total = 0.0
         self.paused = False
         self.paused_by = ""
+        self.discarded_by = ""
         self.phase: Phase = "idle"
         self.done = 0
         self.total = 0
@@ -88,12 +89,12 @@ class Control:
             self._pause, self._pause_before = False, 0
             self._changed.notify_all()
 
-    def discard(self) -> bool:
+    def discard(self, who: str = "") -> bool:
         """Drop the step in progress; false if its update has stepped the optimizer already."""
         with self._changed:
             if self._committed:
                 return False
-            self._discard = True
+            self._discard, self.discarded_by = True, who
             self._changed.notify_all()
             return True
 

@@ -388,7 +388,9 @@ class Engine(Threads):
             await self._step(step)
             self._failures = 0
         except Discarded:
-            await self._drop("discarded", f"step {step} was discarded; it starts again")
+            who = self.control.discarded_by
+            by = f" by {who}" if who else ""
+            await self._drop("discarded", f"step {step} was discarded{by}; it starts again", who)
         except (Stopping, Leaving, WorkbenchError):
             raise
         except Exception as error:
@@ -410,14 +412,14 @@ class Engine(Threads):
         )
         await self._drop("error", f"step {self.step} was dropped: {one_line(error)}")
 
-    async def _drop(self, kind: str, text: str) -> None:
+    async def _drop(self, kind: str, text: str, who: str = "") -> None:
         self.learner.take_on()
         self.growth = self.rollout = self.held = None
         await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
         heads = [h for h in self.board.heads.values() if h.step == self.step and h.status == "scored"]
         changed = [msgspec.structs.replace(h, status="discarded") for h in heads]
         self.publish(wire.GroupsChanged(time=time.time(), step=self.step, heads=changed))
-        await self.note(kind, text)
+        await self.note(kind, text, who)
 
     async def _step(self, step: int) -> None:
         learner = self.learner

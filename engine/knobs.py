@@ -48,6 +48,7 @@ class Knobs:
         self._again: list[Change] = []
         self._until = 0
         self._passes: dict[str, tuple[int, int]] = {}
+        self._newest: dict[str, Change] = {}
         self._schedule = _scheduled(schedule)
         self._lock = threading.Lock()
         self.branch = MAIN
@@ -105,13 +106,16 @@ class Knobs:
             for name, expected in command.expect.items():
                 knob = hyperparameter(name)
                 if due[knob.name] != knob.parse(expected):
-                    raise Refused(
-                        f"{knob.name} is {knob.show(due[knob.name])} now, not {knob.show(knob.parse(expected))}: "
-                        "somebody else has changed it; look again"
-                    )
+                    now, not_this = knob.show(due[knob.name]), knob.show(knob.parse(expected))
+                    raise Refused(f"{knob.name} is {now} now{self._by(knob.name)}, not {not_this}; look again")
             wanted = switched(due, wanted)
             self._check({**due, **wanted})
             return self._accept(wanted, due, command.who, command.id, step)
+
+    def _by(self, name: str) -> str:
+        """Who has given a knob the value that it has or will have, and when, as far as that is known."""
+        newest = self._newest.get(name)
+        return f" ({newest.who}, step {newest.applied_step or newest.accepted_step})" if newest is not None else ""
 
     def _check(self, values: Mapping[str, Value]) -> None:
         check_together(values)
@@ -137,6 +141,8 @@ class Knobs:
                 self._pending.remove(earlier)
                 superseded.append(msgspec.structs.replace(earlier, status="superseded"))
             if value == before[name]:
+                if superseded and superseded[-1].name == name:  # whoever took it back has given it this value
+                    self._newest[name] = msgspec.structs.replace(superseded[-1], who=who, accepted_step=step)
                 continue
             change = Change(
                 id=new_id(),
@@ -153,6 +159,7 @@ class Knobs:
                 branch=self.branch,
             )
             self._pending.append(change)
+            self._newest[name] = change
             new.append(change)
         return new, superseded
 
@@ -188,13 +195,15 @@ class Knobs:
         """
         with self._lock:
             self._values, self._until, self.branch = dict(values), until, branch
-            self._pending, self._again, self._passes = [], [], {}
+            self._pending, self._again, self._passes, self._newest = [], [], {}, {}
             accepted = until
             for change in changes:
                 if change.name not in self._values:
                     continue
                 if change.who == SCHEDULED:
                     accepted = max(accepted, change.accepted_step)
+                if change.status != "superseded":
+                    self._newest[change.name] = change
                 if change.status == "applied" and change.applied_step > step:
                     self._again.append(change)
                 elif change.status == "pending" and change.branch == branch:

@@ -106,6 +106,9 @@ class Orders:
             kept = await self._engine.write(self._engine.store.answer, command.id)
             if kept is None and not self._service.ready and not isinstance(command, c.Stop):
                 kept = wire.Answer(id=command.id, status="rejected", text="the engine is still loading; try again")
+            if kept is not None and kept.status == "accepted":
+                self._take_up(command, kept)
+                return
             if kept is not None:
                 for waiting in self._open.pop(command.id):
                     waiting(kept)
@@ -122,6 +125,20 @@ class Orders:
             text = f"it failed ({one_line(error)}); the engine's log has the whole trace"
             for waiting in self._open.pop(command.id, [reply]):
                 waiting(wire.Answer(id=command.id, status="rejected", text=text))
+
+    def _take_up(self, command: c.Command, kept: wire.Answer) -> None:
+        """A repeat of what an engine accepted that ended before it said what became of it: nothing is done twice."""
+        changes = [change for change in self._engine.board.changes.values() if change.command == command.id]
+        pending = {change.id for change in changes if change.status == "pending"}
+        applied = max((change.applied_step for change in changes if change.status == "applied"), default=0)
+        if pending:
+            self._changes[command.id] = pending
+            self._answer(kept)
+        elif applied:
+            self._applied(command.id, applied, f"applied at step {applied}")
+        else:
+            text = "the engine ended before it said what became of this; look, and ask anew if it has to be done"
+            self._answer(wire.Answer(id=command.id, status="rejected", text=text))
 
     def _answer(self, answer: wire.Answer) -> None:
         """Give an answer to everybody who asked, and keep it."""
@@ -151,7 +168,8 @@ class Orders:
         match command:
             case c.Pause():
                 if control.paused and not command.before_update:
-                    self._applied(command.id, engine.step, "it is paused already")
+                    by = f", by {control.paused_by}" if control.paused_by else ""
+                    self._applied(command.id, engine.step, f"it is paused already{by}")
                     return
                 self._pausing.append(command.id)
                 if command.before_update:
@@ -162,15 +180,10 @@ class Orders:
                     control.pause(command.who)
                 self._service.beat_now()
             case c.Resume():
-                control.resume()
-                for command_id in self._pausing:
-                    text = f"{command.who} resumed before it had paused"
-                    self._answer(wire.Answer(id=command_id, status="rejected", text=text))
-                self._pausing.clear()
-                await engine.note("resumed", f"{command.who} resumed", command.who)
+                await self.go_on(command.who)
                 self._applied(command.id, engine.step, "goes on")
             case c.Step():
-                self._step(command)
+                await self._step(command)
             case c.Discard() | c.TakeCheckpoint() if engine.warming is not None:
                 raise Refused("not inside the warm-up: checkpoint 0 is written when it ends; `stop` leaves it")
             case c.Discard():
@@ -178,7 +191,7 @@ class Orders:
                     raise Refused("there is no paused step to discard; pause inside one first")
                 if engine.step <= engine.learner.step and not control.committed:
                     raise Refused(f"step {engine.step} has been learned; nothing is in progress that could be dropped")
-                if not control.discard():
+                if not control.discard(command.who):
                     raise Refused(f"the update of step {engine.step} has changed weights; it can only be finished")
                 self._applied(command.id, engine.step, f"step {engine.step} is dropped and starts again")
             case c.Stop():
@@ -217,12 +230,23 @@ class Orders:
             case _:
                 raise Refused(f"{type(command).__name__}: this engine does not serve it")
 
-    def _step(self, command: c.Command) -> None:
+    async def go_on(self, who: str) -> None:
+        """End a pause, or what leads to one."""
+        self._engine.control.resume()
+        for command_id in self._pausing:
+            text = f"{who} resumed before it had paused"
+            self._answer(wire.Answer(id=command_id, status="rejected", text=text))
+        self._pausing.clear()
+        await self._engine.note("resumed", f"{who} resumed", who)
+
+    async def _step(self, command: c.Command) -> None:
         engine, control = self._engine, self._engine.control
         inside = not control.paused or control.phase != "idle"
+        what = f"finishes step {engine.step}, then pauses" if inside else f"runs step {engine.step}"
         self._pausing.append(command.id)
-        self._accepted(command, f"finishes step {engine.step}, then pauses" if inside else f"runs step {engine.step}")
+        self._accepted(command, what)
         control.pause_before(engine.step + 1, command.who)
+        await engine.note("stepping", f"{command.who} {what}", command.who)
         self._service.beat_now()
 
     async def _take_checkpoint(self, command: c.Command) -> None:
@@ -359,7 +383,8 @@ class Orders:
         if rating is not None:
             await self._head_changed(ResponseName(rating.step, rating.group))
         used = event.used_in if isinstance(event, wire.RatingRetracted) else 0
-        text = f"taken back; update {used} had used it, and nothing is un-trained" if used else "taken back"
+        whose = f"{rating.who}'s rating is " if rating is not None and rating.who != command.who else ""
+        text = f"{whose}taken back" + (f"; update {used} had used it, and nothing is un-trained" if used else "")
         self._applied(command.id, engine.step, text)
 
     async def _skip(self, command: c.Skip) -> None:
@@ -390,7 +415,7 @@ class Orders:
             if not alarms:
                 raise InvalidValue(f"no open alarm with the id {command.alarm!r}")
         for alarm in alarms:
-            seen = msgspec.structs.replace(alarm, acknowledged=time.time())
+            seen = msgspec.structs.replace(alarm, acknowledged=time.time(), acknowledged_by=command.who)
             engine.publish(await engine.write(engine.store.put_alarm, seen))
         self._applied(command.id, engine.step, f"{len(alarms)} acknowledged")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.gate import RatingGate
 from engine.machine import Machine
 from engine.orders import Orders, Reply
+from engine.visits import Visits
 from sessions import commands as c
 from sessions import wire
 from sessions.folders import EngineInfo
@@ -40,6 +41,7 @@ class Service:
         self._engine = engine
         self._server = Server(engine.folder.socket_path(), self)
         self._machine = Machine(engine.folder.path)
+        self._visits = Visits()
         self.orders = Orders(engine, self)
         self.waiting = ""
         self.ready = False
@@ -83,6 +85,14 @@ class Service:
 
     def clients_changed(self) -> None:
         self.beat_now()
+        self._note_visits()
+
+    def _note_visits(self) -> None:
+        """Keep who has come and who has left; not of those who are sent away at the end."""
+        if not self._engine.ended:
+            here = [connection.hello for connection in self._server.connections]
+            for who, text in self._visits.news(here, time.monotonic()):
+                self._engine.spawn(self._engine.note("client", text, who))
 
     async def command(self, command: c.Command, reply: Reply) -> None:
         """Serve a command; see :class:`sessions.server.Backend`."""
@@ -173,6 +183,7 @@ class Service:
             if not self._engine.folder.database.exists():
                 self._engine.lose(f"{self._engine.folder.path}: has been removed; what is trained is kept nowhere")
             self.beat_now()
+            self._note_visits()
             due = time.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
             self._lag = max(self._lag, time.monotonic() - due)
@@ -192,7 +203,8 @@ class Service:
             if control.phase == "idle":
                 where = f"before step {self._engine.step}"
             self.orders.paused(f"paused {where}")
-            self._engine.spawn(self._engine.note("paused", f"paused {where}", control.paused_by))
+            by = control.paused_by
+            self._engine.spawn(self._engine.note("paused", f"paused {where}" + (f" by {by}" if by else ""), by))
         self.beat_now()
 
     async def _grow(self) -> None:

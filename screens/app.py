@@ -6,13 +6,15 @@ from __future__ import annotations
 import screens.terminal as terminal  # isort: skip
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual import events
+from textual.actions import ActionParseResult
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -22,11 +24,13 @@ from screens.link import Link
 from screens.live import Live
 from screens.pace import Pace
 from screens.palette import ActionProvider
+from screens.read_only import REFUSAL, refused
 from screens.safe import use_escapes
 from screens.staging import Staging
-from sessions.commands import Command, whoami
+from sessions.commands import Command
 from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
+from sessions.people import whoami
 from sessions.records import SessionSettings
 from sessions.wire import Answer
 
@@ -50,6 +54,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     :param folder: the session; None opens the list of sessions.
     :param replay: show the session from these records.
     :param step: where the replay begins; at its last step if none is given.
+    :param who: the name of the person; their user's if none is given.
+    :param read_only: nothing can be changed from here.
     :param slow: for slow links: fewer bytes, one beat a second.
     :param marks: braille, block, ascii, or auto.
     :param keymap: id of an action -> its keys, from the settings file.
@@ -78,6 +84,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         *,
         replay: Replay | None = None,
         step: int | None = None,
+        who: str = "",
         read_only: bool = False,
         slow: bool = False,
         marks: str = "auto",
@@ -89,6 +96,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         super().__init__()
         self.use_command_palette = True
         self.folder = folder
+        self.who = who or whoami()
         self.read_only = read_only
         self.slow = slow
         self.marks = terminal.choose_marks(marks)
@@ -125,7 +133,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     def attach(self, folder: SessionFolder) -> None:
         """Show a session from now on."""
         live, rate = Live(folder.name), 1.0 if self.slow else 4.0
-        self._show(folder, live, Link(folder, live, rate=rate, read_only=self.read_only, on_news=self._news))
+        link = Link(folder, live, rate=rate, read_only=self.read_only, who=self.who, on_news=self._news)
+        self._show(folder, live, link)
 
     def replay(self, replay: Replay, step: int | None = None) -> None:
         """Show a recorded session from now on, at a step or at its last one."""
@@ -207,7 +216,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         """What this person has staged, sent and can undo in the session that is shown."""
         live = self.live
         if self._staged is None or self._staged[0] is not live:
-            self._staged = live, Staging(whoami(), lambda: live.values, live.changes.values)
+            self._staged = live, Staging(self.who, lambda: live.values, live.changes.values)
         return self._staged[1]
 
     # ---------------------------------------------------------------------------------- commands
@@ -236,6 +245,20 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             self.exit(f"left {name}, which has ended. See it again with: workbench attach {name}")
         else:
             self.exit(f"detached from {name}; training goes on. Come back with: workbench attach {name}")
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Do what a key or the palette asks for, unless it would change something and this only watches."""
+        screen = self.screen
+        if self.read_only and isinstance(action, str) and refused(action, default_namespace or self):
+            if isinstance(screen, WorkbenchScreen):
+                screen.say(REFUSAL, "warning")
+            return True
+        return await super().run_action(action, default_namespace, namespaces)
 
     def on_key(self, event: events.Key) -> None:
         """A printable key that no widget took, for the bindings in force.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
+import msgspec
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -16,11 +17,24 @@ from textual.widget import Widget
 from screens.errands import ask_to_stop, open_in_pager, show_long_answer
 from screens.keys import NOT_IN_REPLAY, REPLAY_ACTIONS, bindings
 from screens.live import Live
+from screens.read_only import REFUSAL, marked, room
 from screens.switching import told_with
 from screens.topline import alarm_content, state_content
 from screens.widgets.command_line import CommandLine
 from screens.widgets.lines import FooterLine, Line, MessageLine, Severity, TimeLine
-from sessions.commands import Acknowledge, Command, Pause, Resume, Set, Step, TakeCheckpoint
+from sessions.commands import (
+    Acknowledge,
+    Command,
+    Fork,
+    Pause,
+    Race,
+    Resume,
+    Rewind,
+    Set,
+    Step,
+    Switch,
+    TakeCheckpoint,
+)
 from sessions.errors import WorkbenchError
 from sessions.server import is_query
 from sessions.wire import Answer
@@ -145,11 +159,21 @@ class WorkbenchScreen(Screen[None]):
         self.query_one(MessageLine).say(text, severity)
 
     def send(self, command: Command) -> None:
-        """Send a command; its answers are shown in one line and handed to :meth:`on_answer`."""
+        """Send a command; its answers are shown in one line and handed to :meth:`on_answer`.
+
+        What goes to another step or branch says from which one this screen has seen it go.
+        """
+        if self.workbench.read_only and not is_query(command):
+            self.say(REFUSAL, "warning")
+            self.on_answer(command, Answer(id=command.id, status="rejected", text="attached read-only"))
+            return
         if self.replaying is not None and not is_query(command):
             self.say(self.replaying.refusal(), "warning")
             self.on_answer(command, Answer(id=command.id, status="rejected", text="this is a replay"))
             return
+        if isinstance(command, Rewind | Fork | Switch | Race) and not command.expect:
+            stopping = isinstance(command, Race) and not command.algorithms  # by now another racer may be trained
+            command = msgspec.structs.replace(command, expect="" if stopping else self.live.branch)
         told = told_with(self.live.values, command)
         if told:
             self.follows[command.id] = told
@@ -246,7 +270,10 @@ class WorkbenchScreen(Screen[None]):
     def draw_top(self) -> None:
         """The two lines at the top, and where one is in a replay."""
         width, height = self.size
-        self.query_one("#state", Line).show(self.state_line(width))
+        if self.workbench.read_only:
+            self.query_one("#state", Line).show(marked(self.state_line(room(width)), width))
+        else:
+            self.query_one("#state", Line).show(self.state_line(width))
         if self.too_small:
             small = f" terminal too small: {width}x{height}, needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
             self.query_one("#alarms", Line).show(Content(small))

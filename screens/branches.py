@@ -23,6 +23,7 @@ from screens.keys import bindings
 from screens.live import Live
 from screens.overlay import LETTERS
 from screens.probe_lines import verdict
+from screens.read_only import REFUSAL
 from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.widgets.ask import Ask
@@ -285,6 +286,9 @@ class BranchesScreen(WorkbenchScreen):
     def _in_order(self) -> BranchInfo | None:
         """The branch under the cursor, if there is one and an engine to change something."""
         info = self.chosen
+        if self.workbench.read_only:
+            self.say(REFUSAL, "warning")
+            return None
         if info is None:
             self.say("no branch is under the cursor")
         elif self.live.connection == "ended":

@@ -39,6 +39,20 @@ class Action:
     footer: int = 0
     palette: bool = True
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes the session, or another one: a screen that only watches does without it."""
+        return self.id in _CHANGING or (self.scope == "rate" and self.action.startswith("rate("))
+
+
+_CHANGING = frozenset(
+    [
+        "pause", "step", "checkpoint", "acknowledge", "undo", "redo", "stop", "rate.skip", "rate.unskip",
+        "rate.comment", "parameters.apply", "parameters.fork", "branches.open", "branches.rewind", "branches.fork",
+        "branches.rename", "branches.delete", "sessions.new", "sessions.delete", "failed.restart",
+    ]
+)  # fmt: skip
+
 
 def _rows() -> Iterable[Action]:
     a = Action
@@ -205,6 +219,9 @@ NOT_IN_REPLAY = frozenset({"pause", "step"})
 
 ACTIONS: dict[str, Action] = {action.id: action for action in _rows()}
 """The table. Its order is the order of the help."""
+
+CHANGING = frozenset(action.action for action in ACTIONS.values() if action.changes)
+"""The actions, as bindings have them, that change something."""
 
 SCOPES = tuple(dict.fromkeys(action.scope for action in ACTIONS.values()))
 

@@ -30,6 +30,7 @@ LOG_LINES = 15
 class Link:
     """One screen's connection to one session's engine; :meth:`run` is a worker for the life of the screen.
 
+    :param who: whose screen it is.
     :param on_news: called after the model changed in a way that should be seen at once: connected, lost, ended.
     """
 
@@ -40,12 +41,14 @@ class Link:
         *,
         rate: float = 4.0,
         read_only: bool = False,
+        who: str = "",
         on_news: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
         self.live = live
         self._rate = rate
         self._read_only = read_only
+        self._who = who
         self._news = on_news
         self._client: Client | None = None
         self._hurry = asyncio.Event()
@@ -76,8 +79,9 @@ class Link:
         engine = await asyncio.to_thread(self.folder.engine)
         if engine is None:
             raise EngineUnreachable("no engine has said where it listens")
-        async with Client(engine.socket, "screen", rate=self._rate, read_only=self._read_only) as client:
+        async with Client(engine.socket, "screen", who=self._who, rate=self._rate, read_only=self._read_only) as client:
             self._client = client
+            self.live.you = client.title, self._who
             self.close_records()
             self.live.connected("live")
             self._news()

@@ -80,6 +80,7 @@ class Live:
 
     :ivar version: topic -> how often it changed: status, series, heads, ratings, changes, alarms, checkpoints, events,
         growing, last_step, values, link, and line: another branch is trained, or the same from an earlier step.
+    :ivar you: title and name of this screen, as the engine shows them; empty without an engine.
     :ivar heads: the newest groups, oldest first, by (branch, step, number).
     :ivar ratings: by id, oldest first, retracted ones too.
     :ivar uses: what became of a rating, by its id.
@@ -103,6 +104,7 @@ class Live:
         self.complaint = ""
         self.last_beat = clock()
         self.status: Status | None = None
+        self.you = ("", "")
         self.task: TaskInfo | None = None
         self.values: dict[str, Value] = {}
         self.start_values: dict[str, Value] = {}

@@ -10,6 +10,7 @@ from screens.live import Live
 from screens.numbers import bar, percent, reward_text, short, size, span
 from screens.safe import fit, visible
 from sessions.hyperparameters import HYPERPARAMETERS, Value
+from sessions.people import clients_words
 from sessions.records import Change, GroupHead
 
 _T = TypeVar("_T")
@@ -219,7 +220,7 @@ def machine_rows(live: Live, width: int, height: int) -> list[Row]:
     rows += _times(live, width)
     rows.append([])
     rows.append([(" checkpoint ", "dim"), (_checkpoint_age(live), "")])
-    rows.append([(" clients    ", "dim"), (visible(", ".join(status.clients)) or "none", "")])
+    rows.append([(" clients    ", "dim"), (visible(", ".join(clients_words(status.clients, *live.you))) or "none", "")])
     if len(rows) > height:
         rows = [*rows[:times], *_times(live, width, least=0.02), *rows[-2:]]
         rows = [row for row in rows if row]

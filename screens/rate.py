@@ -22,7 +22,7 @@ from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.topline import phase_text
 from screens.widgets.ask import Ask
-from sessions.commands import Command, QueryGroups, Rate, Retract, Skip, whoami
+from sessions.commands import Command, QueryGroups, Rate, Retract, Skip
 from sessions.errors import WorkbenchError
 from sessions.records import GroupHead, parse_response_name
 from sessions.wire import Answer
@@ -60,7 +60,7 @@ class RateScreen(WorkbenchScreen):
         if self._live is live:
             return
         self._live = live
-        self.desk = Desk(whoami(), live.ratings, live.clock, lambda: live.version["ratings"])
+        self.desk = Desk(self.workbench.who, live.ratings, live.clock, lambda: live.version["ratings"])
         self.details = GroupDetails(self, self._came)
         self._older.clear()
         self._queue_at = self._link_at = -1

@@ -51,18 +51,33 @@ class Client:
     others meanwhile.
 
     :param path: of the engine's socket.
-    :param name: what the engine shows others of this client.
+    :param name: what this client is: ``screen``, ``send``, ...
+    :param who: whose it is; every command that is sent carries that name. Empty: commands say so themselves.
     :raises EngineUnreachable: on entering, if nobody answers there, or somebody else than this user.
     """
 
     def __init__(
-        self, path: str, name: str, *, rate: float = 4.0, read_only: bool = False, protocol: int = PROTOCOL
+        self,
+        path: str,
+        name: str,
+        *,
+        who: str = "",
+        rate: float = 4.0,
+        read_only: bool = False,
+        protocol: int = PROTOCOL,
     ) -> None:
         self.path = path
-        self._hello = Hello(protocol=protocol, client=name, rate=rate, read_only=read_only, terminal=_terminal())
+        self._hello = Hello(
+            protocol=protocol, client=name, rate=rate, read_only=read_only, terminal=_terminal(), who=who
+        )
         self._waiting: dict[str, _Waiting] = {}
         self._closed = ""
         self.welcome: Welcome | None = None
+
+    @property
+    def title(self) -> str:
+        """As the engine shows this client to others."""
+        return self._hello.title
 
     async def __aenter__(self) -> Client:
         try:
@@ -170,6 +185,8 @@ class Client:
     def _post(self, command: Command) -> _Waiting:
         if self._closed:
             raise EngineUnreachable(self._closed)
+        if self._hello.who:
+            command = msgspec.structs.replace(command, who=self._hello.who)
         loop = asyncio.get_running_loop()
         waiting = self._waiting[command.id] = _Waiting(loop.create_future(), loop.create_future())
         self._writer.write(encode(command))

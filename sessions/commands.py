@@ -6,7 +6,6 @@ from the table :data:`WORDS`, which also makes their help.
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from sessions.branches import check_branch_name
 from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import Value, hyperparameter, parse_assignment
 from sessions.modes import MODES, rating_mode
+from sessions.people import whoami
 from sessions.presets import PRESETS, preset
 from sessions.records import parse_response_name
 from sessions.watch_words import parse_watch
@@ -29,19 +29,11 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def whoami() -> str:
-    """The name of the person at the keyboard, for the record."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
-
-
 class Command(msgspec.Struct, kw_only=True, tag_field="command", omit_defaults=True):
     """Base of the commands.
 
     :ivar id: a UUID; the engine keeps its answer, so a repeat has no second effect.
-    :ivar who: who asks.
+    :ivar who: who asks: a name as :mod:`sessions.people` has it.
     """
 
     id: str = msgspec.field(default_factory=new_id)
@@ -142,6 +134,7 @@ class Fork(Command, tag="fork"):
     :ivar values: hyperparameters that differ there from the first step on.
     :ivar preset: name of published settings, over which ``values`` are laid.
     :ivar seed: of its noise and its order of prompts; None: its source's.
+    :ivar expect: as of :class:`Rewind`.
     """
 
     name: str
@@ -150,10 +143,14 @@ class Fork(Command, tag="fork"):
     values: dict[str, Value] = {}
     preset: str = ""
     seed: int | None = None
+    expect: str = ""
 
 
 class Switch(Command, tag="switch"):
-    """Train another branch from its newest step on; the present one stays as it is."""
+    """Train another branch from its newest step on; the present one stays as it is.
+
+    :ivar expect: as of :class:`Rewind`.
+    """
 
     branch: str
     expect: str = ""
@@ -175,16 +172,20 @@ class DeleteBranch(Command, tag="delete"):
 class Race(Command, tag="race"):
     """Start a branch for each algorithm at the same step and train them in turn, with the same prompts and noise.
 
+    A paused session goes on with it: nobody asks for a race to wait.
+
     :ivar algorithms: in their order; none: the race that is under way is given up.
     :ivar steps: that each takes.
     :ivar step: at which all begin; -1: the newest.
     :ivar values: hyperparameters that all of them set.
+    :ivar expect: as of :class:`Rewind`.
     """
 
     algorithms: list[str]
     steps: int = 0
     step: int = -1
     values: dict[str, Value] = {}
+    expect: str = ""
 
 
 class Acknowledge(Command, tag="acknowledge"):
@@ -372,10 +373,25 @@ def _read_stop(arguments: Sequence[str]) -> Command:
 
 
 def _read_set(arguments: Sequence[str]) -> Command:
-    """``learning_rate=5e-7 group_size=16`` or ``learning_rate 5e-7``."""
-    if not arguments:
+    """``learning_rate=5e-7 group_size=16`` or ``learning_rate 5e-7``; before an old value stands ``--expect``."""
+    words, expected = [], []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if word == "--expect":
+            if not left:
+                raise UsageError("--expect needs the value that is there now: --expect learning_rate=1e-4")
+            expected.append(left.pop(0))
+        elif word.startswith("--expect="):
+            expected.append(word.removeprefix("--expect="))
+        else:
+            words.append(word)
+    if not words:
         raise UsageError("set needs a name and a value: set learning_rate=5e-7")
-    return Set(values=_read_values(arguments))
+    for text in expected:
+        if "=" not in text:
+            raise UsageError(f"--expect {text}: give a name and its value: --expect learning_rate=1e-4")
+    return Set(values=_read_values(words), expect=_read_values(expected))
 
 
 def _read_plan(arguments: Sequence[str]) -> Command:
@@ -497,14 +513,15 @@ def _whole(text: str, what: str) -> int:
 
 
 def _read_rewind(arguments: Sequence[str]) -> Command:
-    if len(arguments) != 1:
-        raise UsageError("rewind needs the step to go back to: rewind 640")
-    return Rewind(step=_whole(arguments[0], "a step"))
+    words, options = _options(arguments, ("--expect",))
+    if len(words) != 1:
+        raise UsageError("rewind needs the step to go back to: rewind 640 [--expect BRANCH]")
+    return Rewind(step=_whole(words[0], "a step"), expect=options.get("--expect", ""))
 
 
 def _read_fork(arguments: Sequence[str]) -> Command:
     usage = "fork needs a name: fork NAME [--at STEP] [--from BRANCH] [--seed N] [--preset P] [NAME=VALUE ...]"
-    words, options = _options(arguments, ("--at", "--from", "--seed", "--preset"))
+    words, options = _options(arguments, ("--at", "--from", "--seed", "--preset", "--expect"))
     if not words or "=" in words[0]:
         raise UsageError(usage)
     return Fork(
@@ -514,6 +531,7 @@ def _read_fork(arguments: Sequence[str]) -> Command:
         values=_read_values(words[1:]),
         preset=preset(options["--preset"]).name if "--preset" in options else "",
         seed=_whole(options["--seed"], "a seed") if "--seed" in options else None,
+        expect=options.get("--expect", ""),
     )
 
 
@@ -535,9 +553,10 @@ def _options(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str],
 
 
 def _read_switch(arguments: Sequence[str]) -> Command:
-    if len(arguments) != 1:
+    words, options = _options(arguments, ("--expect",))
+    if len(words) != 1:
         raise UsageError("switch needs the name of a branch; `branches` lists them")
-    return Switch(branch=arguments[0])
+    return Switch(branch=words[0], expect=options.get("--expect", ""))
 
 
 def _read_rename(arguments: Sequence[str]) -> Command:
@@ -555,7 +574,7 @@ def _read_delete(arguments: Sequence[str]) -> Command:
 def _read_race(arguments: Sequence[str]) -> Command:
     if list(arguments) == ["stop"]:
         return Race(algorithms=[])
-    words, options = _options(arguments, ("--at",))
+    words, options = _options(arguments, ("--at", "--expect"))
     if len(words) < 2:
         raise UsageError("race needs algorithms and steps: race grpo,ppo,trpo 50 [--at STEP] [NAME=VALUE ...]; or stop")
     steps = _whole(words[1], "a number of steps")
@@ -566,7 +585,8 @@ def _read_race(arguments: Sequence[str]) -> Command:
     if len(set(algorithms)) != len(algorithms) or len(algorithms) < 2:
         raise InvalidValue(f"a race needs at least two algorithms, each once: {words[0]!r}")
     at = _whole(options["--at"], "a step") if "--at" in options else -1
-    return Race(algorithms=algorithms, steps=steps, step=at, values=_read_values(words[2:]))
+    values = _read_values(words[2:])
+    return Race(algorithms=algorithms, steps=steps, step=at, values=values, expect=options.get("--expect", ""))
 
 
 def _read_probes(arguments: Sequence[str]) -> Command:
@@ -595,19 +615,25 @@ WORDS: dict[str, Words] = {
         Words("step", "", "finish the step in progress, or run one, then pause", _plain(Step)),
         Words("discard", "", "drop the samples of the paused step", _plain(Discard)),
         Words("checkpoint", "", "write a checkpoint", _plain(TakeCheckpoint)),
-        Words("set", "NAME=VALUE ...", "change hyperparameters, each at its boundary", _read_set),
+        Words(
+            "set", "NAME=VALUE ... [--expect NAME=VALUE ...]",
+            "change hyperparameters, each at its boundary; refused if one is not as expected", _read_set,
+        ),
         Words("preset", "NAME", f"published settings: {', '.join(PRESETS)}", _read_preset),
         Words("preview", "[ALGORITHM]", "what the paused step's update would do, tried on a copy", _read_preview),
-        Words("rewind", "STEP", "go back to a step; what came after it stays on a branch of its own", _read_rewind),
         Words(
-            "fork", "NAME [--at STEP] [--from BRANCH] [--seed N] [--preset P] [NAME=VALUE ...]",
+            "rewind", "STEP [--expect BRANCH]", "go back to a step; what came after it stays on a branch of its own",
+            _read_rewind,
+        ),
+        Words(
+            "fork", "NAME [--at STEP] [--from BRANCH] [--seed N] [--preset P] [--expect BRANCH] [NAME=VALUE ...]",
             "start a branch and train it", _read_fork,
         ),
-        Words("switch", "BRANCH", "train another branch from its newest step on", _read_switch),
+        Words("switch", "BRANCH [--expect BRANCH]", "train another branch from its newest step on", _read_switch),
         Words("rename", "BRANCH NAME", "give a branch another name", _read_rename),
         Words("delete", "BRANCH", "forget a branch and its checkpoints; ratings are kept", _read_delete),
         Words(
-            "race", "A,B,... STEPS [--at STEP] [NAME=VALUE ...] | stop",
+            "race", "A,B,... STEPS [--at STEP] [--expect BRANCH] [NAME=VALUE ...] | stop",
             "a branch for each algorithm from the same step, trained in turn", _read_race,
         ),
         Words("rate", "RESPONSE VALUE [--mode M] [comment]", "rate a response, such as 812.3C", _read_rate),

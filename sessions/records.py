@@ -492,6 +492,7 @@ class Alarm(Record):
     responses: list[str] = []
     remedy: str = ""
     acknowledged: float = 0.0
+    acknowledged_by: str = ""
     branch: str = "main"
 
 

@@ -91,8 +91,7 @@ class Connection:
     @property
     def title(self) -> str:
         """Who this is, for the dashboard."""
-        where = f" ({self.hello.terminal})" if self.hello.terminal else ""
-        return f"{self.hello.client}{where}" + (" read-only" if self.hello.read_only else "")
+        return self.hello.title
 
     def answer(self, answer: Answer) -> None:
         """Queue an answer; never dropped."""

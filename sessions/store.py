@@ -513,7 +513,7 @@ class Store:
 
         :raises InvalidValue: if there is no such rating, or it was taken back before.
         """
-        row = self._db.execute("SELECT retracted, step FROM ratings WHERE id=?", (rating_id,)).fetchone()
+        row = self._db.execute("SELECT retracted, step, body FROM ratings WHERE id=?", (rating_id,)).fetchone()
         if row is None:
             raise InvalidValue(f"no rating with the id {rating_id!r}")
         if row[0]:
@@ -521,8 +521,9 @@ class Store:
         use = self.rating_use(rating_id)
         with Transaction(self._strict):
             self._strict.execute("UPDATE ratings SET retracted=? WHERE id=?", (when, rating_id))
+            of = _json.decode(row[2], type=Rating).who
             event = wire.RatingRetracted(
-                time=when, step=row[1], rating=rating_id, who=who, used_in=use.step if use else 0
+                time=when, step=row[1], rating=rating_id, who=who, of=of, used_in=use.step if use else 0
             )
             return self.add_event(event, self._strict)
 

@@ -20,6 +20,7 @@ from sessions.commands import COMMANDS, Command
 from sessions.errors import FrameTooLarge, InvalidValue, MalformedFrame
 from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.limits import NAME, WHOLE, check_fields, check_line, title
+from sessions.people import check_person, client_title
 from sessions.records import (
     WARM_UP,
     Alarm,
@@ -82,10 +83,15 @@ class RatingSaved(Event, tag="rating"):
 
 
 class RatingRetracted(Event, tag="retracted"):
-    """A rating was taken back; ``used_in`` is the update that had used it, 0 if none."""
+    """A rating was taken back; ``used_in`` is the update that had used it, 0 if none.
+
+    :ivar who: took it back.
+    :ivar of: had given it.
+    """
 
     rating: str
     who: str
+    of: str = ""
     used_in: int = 0
 
 
@@ -167,9 +173,10 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             again = " again" if rating.supersedes else ""
             comment = f", {rating.comment}" if rating.comment else ""
             return "rating", f"{rating.who} rated {rating.step}.{rating.group}{again}: {said} ({rating.mode}){comment}"
-        case RatingRetracted(rating=rating_id, who=who, used_in=used):
+        case RatingRetracted(rating=rating_id, who=who, of=of, used_in=used):
             after = f", after update {used} used it" if used else ""
-            return "rating", f"{who} took rating {rating_id[:8]} back{after}"
+            whose = f"{of}'s " if of not in ("", who) else ""
+            return "rating", f"{who} took {whose}rating {rating_id[:8]} back{after}"
         case RatingUsed(use=use):
             return "rating", f"rating of {use.group} {use.describe()}"
         case Skipped(skip=skip):
@@ -185,7 +192,8 @@ def describe(event: AnyEvent) -> tuple[str, str]:
                 f"{change.status}{when}",
             )
         case AlarmRaised(alarm=alarm):
-            return "alarm", alarm.message + (" (acknowledged)" if alarm.acknowledged else "")
+            by = f" by {alarm.acknowledged_by}" if alarm.acknowledged_by else ""
+            return "alarm", alarm.message + (f" (acknowledged{by})" if alarm.acknowledged else "")
         case CheckpointSaved(checkpoint=checkpoint):
             return "checkpoint", f"checkpoint of step {checkpoint.step} ({checkpoint.reason})"
         case Noted(kind=kind, text=text):
@@ -205,6 +213,8 @@ class Hello(Record, tag="hello", tag_field="type"):
     """A client's first line.
 
     :ivar protocol: its version; on a mismatch only ``status`` and ``stop`` are served.
+    :ivar client: what it is: ``screen``, ``send``, ...
+    :ivar who: whose it is.
     :ivar seq: the last event it knows.
     :ivar rate: most batches of deltas a second it wants.
     """
@@ -215,6 +225,12 @@ class Hello(Record, tag="hello", tag_field="type"):
     rate: float = 4.0
     read_only: bool = False
     terminal: str = ""
+    who: str = ""
+
+    @property
+    def title(self) -> str:
+        """This client in a list of them."""
+        return client_title(self.client, self.who, self.terminal, read_only=self.read_only)
 
 
 class Welcome(Record, tag="welcome", tag_field="type"):
@@ -417,6 +433,11 @@ def decode_hello(line: bytes) -> Hello:
         raise MalformedFrame(f"expected hello: {error}") from None
     if not 0 <= hello.protocol <= WHOLE:
         raise MalformedFrame("expected hello: its protocol is no version number")
+    if hello.who:
+        try:
+            check_person(hello.who)
+        except InvalidValue as error:
+            raise MalformedFrame(f"expected hello: who: {error}") from None
     return msgspec.structs.replace(hello, client=title(hello.client), terminal=title(hello.terminal))
 
 
@@ -441,6 +462,7 @@ def decode_command(line: bytes) -> Command:
         check_line(line)
         command = _commands[outline.command].decode(line)
         check_fields(command)
+        check_person(command.who)
     except (MalformedFrame, InvalidValue, *_UNREADABLE) as error:
         raise BadCommand(outline.id or "", f"{outline.command}: {error}") from None
     return command

@@ -76,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("session", metavar="S", help="name of a session")
     plan.add_argument("values", nargs="*", metavar="NAME=VALUE", help="hyperparameters as they would be")
     send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
+    for command in (attach, follow, send, stop):
+        _add_person(command)
     compare = add("compare", "commands_compare:compare_branches", "branches of a session side by side")
     compare.add_argument("session", metavar="S", help="name of a session; its engine may run or not")
     compare.add_argument("branches", nargs="+", metavar="BRANCH", help="two of them or more, such as: main main~1")
@@ -113,7 +115,12 @@ def _add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--merge", action="store_true", help="model: adapters merged into their base; needs peft")
 
 
+def _add_person(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--as", dest="person", metavar="NAME", help="who you are in events and ratings (your user)")
+
+
 def _add_run(run: argparse.ArgumentParser) -> None:
+    _add_person(run)
     run.add_argument("--name", metavar="S", help="of the session; default: TASK-1, TASK-2, ...")
     run.add_argument("--model", metavar="M", help="tiny (embedded, the default), smollm2, or a folder")
     run.add_argument("--task", metavar="T", help="arithmetic (the default), or a .jsonl file")
@@ -163,6 +170,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 
 def _add_race(race: argparse.ArgumentParser) -> None:
+    _add_person(race)
     race.add_argument("session", metavar="S", help="name of a session; an engine is started if it has none")
     race.add_argument("--algorithms", required=True, metavar="A,B", help="such as grpo,ppo,trpo")
     race.add_argument("--steps", required=True, type=_natural, metavar="N", help="that each of them takes")

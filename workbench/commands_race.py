@@ -13,7 +13,7 @@ import msgspec
 
 from sessions.branches import BranchInfo
 from sessions.client import attached
-from sessions.commands import Command, QueryBranches, Race, Resume, Stop, new_id, parse_words
+from sessions.commands import Command, QueryBranches, Race, Stop, new_id, parse_words
 from sessions.errors import EngineUnreachable, Refused, SessionError
 from sessions.folders import SessionFolder, session_folder
 from sessions.records import Status, StepRecord
@@ -23,6 +23,7 @@ from workbench.commands_run import start_paused
 from workbench.daemon import last_seq, until_ended
 from workbench.headless import progress_text, step_json
 from workbench.output import ProgressLine, emit, say
+from workbench.settings import person
 from workbench.watch import Watch
 
 READY_SECONDS = 30.0
@@ -32,12 +33,13 @@ NOT_READY = "not before the first step"
 
 def race(arguments: argparse.Namespace) -> int:
     """``workbench race``: run it, follow it, compare its branches."""
-    command = race_command(arguments)
+    command, who = race_command(arguments), person(arguments)
     folder = session_folder(arguments.session)
     started = not folder.running()
     if started:
         start_paused(folder)
-    return asyncio.run(_race(folder, command, arguments.metrics or (), started=started, as_json=arguments.json))
+    following = _Following(folder, command, who, started=started, as_json=arguments.json)
+    return asyncio.run(_race(following, arguments.metrics or (), started=started, as_json=arguments.json))
 
 
 def race_command(arguments: argparse.Namespace) -> Race:
@@ -51,10 +53,8 @@ def race_command(arguments: argparse.Namespace) -> Race:
     return command
 
 
-async def _race(
-    folder: SessionFolder, command: Race, metrics: Sequence[str], *, started: bool, as_json: bool
-) -> int:  # fmt: skip
-    following = _Following(folder, command, started=started, as_json=as_json)
+async def _race(following: _Following, metrics: Sequence[str], *, started: bool, as_json: bool) -> int:
+    folder = following.folder
     with following.interruptible():
         task = asyncio.create_task(following.run())
         leaving = asyncio.create_task(following.left.wait())
@@ -71,7 +71,7 @@ async def _race(
             over = task.result()
         finally:
             if started:
-                await _stop(folder)
+                await _stop(folder, following.who)
     if len(following.racers) > 1:
         comparison, branches = read_comparison(folder, following.racers, metrics)
         print_comparison(comparison, branches, as_json=as_json, charts=metrics)
@@ -92,13 +92,13 @@ def _goodbye(folder: SessionFolder, following: _Following) -> str:
     )
 
 
-async def _stop(folder: SessionFolder) -> None:
+async def _stop(folder: SessionFolder, who: str) -> None:
     """Stop the engine that was started for the race."""
     engine = folder.engine()
     if engine is None:
         return
     with contextlib.suppress(EngineUnreachable):  # it has ended by itself
-        async with attached(engine.socket, "race") as client:
+        async with attached(engine.socket, "race", who=who) as client:
             await client.send(Stop())
     await until_ended(folder)
 
@@ -110,13 +110,13 @@ class _Following:
     :ivar left: set by ctrl+c.
     """
 
-    def __init__(self, folder: SessionFolder, command: Race, *, started: bool, as_json: bool) -> None:
-        self.folder, self.command, self._started = folder, command, started
+    def __init__(self, folder: SessionFolder, command: Race, who: str, *, started: bool, as_json: bool) -> None:
+        self.folder, self.command, self.who, self._started = folder, command, who, started
         self.racers: list[str] = []
         self.accepted = False
         self.left = asyncio.Event()
         self.progress = ProgressLine()
-        self._watch = Watch(folder, "race", since=last_seq(folder), read_only=False)
+        self._watch = Watch(folder, "race", who=who, since=last_seq(folder), read_only=False)
         self._json = as_json
         self._connected = asyncio.Event()
         self._known: set[str] = set()
@@ -173,9 +173,6 @@ class _Following:
             async for answer in self._answers():
                 if answer.status == "rejected":
                     raise Refused(f"rejected: {answer.text}")
-                if not self.accepted:
-                    # Whatever the state says: on its way to the race a paused engine says that it runs.
-                    await client.send(Resume())
                 self.accepted = True
                 self.progress.say(answer.text or answer.status)
 

@@ -19,7 +19,7 @@ from sessions.presets import preset
 from sessions.records import SessionSettings, Status
 from workbench.daemon import discard, last_seq, last_step, restart_session, start_engine, start_session, until_ready
 from workbench.output import ProgressLine, duration, need_terminal, say
-from workbench.settings import check_settings, preferences
+from workbench.settings import check_settings, person, preferences
 
 GIVEN = (
     "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
@@ -32,17 +32,17 @@ HOW = ("steps", "track", "keep_last", "keep_best", "keep_every")
 """Those that say how it is run and not what is trained: they may be given anew when it is continued."""
 
 
-def open_list(_: argparse.Namespace) -> int:
+def open_list(arguments: argparse.Namespace) -> int:
     """``workbench``: the list of sessions."""
     need_terminal("`workbench list` prints the sessions")
-    return open_app(None)
+    return open_app(None, who=person(arguments))
 
 
 def attach(arguments: argparse.Namespace) -> int:
     """``workbench attach``: watch a session and work with it; one that has ended is shown from its records."""
     need_terminal("`workbench follow S` prints what happens")
     folder = session_folder(arguments.session) if arguments.session else _only_running()
-    return open_app(folder, read_only=arguments.read_only, **how_shown(arguments))
+    return open_app(folder, who=person(arguments), read_only=arguments.read_only, **how_shown(arguments))
 
 
 def how_shown(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         need_terminal("add --headless to train without screens")
     if arguments.algorithm is not None:
         arguments.sets = _with_algorithm(arguments.algorithm, arguments.sets or (), arguments.preset or "")
+    who = person(arguments)
     folder, fresh = _session(arguments)
     since, before = last_seq(folder), last_step(folder)
     supervisor = start_engine(folder)
@@ -106,10 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
         if last_step(folder) == before:  # else it has trained before it could be seen, and is told about below
             _give_up(folder, error, fresh=fresh)
     if not arguments.headless:
-        return open_app(folder)
+        return open_app(folder, who=who)
     from workbench.headless import run_headless
 
-    return asyncio.run(run_headless(folder, since, as_json=arguments.json))
+    return asyncio.run(run_headless(folder, since, who=who, as_json=arguments.json))
 
 
 def _with_algorithm(algorithm: str, sets: Sequence[str], published: str) -> list[str]:

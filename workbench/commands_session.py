@@ -17,6 +17,7 @@ from sessions.records import Status
 from sessions.wire import Answer, Beat, Snapshot, StepDone, describe, encode_event, encode_json
 from workbench.daemon import until_ended
 from workbench.output import emit, say, show
+from workbench.settings import person
 from workbench.show import readable
 from workbench.watch import Watch
 
@@ -47,16 +48,16 @@ def engine_socket(folder: SessionFolder) -> str:
 
 def follow(arguments: argparse.Namespace) -> int:
     """``workbench follow``: events as they come, until the session ends."""
-    folder = session_folder(arguments.session)
+    folder, who = session_folder(arguments.session), person(arguments)
     engine_socket(folder)
     try:
-        return asyncio.run(_follow(folder, as_json=arguments.json))
+        return asyncio.run(_follow(folder, who, as_json=arguments.json))
     except KeyboardInterrupt:
         return 0  # the way to leave a session that goes on
 
 
-async def _follow(folder: SessionFolder, *, as_json: bool) -> int:
-    async with contextlib.aclosing(Watch(folder, "follow").events()) as events:
+async def _follow(folder: SessionFolder, who: str, *, as_json: bool) -> int:
+    async with contextlib.aclosing(Watch(folder, "follow", who=who).events()) as events:
         async for event in events:
             if isinstance(event, Status):
                 continue
@@ -80,11 +81,21 @@ async def _follow(folder: SessionFolder, *, as_json: bool) -> int:
 def send(arguments: argparse.Namespace) -> int:
     """``workbench send``: one command, its answers printed as they come."""
     words = list(arguments.words)
-    while words and words[-1] in ("--json", "--no-wait"):  # after the words as well as before them
-        setattr(arguments, words.pop()[2:].replace("-", "_"), True)
+    if words[:1] == ["--as"] and len(words) > 1:  # between the session and the words
+        arguments.person, words = words[1], words[2:]
+    while words:  # after the words as well as before them
+        if words[-1] in ("--json", "--no-wait"):
+            setattr(arguments, words.pop()[2:].replace("-", "_"), True)
+        elif words[-1].startswith("--as="):
+            arguments.person = words.pop().removeprefix("--as=")
+        elif words[-2:-1] == ["--as"]:
+            arguments.person = words.pop()
+            words.pop()
+        else:
+            break
     command = parse_words(words)
-    folder = session_folder(arguments.session)
-    asyncio.run(_send(engine_socket(folder), command, wait=not arguments.no_wait, as_json=arguments.json))
+    folder, who = session_folder(arguments.session), person(arguments)
+    asyncio.run(_send(engine_socket(folder), command, who, wait=not arguments.no_wait, as_json=arguments.json))
     return 0
 
 
@@ -92,16 +103,16 @@ def plan(arguments: argparse.Namespace) -> int:
     """``workbench plan``: what a step takes, and would take with some hyperparameters set."""
     command = parse_words(["plan", *arguments.values])
     folder = session_folder(arguments.session)
-    asyncio.run(_send(engine_socket(folder), command, wait=True, as_json=arguments.json))
+    asyncio.run(_send(engine_socket(folder), command, "", wait=True, as_json=arguments.json))
     return 0
 
 
-async def _send(socket: str, command: Command, *, wait: bool, as_json: bool) -> None:
+async def _send(socket: str, command: Command, who: str, *, wait: bool, as_json: bool) -> None:
     """Send and print.
 
     :raises Refused: if the engine rejects it.
     """
-    async with Client(socket, "send", rate=4.0, read_only=isinstance(command, QUERIES)) as client:
+    async with Client(socket, "send", who=who, rate=4.0, read_only=isinstance(command, QUERIES)) as client:
         paused = asyncio.Event()
         reader = asyncio.create_task(_read(client, paused))
         try:
@@ -175,14 +186,14 @@ def stop(arguments: argparse.Namespace) -> int:
     if not folder.running():
         say(f"{folder.name} has no engine; there is nothing to stop")
         return 0
-    asyncio.run(_stop(folder, now=arguments.now, as_json=arguments.json))
+    asyncio.run(_stop(folder, person(arguments), now=arguments.now, as_json=arguments.json))
     return 0
 
 
-async def _stop(folder: SessionFolder, *, now: bool, as_json: bool) -> None:
+async def _stop(folder: SessionFolder, who: str, *, now: bool, as_json: bool) -> None:
     try:
         socket = await asyncio.to_thread(engine_socket, folder)
-        await _send(socket, Stop(now=now), wait=True, as_json=as_json)
+        await _send(socket, Stop(now=now), who, wait=True, as_json=as_json)
     except EngineUnreachable as error:
         # It may have closed the connection before the answer was read, and has stopped all the same.
         engine = folder.engine()

@@ -18,16 +18,17 @@ from workbench.output import ProgressLine, duration, emit, say
 from workbench.watch import Watch
 
 
-async def run_headless(folder: SessionFolder, since: int, *, as_json: bool) -> int:
+async def run_headless(folder: SessionFolder, since: int, *, who: str, as_json: bool) -> int:
     """Follow a session to its end.
 
     The first ctrl+c asks the engine to stop after a checkpoint, the second leaves it alone.
 
     :param since: number of the last event that was recorded before this engine.
+    :param who: in whose name the session is stopped.
     :param as_json: one JSON line a finished step on stdout, and one at the end.
     :returns: the exit code: 0 if the session ended in order or was left running, 1 if it failed.
     """
-    headless = _Headless(folder, since, as_json)
+    headless = _Headless(folder, since, who, as_json)
     with headless.interruptible():
         following = asyncio.create_task(headless.follow())
         leaving = asyncio.create_task(headless.left.wait())
@@ -48,11 +49,11 @@ class _Headless:
     :ivar left: set by the second ctrl+c.
     """
 
-    def __init__(self, folder: SessionFolder, since: int, as_json: bool) -> None:
+    def __init__(self, folder: SessionFolder, since: int, who: str, as_json: bool) -> None:
         self.folder = folder
         self.left = asyncio.Event()
         self.progress = ProgressLine()
-        self._watch = Watch(folder, "headless", since=since, read_only=False)
+        self._watch = Watch(folder, "headless", who=who, since=since, read_only=False)
         self._json = as_json
         self._step: StepRecord | None = None
         self._status: Status | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import tomllib
@@ -14,6 +15,7 @@ from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageErro
 from sessions.examples import read_examples
 from sessions.folders import SETTINGS_BYTES, cache_home, check_session_name, home
 from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment, switched
+from sessions.people import check_person, whoami
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
 from sessions.shortcuts import active
@@ -26,11 +28,13 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 class Preferences(Record, forbid_unknown_fields=True):
-    """``$WORKBENCH_HOME/settings.toml``: how a person likes the screens.
+    """``$WORKBENCH_HOME/settings.toml``: how a person likes the screens, and is called.
 
+    :ivar name: in events and ratings, where ``--as`` gives no other.
     :ivar keys: id of an action -> its keys, as ``?`` lists them.
     """
 
+    name: str = ""
     theme: str = ""
     marks: str = "auto"
     slow: bool = False
@@ -54,6 +58,25 @@ def preferences() -> Preferences:
         return Preferences()
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise InputFileError(f"{path}: cannot be read ({error})") from None
+
+
+def person(arguments: argparse.Namespace) -> str:
+    """Who asks: ``--as NAME``, else the name in the person's settings, else the user's.
+
+    :raises InvalidValue: saying where a name stands that is none.
+    """
+    given: str | None = getattr(arguments, "person", None)
+    if given is not None:
+        return _person(given, "--as")
+    name = preferences().name
+    return _person(name, f"{home() / 'settings.toml'}: name") if name else whoami()
+
+
+def _person(name: str, where: str) -> str:
+    try:
+        return check_person(name)
+    except InvalidValue as error:
+        raise InvalidValue(f"{where}: {error}") from None
 
 
 def check_settings(settings: SessionSettings, *, warmed: bool = False) -> SessionSettings:

@@ -28,10 +28,12 @@ class Watch:
     :param since: number of the last event that is known already; None: only what happens from now on.
     """
 
-    def __init__(self, folder: SessionFolder, name: str, *, since: int | None = None, read_only: bool = True) -> None:
+    def __init__(
+        self, folder: SessionFolder, name: str, *, who: str, since: int | None = None, read_only: bool = True
+    ) -> None:
         engine = folder.engine()
         self.folder = folder
-        self.client = Client(engine.socket if engine else folder.socket_path(), name, read_only=read_only)
+        self.client = Client(engine.socket if engine else folder.socket_path(), name, who=who, read_only=read_only)
         self._seq = since
         self._connected = False
         self._messages: asyncio.Queue[ToClient | WorkbenchError] = asyncio.Queue()

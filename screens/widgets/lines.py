@@ -118,6 +118,8 @@ def footer_keys(screen: WorkbenchScreen) -> list[tuple[str, str, str]]:
         action = ACTIONS.get(active.binding.id or "")
         if action is None or not action.footer or action.id in found or not active.enabled:
             continue
+        if action.changes and screen.workbench.read_only:
+            continue
         if action.action == f"mode('{screen.MODE}')":
             continue  # the screen one is on
         if action.id in _NOT_SHOWN.get(screen.live.connection, _FOR_THE_ENDED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -260,12 +261,22 @@ async def test_a_branch_is_renamed_and_another_deleted_with_its_checkpoints() ->
         await tested.step()
 
 
+async def race_and_pause(tested: Live, words: str) -> None:
+    """Start a race in a paused session, and pause in the first racer's first step."""
+    tested.hold.at("sampling", 0)
+    await tested.first(words)
+    await tested.held()
+    pausing = asyncio.create_task(tested.do("pause"))
+    await tested.until(lambda: tested.engine.control.pausing)
+    tested.hold.release()
+    assert "in step" in (await pausing).text
+
+
 async def test_a_race_runs_each_algorithm_from_the_same_step_and_comes_home() -> None:
     async with live(session(steps=0)) as tested:
         await tested.step(2)
         home = tested.weights
         await tested.first("race grpo,ppo,trpo 2 kl_coefficient=0 damping=0.1")
-        await tested.do("resume")
         await tested.until(lambda: any("is over" in getattr(e, "text", "") for e in tested.engine.board.events))
         await settled(tested)
         assert (tested.engine.branch, tested.engine.learner.step) == ("main", 2)
@@ -290,9 +301,7 @@ async def test_a_race_outlives_its_engine() -> None:
     folder = session(steps=3)
     async with live(folder) as tested:
         await tested.step(2)
-        await tested.first("race grpo,trpo 3 damping=0.1")
-        await tested.until(lambda: tested.engine.branch == "race-1-grpo")
-        await settled(tested)
+        await race_and_pause(tested, "race grpo,trpo 3 damping=0.1")
         await tested.step()
         answer = await tested.do("rewind 1")
         assert "a race is under way" in answer.text
@@ -310,9 +319,7 @@ async def test_a_race_outlives_its_engine() -> None:
 async def test_a_race_is_given_up() -> None:
     async with live(session(steps=0)) as tested:
         await tested.step()
-        await tested.first("race grpo,trpo 3")
-        await tested.until(lambda: tested.engine.branch == "race-1-grpo")
-        await settled(tested)
+        await race_and_pause(tested, "race grpo,trpo 3")
         await go(tested, "race stop")
         assert (tested.engine.branch, tested.engine.learner.step) == ("main", 1)
         await tested.step()

@@ -78,7 +78,7 @@ def test_an_expectation_is_held_against_what_will_be() -> None:
         ask(k, group_size=16, expect={"group_size": 4})
     assert k.pending == []
     ask(k, group_size=4, expect={"group_size": 8})
-    with pytest.raises(Refused, match="group_size is 4 now, not 8"):
+    with pytest.raises(Refused, match=r"group_size is 4 now \(ann, step 3\), not 8; look again"):
         ask(k, group_size=16, expect={"group_size": 8})
     ask(k, group_size=16, expect={"group_size": "4"})
     assert k.pending[0].new == 16
@@ -235,7 +235,7 @@ def test_a_change_replaces_what_is_on_its_way_and_not_what_is_applied_again() ->
     (applied,) = k.apply("minibatch", 3)
     other = knobs()
     other.go_back(defaults(), [], [applied], step=2, until=3)
-    with pytest.raises(Refused, match=r"clip_low is 0\.1 now, not 0\.2"):
+    with pytest.raises(Refused, match=r"clip_low is 0\.1 now \(ann, step 3\), not 0\.2"):
         other.request(Set(values={"clip_low": 0.3}, expect={"clip_low": 0.2}), 3)
     (mine,), superseded = ask(other, step=3, clip_low=0.3)
     assert superseded == []

@@ -14,6 +14,7 @@ from sessions.checkpoints import read_state
 from sessions.client import Client, attached
 from sessions.commands import Acknowledge, QueryGroups, QuerySeries, Rate, Retract, Set, Skip, Subscribe
 from sessions.errors import EngineUnreachable
+from sessions.people import whoami
 from sessions.records import GroupHead, SeriesData
 from sessions.store import Store
 from sessions.wire import GroupDetail
@@ -151,7 +152,7 @@ async def test_pause_takes_effect_at_the_next_decode_step() -> None:
         assert longest == 2
         await tested.until(lambda: tested.beats[-1].state == "PAUSED")
         assert "paused by" in tested.beats[-1].note
-        assert (await tested.do("pause")).text == "it is paused already"
+        assert (await tested.do("pause")).text == f"it is paused already, by {whoami()}"
         assert int(tested.engine.growth[1].lengths.max()) == longest
         await tested.do("resume")
         await tested.until(lambda: tested.engine.learner.step >= 1)
@@ -474,7 +475,7 @@ async def test_taking_a_rating_back() -> None:
         await pause_in(tested, "updating", 0)
         command = rate("1.1", A=5.0)
         await tested.do(command)
-        assert (await tested.do(Retract(rating=command.id))).text == "taken back"
+        assert (await tested.do(Retract(rating=command.id, who=command.who))).text == "taken back"
         assert "before" in (await tested.do(Retract(rating=command.id))).text
         assert (await tested.do(Retract(rating="none"))).status == "rejected"
         detail = await tested.client.query(parse("response 1.1"), GroupDetail)

@@ -14,7 +14,7 @@ from tests.screens.frames import check_golden, frame, until, until_shown
 
 @pytest.fixture(autouse=True)
 def ann(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("screens.rate.whoami", lambda: "ann")
+    monkeypatch.setattr("screens.app.whoami", lambda: "ann")
 
 
 def said(engine: FakeEngine) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -329,6 +330,41 @@ async def test_queries_are_paged_and_put_together(engine: tuple[FakeBackend, Ser
         assert (await client.query(QueryStatus(), Status)).state == "RUN"
         with pytest.raises(Refused, match="not here"):
             await client.query_json(Rate(group="1.1", mode="likert", values={"A": 4}))
+
+
+async def test_clients_are_shown_by_their_name_and_send_in_it(engine: tuple[FakeBackend, Server]) -> None:
+    backend, server = engine
+    async with (
+        attached(server.path, "screen", who="ann") as ann,
+        attached(server.path, "follow", who="bob", read_only=True),
+        attached(server.path, "status"),
+    ):
+        await until(lambda: len(server.connections) == 3)
+        titles = [re.sub(r" \(\S+\)", "", c.title) for c in server.connections]
+        assert titles == ["ann", "bob follow read-only", "status"]
+        assert ann.title == server.connections[0].title
+        await ann.send_and_wait(Pause(who="somebody else"))
+        assert backend.commands[-1].who == "ann"
+
+
+@pytest.mark.parametrize("who", ["", "a\x1b[31m", "a\nb", "x" * 33, "--set"])
+async def test_a_command_of_nobody_is_refused_by_name(engine: tuple[FakeBackend, Server], who: str) -> None:
+    backend, server = engine
+    async with attached(server.path, "x") as client:
+        answer = await client.send_and_wait(Pause(who=who))
+        assert answer.status == "rejected"
+        assert answer.text.startswith("pause: ")
+        assert "is not a name" in answer.text
+        assert answer.text.isprintable()
+    assert backend.commands == []
+
+
+async def test_a_client_whose_name_is_none_is_turned_away(engine: tuple[FakeBackend, Server]) -> None:
+    _, server = engine
+    with pytest.raises(EngineUnreachable, match=r"who: .* is not a name"):
+        async with attached(server.path, "screen", who="ann\x1b[2J"):
+            pass
+    assert server.connections == []
 
 
 async def test_read_only_clients_can_only_watch(engine: tuple[FakeBackend, Server]) -> None:

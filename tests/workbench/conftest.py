@@ -30,7 +30,7 @@ class Workbench:
     """Runs ``workbench`` in processes of its own."""
 
     def __init__(self) -> None:
-        self.environment = os.environ | {"PYTHONPATH": str(FAKE)}
+        self.environment = os.environ | {"PYTHONPATH": f"{FAKE}{os.pathsep}{FAKE.parents[2]}"}
         self._open: list[subprocess.Popen[str]] = []
 
     def __call__(self, *words: str, fate: str = "", step: float = 0.01) -> subprocess.CompletedProcess[str]:

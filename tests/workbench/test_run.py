@@ -13,6 +13,7 @@ import screens.app
 from engine.tasks import BUILT_IN
 from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.folders import EngineInfo, SessionFolder, all_sessions, new_session, session_folder
+from sessions.people import whoami
 from sessions.records import SessionSettings
 from tests.workbench.conftest import Workbench, poll
 from workbench import daemon, output, settings
@@ -57,6 +58,27 @@ def test_attach(opened: list[Any], home: Path) -> None:
     assert (one["theme"], one["marks"], one["mouse"], one["keymap"]) == ("nord", "ascii", False, {"pause": "p"})
     assert (one["read_only"], two["read_only"]) == (False, True)
     assert (two["slow"], two["marks"]) == (True, "block")
+
+
+def test_who_one_is_comes_from_the_command_line_else_the_settings_else_the_user(
+    opened: list[Any], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir()
+    new_session("s", SessionSettings(name=""))
+    assert main(["attach", "s"]) == 0
+    (home / "settings.toml").write_text('name = "ann b."\n')
+    assert main(["attach", "s"]) == 0
+    assert main([]) == 0
+    assert main(["attach", "s", "--as", "tuner"]) == 0
+    assert [options["who"] for _, options in opened] == [whoami(), "ann b.", "ann b.", "tuner"]
+    assert main(["attach", "s", "--as", "\x1b[31m"]) == 2
+    assert "error: --as: " in capsys.readouterr().err
+    assert main(["attach", "s", "--as", ""]) == 2
+    (home / "settings.toml").write_text('name = "a,b"\n')
+    assert main(["attach", "s"]) == 2
+    assert f"{home}/settings.toml: name: 'a,b' is not a name" in capsys.readouterr().err
+    assert main(["attach", "s", "--as", "ann"]) == 0
+    assert len(opened) == 5
 
 
 @pytest.mark.parametrize("text", ["theme = 3", "teme = 'nord'", "theme = ", "\udcff"])

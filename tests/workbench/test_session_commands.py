@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 
+import msgspec
 import pytest
 
 from screens.session_rows import read_session
+from sessions.branches import Branch
 from sessions.folders import EngineInfo, SessionFolder, new_session, session_folder, sessions_home
 from sessions.records import SessionSettings
+from sessions.store import Store
 from tests.workbench.conftest import Workbench, poll
+from workbench.daemon import last_step
 
 pytestmark = pytest.mark.serial
 
@@ -50,6 +54,44 @@ def test_an_unreadable_session_is_still_listed(workbench: Workbench) -> None:
     done = workbench("list", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["session"] == "odd"
+
+
+def test_what_is_sent_and_who_follows_is_in_the_name_that_was_given(workbench: Workbench) -> None:
+    with workbench.running("s", "--steps", "100000"):
+        following = workbench.start("follow", "s", "--as", "eve")
+        poll(lambda: "eve follow read-only" in json.loads(workbench("status", "s", "--json").stdout)["clients"])
+        for words in (
+            ["send", "s", "--as", "tuner", "set", "learning_rate=1e-4", "--expect", "learning_rate=2e-4"],
+            ["send", "s", "set", "learning_rate=1e-4", "--expect=learning_rate=2e-4", "--as", "tuner", "--no-wait"],
+            ["send", "s", "set", "learning_rate=1e-4", "--expect", "learning_rate=2e-4", "--no-wait", "--as=tuner"],
+        ):
+            assert workbench(*words).returncode == 0
+        events = workbench("send", "s", "events", "100000").stdout
+        assert events.count("tuner asked for {'learning_rate': 0.0001}, expecting {'learning_rate': 0.0002}") == 3
+        bad = workbench("send", "s", "pause", "--as", "a,b")
+        assert bad.returncode == 2
+        assert "--as: 'a,b' is not a name" in bad.stderr
+        assert workbench("stop", "s", "--as", "bob").returncode == 0
+        out, _ = workbench.finish(following)
+        assert "bob stops the session" in out
+
+
+def test_a_session_is_listed_with_the_branch_that_it_trains(workbench: Workbench) -> None:
+    workbench("run", "--headless", "--steps", "4", "--name", "s")
+    folder = session_folder("s")
+    store = Store(folder.database)
+    store.add_branch(Branch(name="lower", parent="main", step=2, time=1.0))
+    (record,) = [r for r in store.steps("main") if r.step == 3]
+    metrics = record.metrics | {"reward/mean": 9.0}
+    store.use_branch("lower")
+    store.add_step(msgspec.structs.replace(record, branch="lower", metrics=metrics), [], 500)
+    assert store.active == "lower"
+    store.close()
+    line = read_session(folder)
+    assert (line.step, line.best) == (3, (3, 9.0))
+    last = last_step(folder)
+    assert last is not None
+    assert (last.branch, last.step) == ("lower", 3)
 
 
 def test_status(workbench: Workbench) -> None:

@@ -90,6 +90,7 @@ class FakeEngine:
             steps=self.settings.steps,
             left=1.0,
             pid=os.getpid(),
+            clients=[connection.title for connection in self.server.connections],
         )
 
     def snapshot(self) -> wire.Snapshot:
@@ -151,7 +152,7 @@ class FakeEngine:
             case Race(algorithms=algorithms, steps=steps):
                 if self.race is not None:
                     raise WorkbenchError("a race is under way; `race stop` gives it up")
-                self.race, self.home = command, (self.branch, self.step)
+                self.race, self.home, self.state = command, (self.branch, self.step), "RUN"
                 reply(wire.Answer(id=command.id, status="accepted", text=f"races {', '.join(algorithms)}"))
                 self.next_racer()
                 text = f"race 1 begins: {', '.join(algorithms)}, {steps} steps from step {self.home[1]}"
@@ -161,11 +162,13 @@ class FakeEngine:
             case Set():
                 reply(wire.Answer(id=command.id, status="accepted", text="due at the next rollout"))
                 self.pending.append((command, reply))
+                self.note("asked", f"{command.who} asked for {command.values}, expecting {command.expect}")
             case Pause() | Resume() | Stop():
                 if isinstance(command, Stop):
                     if FATE == "deaf":
                         reply(wire.Answer(id=command.id, status="accepted"))
                         return
+                    self.note("stopping", f"{command.who} stops the session")
                     self.stop.set()
                 else:
                     self.state = "PAUSED" if isinstance(command, Pause) else "RUN"
