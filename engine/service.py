@@ -167,10 +167,10 @@ class Service:
             return "WAIT", self.waiting
         if control.stopping:
             return "RUN", "stopping at the next safe point"
+        if self._engine.again:
+            return "RUN", self._engine.again + (", then pauses" if control.pausing else "")
         if control.pausing:
             return "RUN", "pausing at the next safe point"
-        if self._engine.again:
-            return "RUN", self._engine.again
         return "RUN", self._engine.warming.note if self._engine.warming else self._engine.moves.note
 
     def beat_now(self) -> None:

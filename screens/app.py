@@ -241,7 +241,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
             self.exit("")
         elif self.replaying is not None:
             self.exit(f"left the replay of {name}. See it again with: workbench replay {name}")
-        elif self.live.connection == "ended":
+        elif self.live.connection == "ended" and not self.live.restarting:
             self.exit(f"left {name}, which has ended. See it again with: workbench attach {name}")
         else:
             self.exit(f"detached from {name}; training goes on. Come back with: workbench attach {name}")

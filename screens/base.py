@@ -193,8 +193,12 @@ class WorkbenchScreen(Screen[None]):
                     self._say_answer(command, text, keys)
                 self.on_answer(command, answer)
         except WorkbenchError as error:
-            again = self.live.connection == "ended" and self.workbench.restart_session is not None
-            self.say(f"not sent: {error}{'; d, then R, starts one' if again else ''}", "error")
+            hint = ""
+            if self.live.restarting:
+                hint = ": it is being started"
+            elif self.live.connection == "ended" and self.workbench.restart_session is not None:
+                hint = "; d, then R, starts one"
+            self.say(f"not sent: {error}{hint}", "error")
             self.on_answer(command, Answer(id=command.id, status="rejected", text=str(error)))
         finally:
             unanswered.stop()

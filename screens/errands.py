@@ -79,16 +79,14 @@ def restart(screen: WorkbenchScreen) -> None:
         return
 
     async def again() -> None:
-        screen.say("starting the engine ...")
         live = app.live
         live.restarting = True
         try:
             await start(folder)
-            screen.say("the engine is up again")
+            link.expect()
         except WorkbenchError as error:
-            screen.say(str(error), "error")
-        finally:
             live.restarting = False
+            screen.say(str(error), "error")
             link.hurry()
 
     screen.run_worker(again(), group="restart", exclusive=True, exit_on_error=False)

@@ -21,5 +21,7 @@ def heading(live: Live, width: int, title: str, parts: list[tuple[int, str]] | N
     status = live.status
     if parts is None and width < WIDE and status is not None:
         phase = "" if live.connection == "replay" else status.phase
-        parts = [(0, phase_text(live))] if live.warming else [(0, f"step {status.step}"), (1, phase)]
+        parts = [(0, phase_text(live))] if live.warming else [(0, f"step {status.step}"), (2, phase)]
+        if status.note and live.state_word() in ("RUN", "PAUSED") and not live.warming:
+            parts.append((1, status.note.partition("; ")[0]))  # who paused it, or what it is about
     return state_content(live, width, parts, title)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 LOG_LINES = 15
+START_SECONDS = 60.0
+"""How long an engine that was started may take to answer or to say how it ended; its supervisor outlives it."""
 
 
 class Link:
@@ -55,6 +58,7 @@ class Link:
         self._growing = -1
         self._replay: Replay | None = None
         self._opening = threading.Lock()
+        self._given_up_at: float | None = None
 
     async def run(self) -> None:
         """Keep the model fed until cancelled."""
@@ -66,7 +70,10 @@ class Link:
                 self.live.complaint = str(error)
             if self._client is not None:
                 self._client, wait = None, FIRST_WAIT
-            if await asyncio.to_thread(self.folder.running):
+            if self.live.restarting:  # whoever pressed the key looks on, so the tries do not become rarer
+                await self._starting()
+                wait = FIRST_WAIT / 2
+            elif await asyncio.to_thread(self.folder.running):
                 self.live.connected("lost" if self.live.status is not None else "connecting")
             else:
                 await self._ended()
@@ -80,7 +87,7 @@ class Link:
         if engine is None:
             raise EngineUnreachable("no engine has said where it listens")
         async with Client(engine.socket, "screen", who=self._who, rate=self._rate, read_only=self._read_only) as client:
-            self._client = client
+            self._client, self._given_up_at = client, None
             self.live.you = client.title, self._who
             self.close_records()
             self.live.connected("live")
@@ -110,6 +117,15 @@ class Link:
             with contextlib.suppress(EngineUnreachable):
                 await client.send(Subscribe(growing=self._growing))
 
+    async def _starting(self) -> None:
+        """An engine was started and does not answer yet: wait on, unless it has ended again."""
+        if self._given_up_at is None:
+            return  # what is in the folder is still the word of the engine before
+        ended = await asyncio.to_thread(self.folder.exit) is not None
+        if ended or time.monotonic() > self._given_up_at:
+            self._given_up_at = None
+            await self._ended()
+
     async def _ended(self) -> None:
         """No engine holds the session: say how it ended, and show what is recorded."""
         # The supervisor writes how an engine ended a moment after its socket closes.
@@ -137,8 +153,13 @@ class Link:
             self._hurry.clear()
 
     def hurry(self) -> None:
-        """Try to connect now: the engine was just started."""
+        """Try to connect now."""
         self._hurry.set()
+
+    def expect(self) -> None:
+        """An engine was just started: try to connect, and take the session for starting until it answers."""
+        self._given_up_at = time.monotonic() + START_SECONDS
+        self.hurry()
 
     # ---------------------------------------------------------------------------------------- commands
 

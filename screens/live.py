@@ -89,7 +89,7 @@ class Live:
     :ivar branches: those that are not deleted, by name, as of the newest snapshot.
     :ivar exit: how the engine ended, once it has.
     :ivar attempts: failed connections since the last good one.
-    :ivar restarting: an engine is being started for a session that had none.
+    :ivar restarting: an engine is being started for a session that had none; until it answers or has ended.
     """
 
     def __init__(self, name: str = "", clock: Callable[[], float] = time.time) -> None:
@@ -220,6 +220,7 @@ class Live:
     def feed(self, message: ToClient) -> None:
         """Take in one message of the engine."""
         self.last_beat = self.clock()
+        self.restarting = False
         match message:
             case Snapshot():
                 self._load(message)
@@ -250,12 +251,14 @@ class Live:
         self.attempts = 0 if state in ("live", "ended", "replay") else self.attempts + 1
         self.connection = state
         if state == "live":
+            self.last_beat = self.clock()  # who has just answered has not been silent
             self.exit, self.log_tail, self.complaint = None, [], ""
         self.version["link"] += 1
         self.version["status"] += 1
 
     def ended(self, cause: ExitInfo | None, log_tail: list[str]) -> None:
         """The engine has gone for good."""
+        self.restarting = False
         self.exit, self.log_tail = cause, log_tail
         self.growing = None
         self.version["growing"] += 1

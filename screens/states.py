@@ -47,8 +47,9 @@ def failed_lines(live: Live) -> list[str]:
     lines = []
     if live.exit is not None:
         ended = live.exit
-        code = f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
-        lines.append(f"the engine failed at {clock_time(ended.ended)}: {visible(ended.cause)} ({code})")
+        code = ended.signal or f"exit code {ended.code}"
+        aside = "" if code in ended.cause else f" ({code})"
+        lines.append(f"the engine failed at {clock_time(ended.ended)}: {visible(ended.cause)}{aside}")
         if ended.out_of_memory:
             lines.append("it ran out of memory: lower max_new_tokens or prompts_per_step, or raise minibatches")
     else:
@@ -57,6 +58,12 @@ def failed_lines(live: Live) -> list[str]:
         newest = live.checkpoints[-1]
         age = span(live.clock() - newest.time)
         lines.append(f"last checkpoint: step {newest.step}, {age} ago.   R restarts from it, L shows the log")
+        after = live.newest_step() - newest.step
+        if after > 0:
+            steps = f"the {after} steps since are" if after > 1 else "the step since is"
+            lines.append(
+                f"nothing recorded is lost: {steps} computed again from {'their' if after > 1 else 'its'} records"
+            )
     else:
         lines.append("there is no checkpoint yet.   R starts again from the beginning, L shows the log")
     lines.append("")

@@ -67,6 +67,10 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
         return [*parts, (0, f"connection lost, trying again (attempt {live.attempts})")]
     if word == "LOADING" and live.restarting:
         return [*parts, (0, "starting the engine again")]
+    if word == "LOADING" and status.note:
+        if not status.algorithm:  # the model is not there yet, and neither is a step
+            parts = parts[:1]
+        return [*parts, (2, visible(status.note)), (6, f"elapsed {span(status.elapsed)}")]
     if word in ("DONE", "FAILED"):
         cause = visible(live.exit.cause) if live.exit else "the engine has ended"
         return [*parts, (0, cause)]
@@ -80,7 +84,7 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
         return [*parts, (0, phase_text(live))]
     parts.append((2, phase_text(live, with_bar=width >= 140)))
     if status.note:
-        parts.append((2 if live.warming else 6, status.note))
+        parts.append((2 if live.warming else 0, status.note))  # what the engine is about explains all the rest
     if status.tokens_per_second:
         parts.append((3, f"{short(status.tokens_per_second)} tok/s"))
     wide = width >= 140

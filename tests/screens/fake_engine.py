@@ -131,13 +131,22 @@ class FakeEngine:
         os.close(self._lock)
         self._lock = -1
         if code is not None:
-            self.folder.write_exit(
-                ExitInfo(
-                    pid=os.getpid(), code=code, signal="", out_of_memory=False, peak_memory_bytes=0,
-                    started=START, ended=self.now, cause=cause,
-                )
-            )  # fmt: skip
+            self.fail(code, cause)
         await self.server.close()
+
+    def fail(self, code: int, cause: str) -> None:
+        """What the supervisor writes of an engine that has ended."""
+        self.folder.write_exit(
+            ExitInfo(
+                pid=os.getpid(), code=code, signal="", out_of_memory=False, peak_memory_bytes=0,
+                started=START, ended=self.now, cause=cause,
+            )
+        )  # fmt: skip
+
+    async def come_back(self) -> None:
+        """Serve again after :meth:`leave`, as an engine that was started again."""
+        self._lock = self.folder.lock()
+        await self.server.start()
 
     def beat(self, **changes: Any) -> None:
         """Send the status, changed."""

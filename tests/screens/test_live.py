@@ -183,6 +183,28 @@ def test_states_by_word() -> None:
     assert live.exit is None
 
 
+def test_a_session_that_is_started_again_loads_until_something_is_heard_of_it() -> None:
+    live, clock = fresh()
+    live.ended(None, [])
+    live.restarting = True
+    clock.now += 60.0
+    live.connected("live")
+    assert live.state_word() == "LOADING"  # what is known is still of the engine before
+    live.feed(Snapshot(seq=1, status=status()))
+    assert live.state_word() == "RUN"
+    live.restarting = True
+    live.ended(None, [])
+    assert live.state_word() == "FAILED"
+
+
+def test_whoever_has_just_answered_is_not_stale() -> None:
+    live, clock = fresh()
+    live.connected("lost")
+    clock.now += 60.0
+    live.connected("live")
+    assert live.state_word() == "RUN"
+
+
 def _fields(record: ExitInfo) -> dict[str, object]:
     return {name: getattr(record, name) for name in record.__struct_fields__}
 

@@ -238,13 +238,49 @@ async def test_a_failed_engine_shows_cause_log_checkpoint_and_restarts(attach: A
         await until(lambda: started == [engine.folder])
         text = await until_shown(app, "LOADING", "starting the engine of gsm8k-grpo again")
         assert "boom" not in text
+        await pilot.press("space")
+        await until_shown(app, "not sent: no engine is connected: it is being started")
+        engine.folder.forget_exit()
         go_on.set()
-        await until_shown(app, "the engine is up again")
+        await asyncio.sleep(1.0)  # it loads: longer than between two tries
+        assert "starting the engine of gsm8k-grpo again" in frame(app)
+        await engine.come_back()
+        text = await until_shown(app, "RUN", "reward", "kl/k3")
+        assert "boom" not in text
+        assert "failed" not in text
+
+
+async def test_an_engine_that_fails_while_it_is_started_again_is_told(attach: Attach, engine: FakeEngine) -> None:
+    async def restart(folder: SessionFolder) -> None:
+        folder.forget_exit()
+
+    async with attach(restart_session=restart) as (app, pilot):
+        await engine.leave(code=1, cause="RuntimeError: boom")
+        await until_shown(app, "the engine failed", "boom")
+        await pilot.press("R")
+        await until_shown(app, "starting the engine of gsm8k-grpo again")
+        engine.fail(code=1, cause="no memory is left")
+        text = await until_shown(app, "FAILED", "the engine failed", "no memory is left")
+        assert "boom" not in text
         await pilot.press("w")
         await until_shown(app, "reward", "kl/k3")
         await pilot.press("q")
         await pilot.pause()
         assert "which has ended" in (app.return_value or "")
+
+
+async def test_an_engine_that_is_started_again_and_says_nothing_is_given_up(
+    attach: Attach, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def restart(folder: SessionFolder) -> None:
+        folder.forget_exit()
+
+    monkeypatch.setattr("screens.link.START_SECONDS", 0.1)
+    async with attach(restart_session=restart) as (app, pilot):
+        await engine.leave(code=1, cause="RuntimeError: boom")
+        await until_shown(app, "the engine failed", "boom")
+        await pilot.press("R")
+        await until_shown(app, "left no word of how it ended")
 
 
 async def test_a_stopped_engine_is_done(attach: Attach, engine: FakeEngine) -> None:
