@@ -106,7 +106,10 @@ class Moves:
         match command:
             case c.Rewind(step=step):
                 self._check_step(step, engine.learner.step)
-                return f"goes back to step {step}, and keeps what came after it on a branch of its own"
+                saved = [x.step for x in await engine.write(store.checkpoints, engine.branch) if x.step <= step]
+                first = max(saved, default=0) + 1
+                again = f", computing {_steps(first, step)} again" if first <= step < engine.learner.step else ""
+                return f"goes back to step {step}{again}, and keeps what came after it on a branch of its own"
             case c.Fork():
                 check_branch_name(command.name)
                 self._check_free(command.name, branches)
@@ -345,3 +348,7 @@ class Moves:
         engine.board.branches = [b for b in engine.board.branches if b.name != name]
         engine.service.show_again()
         return f"deleted {name}; what people rated on it is kept"
+
+
+def _steps(first: int, last: int) -> str:
+    return f"step {first}" if first == last else f"steps {first} to {last}"

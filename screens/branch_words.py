@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from screens.numbers import percent, short, size, span
 from sessions.branches import BranchInfo, aside_name, differences, in_tree_order
@@ -110,21 +110,45 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def rewind_words(info: BranchInfo, step: int, taken: Iterable[str]) -> list[str]:
+MANY_STEPS = 200
+"""Computing so many steps again is worth a word of how long it takes, and of where it need not be done."""
+
+
+def checkpoint_before(info: BranchInfo, step: int, infos: Mapping[str, BranchInfo]) -> int:
+    """The newest checkpoint up to a step of a branch's line; 0, where training began, if there is none."""
+    seen: set[str] = set()
+    here: BranchInfo | None = info
+    while here is not None and here.branch.name not in seen:
+        saved = [point.step for point in here.checkpoints if point.step <= step]
+        if saved:
+            return max(saved)
+        seen.add(here.branch.name)
+        step, here = min(step, here.branch.step), infos.get(here.branch.parent)
+    return 0
+
+
+def rewind_words(
+    info: BranchInfo, step: int, infos: Mapping[str, BranchInfo], seconds: float | None = None
+) -> list[str]:
     """What a rewind of the active branch would do.
 
-    :param taken: names of every branch.
+    :param infos: every branch, by name.
+    :param seconds: that a step takes.
     """
     name = info.branch.name
-    saved = [point.step for point in info.checkpoints if point.step <= step]
+    before = checkpoint_before(info, step, infos)
     lines = ["The present state is checkpointed first."]
     if step < info.tip:
-        aside = aside_name(name, set(taken))
+        aside = aside_name(name, set(infos))
         own = max(step, info.branch.step)
         if own < info.tip:
             lines.append(f"S{steps_words(own + 1, info.tip)[1:]} stay on {aside}, with their ratings.")
-    if step not in saved:
-        lines.append("That step has no checkpoint: the steps from the one before it are computed again.")
+    if before < step:
+        lines.append(f"The newest checkpoint before it is of step {before}: {steps_words(before + 1, step)} must be")
+        takes = f", which takes about {span((step - before) * seconds)}" if seconds else ""
+        lines.append(f"computed again from the records{takes}.")
+        if step - before >= MANY_STEPS:
+            lines.append(f"A rewind to step {before} itself takes no time; nothing trains until it is there.")
     lines.append(f"{name} then goes on from step {step}.")
     return lines
 

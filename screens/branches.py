@@ -46,6 +46,8 @@ from sessions.errors import UsageError, WorkbenchError
 from sessions.wire import Answer
 
 WIDE = 120
+PACE_STEPS = 50
+"""Newest steps whose mean time says how long computing others again takes."""
 CHANGING = (Rewind, Fork, Switch, RenameBranch, DeleteBranch, Race)
 _PAGES = ("curves", "details", "")
 """What stands under the tree of a small terminal; ``w`` goes through them."""
@@ -291,6 +293,9 @@ class BranchesScreen(WorkbenchScreen):
             return None
         if info is None:
             self.say("no branch is under the cursor")
+        elif self.replaying is not None:
+            self.say(self.replaying.refusal(), "warning")
+            return None
         elif self.live.connection == "ended":
             start = (
                 "d, then R, starts an engine" if self.workbench.restart_session is not None else "it can only be read"
@@ -332,7 +337,9 @@ class BranchesScreen(WorkbenchScreen):
             )
             return
         command = Rewind(step=step, expect=self.active)
-        lines = rewind_words(info, step, self.data.infos)
+        pace = self.live.series.get("time/step")
+        recent = [value for value in list(pace.values)[-PACE_STEPS:] if value is not None] if pace else []
+        lines = rewind_words(info, step, self.data.infos, sum(recent) / len(recent) if recent else None)
         self._proceed(f"Rewind {info.branch.name} to step {step}?", lines, command)
 
     def action_rewind(self) -> None:
@@ -361,8 +368,10 @@ class BranchesScreen(WorkbenchScreen):
         if info.active:
             self.say(f"{name} is the one that is trained: switch to another first", "error")
             return
+        steps, saved = info.steps, len(info.checkpoints)
         lines = [
-            f"Its {info.steps} steps and {len(info.checkpoints)} checkpoints are gone for good.",
+            f"Its {steps} step{'' if steps == 1 else 's'} and {saved} checkpoint{'' if saved == 1 else 's'} are gone "
+            "for good.",
             "What people rated on it is kept.",
         ]
 

@@ -66,6 +66,24 @@ async def test_a_rewind_is_where_the_step_was_bit_for_bit(target: int, checkpoin
         assert rows(tested.engine.folder) == before
 
 
+async def test_a_rewind_says_beforehand_which_steps_it_computes_again() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        await tested.do("checkpoint")
+        await tested.step(3)
+        said = {}
+        for target in (4, 2, 1):
+            answer = await tested.client.send(Rewind(step=target))
+            assert answer.status == "accepted", answer
+            said[target] = answer.text
+            await settled(tested)
+            await tested.until(lambda target=target: tested.engine.learner.step == target)
+            await settled(tested)
+        assert said[4].startswith("goes back to step 4, computing steps 3 to 4 again, and keeps")
+        assert said[2].startswith("goes back to step 2, and keeps")
+        assert said[1].startswith("goes back to step 1, computing step 1 again, and keeps")
+
+
 async def test_everybody_sees_the_branch_as_it_is_after_a_rewind() -> None:
     async with live(session(steps=0)) as tested:
         await tested.step(3)

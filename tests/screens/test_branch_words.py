@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from screens.branch_rows import tree_rows
-from screens.branch_words import about_branch, branch_table, difference_words, rewind_words, steps_words, switch_words
+from screens.branch_words import (
+    about_branch,
+    branch_table,
+    checkpoint_before,
+    difference_words,
+    rewind_words,
+    steps_words,
+    switch_words,
+)
 from screens.charts import Chart, Curve, draw
 from screens.overlay import legend, overlay
 from screens.probe_lines import marked_lines, probe_lines, probe_words, score_words
@@ -44,13 +52,37 @@ def test_steps_in_words(first: int, last: int, words: str) -> None:
 
 def test_a_rewind_says_which_steps_stay_where() -> None:
     main = info("main", tip=812, checkpoints=[saved(640)])
-    lines = " ".join(rewind_words(main, 640, ["main", "main~1"]))
+    there = {"main": main, "main~1": info("main~1", "main", 700)}
+    lines = " ".join(rewind_words(main, 640, there))
     assert "Steps 641 to 812 stay on main~2" in lines
     assert "computed again" not in lines
-    assert "computed again" in " ".join(rewind_words(main, 641, ["main"]))
-    assert "Step 812 stay" in " ".join(rewind_words(main, 811, ["main"]))
+    assert "Step 812 stay" in " ".join(rewind_words(main, 811, {"main": main}))
     fork = info("low", "main", 640, tip=700)
-    assert "Steps 641 to 700 stay on low~1" in " ".join(rewind_words(fork, 600, ["main", "low"]))  # only its own
+    assert "Steps 641 to 700 stay on low~1" in " ".join(
+        rewind_words(fork, 600, {"main": main, "low": fork})
+    )  # only its own
+
+
+def test_a_rewind_says_from_where_steps_are_computed_again_and_for_how_long() -> None:
+    main = info("main", tip=2000, checkpoints=[saved(0), saved(1900)])
+    lines = " ".join(rewind_words(main, 1280, {"main": main}, 0.5))
+    assert "checkpoint before it is of step 0: steps 1 to 1280 must be computed again" in lines
+    assert "takes about 10 min" in lines
+    assert "A rewind to step 0 itself takes no time" in lines
+    near = " ".join(rewind_words(main, 1901, {"main": main}))
+    assert "of step 1900: step 1901 must be computed again from the records." in near
+    assert "takes no time" not in near
+
+
+def test_a_fork_goes_back_by_the_checkpoints_of_its_parents() -> None:
+    main = info("main", tip=800, checkpoints=[saved(0), saved(600), saved(700)])
+    low = info("low", "main", 640, tip=700)
+    lower = info("lower", "low", 660, tip=690, checkpoints=[saved(680)])
+    infos = {"main": main, "low": low, "lower": lower}
+    assert checkpoint_before(lower, 685, infos) == 680
+    assert checkpoint_before(lower, 670, infos) == 600  # 700 is of steps that it does not have
+    assert checkpoint_before(low, 599, infos) == 0
+    assert checkpoint_before(low, 650, {"low": low}) == 0
 
 
 def test_a_switch_to_what_was_abandoned_says_so() -> None:
