@@ -126,6 +126,7 @@ async def _at_the_newest(engine: Engine, branch: str) -> Path | None:
     """
     while True:
         place = await engine.write(look, engine.store, branch, engine.settings.seed)
+        engine.step = place.tip  # what is said meanwhile is of there
         state, path = await _load(engine, place)
         engine.branch = branch
         _set_knobs(engine, place, state)
@@ -166,9 +167,9 @@ async def _load(engine: Engine, place: Place) -> tuple[TrainingState | None, Pat
 async def _put_aside(engine: Engine, saved: Checkpoint, why: str) -> None:
     left = ""
     if saved.path in checkpoints.names(engine.folder.checkpoints):
-        left = f"it is left as {checkpoints.put_aside(engine.folder.checkpoints, saved.path)}, and "
+        left = f"; it is left as {checkpoints.put_aside(engine.folder.checkpoints, saved.path)}"
     await engine.write(engine.store.forget_checkpoints, [saved.path])
-    text = f"{why}; {left}an earlier one is used"
+    text = f"a checkpoint is damaged, and an earlier one is used: {why}{left}"
     await engine.alarm("checkpoint", text, remedy="check the disk: what was written there has changed")
 
 

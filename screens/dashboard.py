@@ -162,7 +162,8 @@ class DashboardScreen(WorkbenchScreen):
         if plan is not None and plan.hidden:
             return f"{plan.hidden_text}: widen or press w"
         if self.size.width >= 140 and plan is not None and not self.zoomed:
-            return ": on a chart marks a change you made; hjkl between charts, < > the crosshair, x other metrics"
+            marks = ": on a chart marks a change, a rewind, a fork or an alarm"
+            return f"{marks}; hjkl between charts, < > the crosshair, x other metrics"
         return ""
 
     def _announced_in_replay(self) -> str:

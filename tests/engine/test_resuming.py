@@ -356,7 +356,8 @@ async def test_a_damaged_checkpoint_is_told_and_an_earlier_one_used(damage: str)
         assert tested.engine.learner.step == 4
         assert same_weights(weights, tested.weights)
         (alarm,) = [a for a in tested.engine.board.alarms.values() if a.rule == "checkpoint"]
-        assert "checkpoint 4" in alarm.message
+        assert alarm.message.startswith("a checkpoint is damaged, and an earlier one is used: checkpoint 4")
+        assert alarm.step == 4
         assert ".4.damaged" in alarm.message
         assert not (folder.checkpoints / "4").exists()
         await tested.step()
