@@ -75,12 +75,12 @@ def test_a_rewind_says_from_where_steps_are_computed_again_and_for_how_long() ->
 
 
 def test_a_fork_goes_back_by_the_checkpoints_of_its_parents() -> None:
-    main = info("main", tip=800, checkpoints=[saved(0), saved(600), saved(700)])
+    main = info("main", tip=800, checkpoints=[saved(0), saved(600), saved(650)])
     low = info("low", "main", 640, tip=700)
     lower = info("lower", "low", 660, tip=690, checkpoints=[saved(680)])
     infos = {"main": main, "low": low, "lower": lower}
     assert checkpoint_before(lower, 685, infos) == 680
-    assert checkpoint_before(lower, 670, infos) == 600  # 700 is of steps that it does not have
+    assert checkpoint_before(lower, 670, infos) == 600  # 650 of main is of a step that it does not have
     assert checkpoint_before(low, 599, infos) == 0
     assert checkpoint_before(low, 650, {"low": low}) == 0
 
