@@ -9,15 +9,19 @@ they say: an engine that is killed anywhere in between goes on from what the rec
 from __future__ import annotations
 
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from engine.knobs import Knobs
 from engine.resuming import go_to
+from engine.threads import UNWRITABLE
+from engine.words import one_line
 from sessions import checkpoints, wire
 from sessions import commands as c
 from sessions.branches import Branch, check_branch_name, find_branch, owner_of
+from sessions.checkpoints import NotFinite
 from sessions.errors import InvalidValue, Refused, WorkbenchError
 from sessions.hyperparameters import Value
 from sessions.presets import preset
@@ -51,12 +55,17 @@ class RaceState(Record):
 
 
 class Moves:
-    """What one engine has been asked to go to; everything runs on the event loop."""
+    """What one engine has been asked to go to; everything runs on the event loop.
+
+    :ivar going: whether it is between two places: what anybody sets would belong to neither.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._wanted: Move | None = None
         self._last: Move | None = None
+        self._arrived = False
+        self.going = False
         kept = engine.store.meta(RACE)
         self._race = msgspec.json.decode(kept, type=RaceState) if kept else None
 
@@ -86,15 +95,25 @@ class Moves:
         engine = self._engine
         if engine.warming is not None:
             raise Refused("not before the first step: there is no checkpoint to go back to yet")
-        if self._wanted is not None:
-            what = f"{self._wanted.who}'s {self._wanted.__struct_config__.tag}"
-            raise Refused(f"{what} is under way: the training goes to another step or branch; look again in a moment")
+        self.check_there()
         if self.racing and not (isinstance(command, c.Race) and not command.algorithms):
             raise Refused("a race is under way; `race stop` gives it up")
         text = await self._check(command)
+        self.check_there()  # somebody else may have been quicker
         self._wanted = command
         engine.control.leave()
         return text
+
+    def check_there(self) -> None:
+        """Refuse what cannot be asked for while the training goes elsewhere.
+
+        :raises Refused: if it does, or will.
+        """
+        if self._wanted is not None:
+            what = f"{self._wanted.who}'s {self._wanted.__struct_config__.tag}"
+            raise Refused(f"{what} is under way: the training goes to another step or branch; look again in a moment")
+        if self.going:
+            raise Refused("a race goes on with its next algorithm; look again in a moment")
 
     async def _check(self, command: Move) -> str:
         engine, store = self._engine, self._engine.store
@@ -186,29 +205,56 @@ class Moves:
         command, engine = self._wanted, self._engine
         engine.control.left()
         engine.control.run_through(True)  # who is paused stays so, and arrives all the same
+        self.going, self._arrived = command is not None or self._racer_is_done(), False
         try:
+            if self.going:
+                await engine.service.orders.changes_kept()
             if command is not None:
                 await self._obey(command)
             await self._race_on()
         finally:
-            self._wanted = None
+            self._wanted, self.going = None, False
             engine.control.run_through(False)
 
     async def _obey(self, command: Move) -> None:
         engine, before = self._engine, self._engine.branch
         try:
             text = await self._go(command)
-        except WorkbenchError as error:
-            if engine.branch != before or engine.learner.branch != before:
-                await engine.write(engine.store.use_branch, before)
-                await self._arrive(before)
-            engine.service.orders.refused(command.id, str(error))
+        except (WorkbenchError, *UNWRITABLE) as error:
+            text = str(error)
+            if not isinstance(error, WorkbenchError):
+                traceback.print_exc()
+                text = f"it could not be written: {one_line(error)}; free some disk and try again"
+            await self._stay(before)
+            engine.service.orders.refused(command.id, text)
             return
         self._last = command
         if isinstance(command, c.Race) and command.algorithms and engine.control.pausing:
             await engine.service.orders.go_on(command.who)  # nobody asks for a race to wait
         await engine.note("branch", f"{command.who}: {text}", command.who)
         engine.service.orders.done(command.id, engine.learner.step, text)
+
+    async def _stay(self, branch: str) -> None:
+        """Go on where the training was left, with the groups that wait for their update."""
+        engine = self._engine
+        if self._arrived and engine.control.stopping:
+            engine.control.stop(now=True)  # the next engine goes on from what the records say
+        elif self._arrived:
+            await engine.write(engine.store.use_branch, branch)
+            await self._arrive(branch)
+        elif engine.rollout is not None:
+            engine.held = await engine.compute(engine.held_rollout)
+            engine.rollout = None
+
+    async def _keep(self, reason: str) -> None:
+        """See that the present state can be come back to; where its weights are none any more, from before them."""
+        engine = self._engine
+        try:
+            await engine.keep_present(reason)
+        except NotFinite:
+            step = engine.learner.step
+            text = f"the weights of step {step} are not finite: no checkpoint of it is kept, its records are"
+            await engine.note("checkpoint", text)
 
     async def _go(self, command: Move) -> str:
         """Do it.
@@ -220,7 +266,7 @@ class Moves:
         match command:
             case c.Rewind(step=step):
                 left = engine.learner.step
-                await engine.keep_present(f"before a rewind to step {step}")
+                await self._keep(f"before a rewind to step {step}")
                 name, moved = await engine.write(store.rewind, here, step, f"{command.who} went back from {left}")
                 await self._arrive(here)
                 kept = f"; {moved} steps are kept on {name}" if name else ""
@@ -238,7 +284,7 @@ class Moves:
                 await self._arrive(name)
                 return f"went from {here} to step {engine.learner.step} of {name}"
             case c.RenameBranch():
-                await engine.keep_present("before a branch is renamed")
+                await self._keep("before a branch is renamed")
                 await engine.write(store.rename_branch, command.branch, command.name)
                 await self._arrive(command.name if command.branch == here else here)
                 return f"renamed {command.branch} to {command.name}"
@@ -250,7 +296,7 @@ class Moves:
                 step = await self._step_of(command.step, here)
                 taken = await engine.write(store.branches)
                 number = next(n for n in range(1, 1_000_000) if not any(b.startswith(f"race-{n}-") for b in taken))
-                self._race = RaceState(
+                race = RaceState(
                     number=number,
                     source=here,
                     step=step,
@@ -260,12 +306,13 @@ class Moves:
                     home=here,
                 )
                 await self._leave()
-                await engine.write(store.set_meta, RACE, wire.encode_json(self._race))
+                await engine.write(store.set_meta, RACE, wire.encode_json(race))
+                self._race = race
                 return f"race {number} begins: {', '.join(command.algorithms)}, {command.steps} steps from step {step}"
 
     async def _leave(self) -> None:
         """See that the present branch can be compared and come back to."""
-        await self._engine.keep_present(f"before leaving {self._engine.branch}")
+        await self._keep(f"before leaving {self._engine.branch}")
         await self._engine.probe()
 
     async def _fork(
@@ -274,31 +321,47 @@ class Moves:
         engine, store = self._engine, self._engine.store
         line = await engine.write(store.line, source)
         parent = owner_of(line, step) if step else source
+        if seed is None and parent != source:  # at the very step where the source begins, or before
+            branches = await engine.write(store.branches)
+            seed = branches[source].seed if step >= branches[source].step else None
         branch = Branch(name=name, parent=parent, step=step, time=time.time(), why=why, seed=seed)
         await engine.write(store.add_branch, branch, changes, {RACE: race} if race else {})
         await self._arrive(name)
 
     async def _arrive(self, branch: str) -> None:
         """Bring the learner to a branch's newest step."""
-        engine = self._engine
+        engine, self._arrived = self._engine, True
         await engine.saver.idle()
         engine.rollout = engine.growth = None
         engine.timings = []
         await go_to(engine, branch)
-        saved = engine.board.checkpoints.get(engine.learner.step)
-        if saved is None and engine.learner.step:
-            await engine.checkpoint(f"start of {branch}")
+        if engine.learner.step:
+            await self._keep(f"start of {branch}")
 
     # ------------------------------------------------------------------------------------------------- racing
 
+    def _racer_is_done(self) -> bool:
+        """Whether it is the next racer's turn, or the race is over."""
+        race, engine = self._race, self._engine
+        return race is not None and not (
+            engine.branch in race.begun and engine.learner.step < race.step + race.steps
+        )  # fmt: skip
+
     async def _race_on(self) -> None:
         """Let the next racer run, if this one has made its steps."""
-        race, engine = self._race, self._engine
-        if race is None:
+        if not self._racer_is_done():
             return
+        try:
+            await self._next_racer()
+        except WorkbenchError as error:
+            await self._end_race()
+            self._engine.control.pause("an error")
+            await self._engine.alarm("race", f"the race could not go on, and is over: {error}")
+
+    async def _next_racer(self) -> None:
+        race, engine = self._race, self._engine
+        assert race is not None
         if engine.branch in race.begun:
-            if engine.learner.step < race.step + race.steps:
-                return
             await self._leave()
         if len(race.begun) == len(race.algorithms):
             await self._end_race()
@@ -319,7 +382,7 @@ class Moves:
         race, engine = self._race, self._engine
         if race is None:
             return
-        await engine.keep_present("end of a race")
+        await self._keep("end of a race")
         await engine.write(engine.store.end_race, race.home)
         self._race = None
         await self._arrive(race.home)

@@ -33,7 +33,7 @@ from engine.watchdog import HISTORY, Evidence
 from engine.watching import KEY, Watching
 from engine.words import one_line
 from sessions import checkpoints, wire
-from sessions.branches import PROBES, Probe
+from sessions.branches import PROBES, Dropped, Probe
 from sessions.checkpoints import Damaged, HeldRollout
 from sessions.commands import new_id
 from sessions.errors import InvalidValue, Refused, SessionError, WorkbenchError
@@ -338,7 +338,8 @@ class Engine(Threads):
         step = self.rollout[0].record.step
         if self.learner.step >= step:
             return None
-        return self.write_now(hold, self.store, self.branch, step, self.rollout, self.learner.taken)
+        learner, number = self.learner, self.learner.cursor - self.learner.step_cursor + 1
+        return self.write_now(hold, self.store, self.branch, step, self.rollout, number, learner.taken)
 
     async def _leave(self) -> None:
         await self.saver.idle()
@@ -413,9 +414,13 @@ class Engine(Threads):
         await self._drop("error", f"step {self.step} was dropped: {one_line(error)}")
 
     async def _drop(self, kind: str, text: str, who: str = "") -> None:
-        self.learner.take_on()
+        learner, step = self.learner, self.step
+        learner.take_on()
         self.growth = self.rollout = self.held = None
-        await self.write(self.store.set_group_status, self.branch, self.step, "discarded")
+        dropped = Dropped(step=step, prompts=learner.cursor - learner.step_cursor, passes=self.knobs.passed(step))
+        await self._persist(
+            f"that step {step} was dropped", lambda: self.write(self.store.drop_try, self.branch, dropped)
+        )
         heads = [h for h in self.board.heads.values() if h.step == self.step and h.status == "scored"]
         changed = [msgspec.structs.replace(h, status="discarded") for h in heads]
         self.publish(wire.GroupsChanged(time=time.time(), step=self.step, heads=changed))
@@ -604,9 +609,30 @@ class Engine(Threads):
         every = self.knobs.whole("evaluate_every")
         if not every or step % every:
             return {}
-        result = await self.compute(self.learner.evaluate)
+        result = await self._evaluated()
+        if result is None:
+            return {}
         await self._keep_probes(step, result)
         return {"eval/accuracy": result.accuracy, "eval/length": result.length}
+
+    async def _evaluated(self, most: int | None = None) -> Evaluation | None:
+        """Answer the held-out prompts; None where that fails: the step is learned all the same, and must be recorded.
+
+        :param most: so many of them; None: all.
+        """
+        try:
+            return await self.compute(self.learner.evaluate, most)
+        except (Stopping, Leaving):
+            raise
+        except Exception as error:  # noqa: BLE001 - a judge of the user's, or memory that ran out
+            traceback.print_exc()
+            self.control.pause("an error")
+            await self.alarm(
+                "evaluation",
+                f"the evaluation after step {self.learner.step} failed: {one_line(error)}",
+                remedy="space goes on without it; the log has the whole trace",
+            )
+            return None
 
     async def _keep_probes(self, step: int, result: Evaluation) -> None:
         probes = [
@@ -626,8 +652,10 @@ class Engine(Threads):
     async def probe(self) -> None:
         """Have the branch's newest policy answer the probe prompts, so that branches can be compared where they are."""
         known = await self.write(self.store.probes, self.branch)
-        if self.learner.task.evaluation and not any(p.step == self.learner.step for p in known):
-            await self._keep_probes(self.learner.step, await self.compute(self.learner.evaluate, PROBES))
+        if not self.learner.task.evaluation or any(p.step == self.learner.step for p in known):
+            return
+        if (result := await self._evaluated(PROBES)) is not None:
+            await self._keep_probes(self.learner.step, result)
 
     async def _record_evaluation(self) -> None:
         """The held-out accuracy before the first step, as step 0."""

@@ -46,7 +46,8 @@ class Knobs:
         self._values = dict(values)
         self._pending: list[Change] = []
         self._again: list[Change] = []
-        self._until = 0
+        self._until = self._begun = 0
+        self._ended = dict(values)
         self._passes: dict[str, tuple[int, int]] = {}
         self._newest: dict[str, Change] = {}
         self._schedule = _scheduled(schedule)
@@ -58,6 +59,11 @@ class Knobs:
         """A copy of the current values."""
         with self._lock:
             return dict(self._values)
+
+    def values_after(self, step: int) -> dict[str, Value]:
+        """The values that the newest finished step ended with: without what the step in progress has changed."""
+        with self._lock:
+            return dict(self._ended if self._begun > step else self._values)
 
     @property
     def pending(self) -> list[Change]:
@@ -196,10 +202,13 @@ class Knobs:
         with self._lock:
             self._values, self._until, self.branch = dict(values), until, branch
             self._pending, self._again, self._passes, self._newest = [], [], {}, {}
+            self._begun = step
             accepted = until
+            latest: dict[str, int] = {}  # a scheduled value that a knob had already left no change behind
             for change in changes:
                 if change.name not in self._values:
                     continue
+                latest[change.name] = max(latest.get(change.name, 0), change.accepted_step)
                 if change.who == SCHEDULED:
                     accepted = max(accepted, change.accepted_step)
                 if change.status != "superseded":
@@ -209,7 +218,11 @@ class Knobs:
                 elif change.status == "pending" and change.branch == branch:
                     self._pending.append(change)
             self._again.sort(key=lambda c: (c.applied_step, c.applied_place))
-            self._schedule = [a for a in _scheduled(schedule) if a.step is not None and a.step > max(accepted, step)]
+            self._schedule = [
+                a
+                for a in _scheduled(schedule)
+                if a.step is not None and a.step > max(accepted, step, latest.get(a.name, 0))
+            ]
 
     def begin_step(self, step: int) -> list[Change]:
         """Accept what the schedule wants set in this step, and return it, after the changes that it supersedes.
@@ -218,6 +231,8 @@ class Knobs:
             and calling again does the rest.
         """
         with self._lock:
+            if step != self._begun:
+                self._begun, self._ended = step, dict(self._values)
             now = [a for a in self._schedule if a.step is not None and a.step <= step]
             self._schedule = [a for a in self._schedule if a not in now]
             due = self._coming()
@@ -258,10 +273,15 @@ class Knobs:
             return applied
 
     def sampled(self, step: int) -> None:
-        """The groups of a step are there: its rollout boundary has been passed, and what was applied there is known."""
+        """The groups of a step are there: its rollout boundary has been passed, and what was applied there is again."""
         with self._lock:
-            self._passes["rollout"] = step, 1
-            self._again = [c for c in self._again if (c.boundary, c.applied_step) != ("rollout", step)]
+            if step != self._begun:
+                self._begun, self._ended = step, dict(self._values)
+            of_step, passes = self._passes.get("rollout", (0, 0))
+            self._passes["rollout"] = step, (passes if of_step == step else 0) + 1
+            for change in [c for c in self._again if (c.boundary, c.applied_step) == ("rollout", step)]:
+                self._again.remove(change)
+                self._values[change.name] = change.new
 
     def minibatches(self, step: int) -> int:
         """Minibatches of a step that have begun, in dropped tries at it too."""
@@ -269,10 +289,21 @@ class Knobs:
             of_step, passes = self._passes.get("minibatch", (0, 0))
             return passes if of_step == step else 0
 
-    def count_from(self, step: int, minibatches: int) -> None:
-        """As many minibatches of a step have begun."""
+    def passed(self, step: int) -> dict[str, int]:
+        """Boundary -> how often a step has passed it, in dropped tries at it too."""
         with self._lock:
-            self._passes["minibatch"] = step, minibatches
+            return {boundary: passes for boundary, (of_step, passes) in self._passes.items() if of_step == step}
+
+    def count_from(self, step: int, passes: Mapping[str, int]) -> None:
+        """A step has passed boundaries so often, in dropped tries at it: what was applied in one counts in the next."""
+        with self._lock:
+            if step != self._begun:
+                self._begun, self._ended = step, dict(self._values)
+            for change in [c for c in self._again if (c.boundary, c.applied_step) == ("minibatch", step)]:
+                if change.applied_place < passes.get("minibatch", 0):
+                    self._again.remove(change)
+                    self._values[change.name] = change.new
+            self._passes |= {boundary: (step, count) for boundary, count in passes.items()}
 
 
 def _scheduled(schedule: Iterable[Assignment]) -> list[Assignment]:

@@ -149,10 +149,9 @@ class Learner:
         shared = [list(groups)]
         if self.ranks > 1:
             broadcast_object_list(shared)
-        for group in shared[0]:
-            if group.step <= self.reference.refreshed:  # measured against a reference that has been replaced
-                for response in group.responses:
-                    response.reference_logprobs = []
+        for group in shared[0]:  # it may have been measured against an earlier reference, or another branch's
+            for response in group.responses:
+                response.reference_logprobs = []
         return [RolloutGroup(g, own=i % self.ranks == self.rank, late=True) for i, g in enumerate(shared[0])]
 
     def drift_limit(self) -> float:
@@ -267,7 +266,7 @@ class Learner:
             cursor=self.cursor,
             step_cursor=self.step_cursor,
             optimizer_steps=self.optimizer.steps,
-            values=self.knobs.values,
+            values=self.knobs.values_after(self.step),
             reference_refreshed=self.reference.refreshed,
             last_algorithm=training.last_algorithm,
             value_model=value.kind if value else "",

@@ -24,8 +24,9 @@ from sessions.errors import InvalidValue, Refused, WorkbenchError
 from sessions.hyperparameters import hyperparameter
 from sessions.modes import rating_mode
 from sessions.presets import preset
-from sessions.records import Change, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
+from sessions.records import Change, Group, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
 from sessions.server import is_query
+from sessions.store import Store
 from sessions.watch_book import WatchBook
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Orders:
     def changes_applied(self, changes: Sequence[Change]) -> None:
         """Changes have taken effect at their boundary."""
         self._engine.spawn(self._keep_changes(changes))
+
+    async def changes_kept(self) -> None:
+        """Wait until what was accepted and applied so far is written."""
+        async with self._changes_lock:
+            pass
 
     async def _keep_changes(self, changes: Sequence[Change]) -> None:
         async with self._changes_lock:  # first come, first written: a change is not pending after it was applied
@@ -293,6 +299,8 @@ class Orders:
 
     async def _set(self, command: c.Set) -> None:
         engine = self._engine
+        if engine.moves.going:
+            engine.moves.check_there()
         if command.preset:
             published = preset(command.preset).settings(engine.knobs.whole("max_new_tokens"))
             command = msgspec.structs.replace(command, values={**published, **command.values})
@@ -361,7 +369,7 @@ class Orders:
             seconds=command.seconds,
             supersedes=mine[-1].id if mine else "",
         )
-        engine.publish(await engine.write(store.add_rating, rating))
+        engine.publish(await engine.write(_add_rating, store, rating, group))
         engine.gate.judged(f"{name.step}.{name.group}", set(command.values))
         await self._head_changed(name)
         ahead = group.status == "scored" and name.step == engine.step != engine.rated_step
@@ -428,3 +436,22 @@ class Orders:
             engine.watching.use(book)
         await engine.note("watch", f"{command.who}: {text}", command.who)
         self._applied(command.id, engine.step, text)
+
+
+def _add_rating(store: Store, rating: Rating, group: Group) -> wire.AnyEvent:
+    """On the store's thread: keep a rating, unless a rewind has taken its group away since it was looked at.
+
+    :raises Refused: if another group has its name now, or none.
+    """
+    name = ResponseName(rating.step, rating.group)
+    try:
+        found = store.group(name, rating.branch, tokens=False)
+    except InvalidValue:
+        found = None
+    if (
+        found is None
+        or found.branch != group.branch
+        or [r.text for r in found.responses] != [r.text for r in group.responses]
+    ):
+        raise Refused(f"group {name.step}.{name.group} has gone to another branch meanwhile; look again")
+    return store.add_rating(rating)

@@ -20,7 +20,7 @@ from engine.control import Discarded, Leaving, Stopping
 from engine.rollout import RolloutGroup
 from engine.words import one_line
 from sessions import checkpoints
-from sessions.branches import line_of
+from sessions.branches import Dropped, Segment, line_of, seed_of
 from sessions.checkpoints import HeldRollout, TrainingState
 from sessions.errors import InvalidValue, SessionError
 from sessions.hyperparameters import hyperparameter, parse_assignment
@@ -43,7 +43,7 @@ NEGLIGIBLE = 1e-6
 class Place:
     """Where a branch can go on.
 
-    :ivar seed: of its noise and order of prompts.
+    :ivar seed: of its noise and order of prompts, and ``seeds``: of the parts of its line.
     :ivar checkpoints: of its line, newest first.
     :ivar tip: its newest recorded step; 0: none.
     :ivar changes: of its line, in the order in which they were accepted.
@@ -51,6 +51,7 @@ class Place:
 
     branch: str
     seed: int
+    seeds: list[tuple[Segment, int]]
     checkpoints: list[Checkpoint]
     tip: int
     changes: list[Change]
@@ -60,23 +61,23 @@ class Place:
 class Unfinished:
     """What is left of a step that was in progress when its engine ended.
 
-    :ivar number: of the first group of its last try.
     :ivar groups: scored ones that no update has learned from.
+    :ivar dropped: what tries at it have used up.
     """
 
     step: int
-    number: int = 1
     groups: list[Group] = field(default_factory=list)
+    dropped: Dropped | None = None
 
 
 def look(store: Store, branch: str, session_seed: int) -> Place:
     """On the store's thread: where a branch can go on."""
     branches = store.branches()
-    seeds = [branches[s.branch].seed for s in line_of(branches, branch) if s.branch in branches]
     last = store.last_step(branch)
     return Place(
         branch=branch,
-        seed=next((seed for seed in reversed(seeds) if seed is not None), session_seed),
+        seed=seed_of(branches, branch, session_seed),
+        seeds=[(part, seed_of(branches, part.branch, session_seed)) for part in line_of(branches, branch)],
         checkpoints=list(reversed(store.checkpoints(branch))),
         tip=last.step if last else 0,
         changes=store.changes(branch, limit=100_000),
@@ -131,7 +132,8 @@ async def _at_the_newest(engine: Engine, branch: str) -> Path | None:
         engine.branch = branch
         _set_knobs(engine, place, state)
         await engine.show_branch()
-        differs = await _compute_again(engine, place.tip)
+        differs = await _compute_again(engine, place)
+        engine.learner.work_on(branch, place.seed)
         if differs is None:
             return path if state is not None and state.step == engine.learner.step else None
         await _set_aside(engine, *differs)
@@ -197,12 +199,12 @@ def _set_knobs(engine: Engine, place: Place, state: TrainingState | None) -> Non
 # -------------------------------------------------------------------------------------------- computing again
 
 
-async def _compute_again(engine: Engine, tip: int) -> tuple[int, str] | None:
+async def _compute_again(engine: Engine, place: Place) -> tuple[int, str] | None:
     """Compute the recorded steps after the learner's again.
 
     :returns: the first that came out otherwise, and how; None if none did.
     """
-    first = engine.learner.step + 1
+    first, tip = engine.learner.step + 1, place.tip
     if first > tip:
         return None
     worst = 0.0
@@ -210,6 +212,8 @@ async def _compute_again(engine: Engine, tip: int) -> tuple[int, str] | None:
         engine.step = step
         engine.again = f"computes steps {first} to {tip} again from their records"
         engine.service.beat_now()
+        seed = next(seed for part, seed in place.seeds if part.after < step <= part.last)
+        engine.learner.work_on(place.branch, seed)  # those of the branch that it began on had another
         try:
             off, why = await engine.compute(_again, engine, step)
         except (Stopping, Leaving):
@@ -251,6 +255,7 @@ def _again(engine: Engine, step: int) -> tuple[float, str]:
             break
         except Discarded:
             continue  # there is nothing of this step that anybody could drop
+    knobs.count_from(step, {"minibatch": inputs.minibatches})
     knobs.apply("rollout", step)
     learner.cursor = inputs.cursor
     if held is None:
@@ -262,7 +267,6 @@ def _again(engine: Engine, step: int) -> tuple[float, str]:
     else:
         groups = learner.take_up(held)
     control.begin("updating")
-    knobs.count_from(step, inputs.minibatches)
     knobs.apply("update", step)
     learner.measure_reference(step, groups)
     joining = learner.late_groups(late)
@@ -372,6 +376,9 @@ async def _take_up(engine: Engine, path: Path | None) -> None:
     learner, step = engine.learner, engine.learner.step + 1
     engine.step = learner.step
     engine.held, engine.unfinished = None, await engine.write(_unfinished, engine.store, engine.branch, step)
+    if (dropped := engine.unfinished.dropped) is not None:
+        engine.knobs.count_from(step, dropped.passes)
+        learner.cursor = learner.step_cursor + dropped.prompts
     held = await engine.compute(checkpoints.read_rollout, path) if path is not None else None
     scored = {g.number: g for g in engine.unfinished.groups}
     # a rewind leaves the checkpoint where it was, and takes the groups along
@@ -379,15 +386,12 @@ async def _take_up(engine: Engine, path: Path | None) -> None:
         own = [scored[g.number] for g in held.groups]
         engine.held = msgspec.structs.replace(held, groups=own)
         engine.knobs.sampled(step)
-    learner.cursor = learner.step_cursor + engine.unfinished.number - 1
 
 
 def _unfinished(store: Store, branch: str, step: int) -> Unfinished:
-    """On the store's thread."""
-    groups = store.unlearned(branch, step)
-    replaced = store.groups_with(branch, step, "replaced", groups[0].number) if groups else []
-    number = min((g.number for g in (*groups, *replaced)), default=store.last_group_number(branch, step) + 1)
-    return Unfinished(step, number, groups)
+    """On the store's thread. An update of which no step was recorded has not been: what it used of ratings is open."""
+    store.forget_uses(branch, step - 1)
+    return Unfinished(step, store.unlearned(branch, step), store.dropped(branch, step))
 
 
 def as_they_were(unfinished: Unfinished, groups: Sequence[RolloutGroup]) -> bool:
@@ -401,16 +405,18 @@ def rated(store: Store, groups: Iterable[Group]) -> bool:
     return any(store.standing_ratings(ResponseName(g.step, g.number), g.branch) for g in groups)
 
 
-def hold(store: Store, branch: str, step: int, groups: Sequence[RolloutGroup], taken: int) -> HeldRollout:
-    """On the store's thread: the scored groups of a step as they were sampled, for a checkpoint."""
+def hold(store: Store, branch: str, step: int, groups: Sequence[RolloutGroup], number: int, taken: int) -> HeldRollout:
+    """On the store's thread: the scored groups of a step as they were sampled, for a checkpoint.
+
+    :param number: of the first group that the try at the step sampled, and ``taken``: how many prompts it took.
+    """
     kept = {g.number: g for g in store.unlearned(branch, step)}
     ratings = store.standing_of_step(branch, step)
-    first = min(g.record.number for g in groups)
     return HeldRollout(
         step=step,
         taken=taken,
         groups=[kept[g.record.number] for g in groups],
-        replaced=store.groups_with(branch, step, "replaced", min(first, *kept) if kept else first),
+        replaced=store.groups_with(branch, step, "replaced", number),
         entropies=[g.entropies or [[] for _ in g.record.responses] for g in groups],
         ratings=[rating for of_group in ratings.values() for rating in of_group],
     )

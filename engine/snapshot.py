@@ -14,13 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sessions.checkpoints import HeldRollout, TrainingState
-from sessions.errors import SessionError
-
-
-class NotFinite(SessionError):
-    """Weights that are not numbers any more."""
-
+from sessions.checkpoints import HeldRollout, NotFinite, TrainingState
 
 Named = Mapping[str, Tensor]
 
@@ -52,7 +46,7 @@ class Snapshot:
             if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
                 raise NotFinite(
                     f"the weights of step {self.state.step} are not finite ({name}) and no checkpoint is made of them; "
-                    "stop --now and run the session again: it goes on from the newest one before"
+                    "rewind to a step before they were, with changes that keep them finite"
                 )
 
 

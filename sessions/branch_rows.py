@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sessions.branches import Branch, BranchInfo, Probe, Segment, aside_name, line_of
-from sessions.records import MAIN, WARM_UP, Checkpoint, StepRecord
+from sessions.branches import Branch, BranchInfo, Dropped, Probe, Segment, aside_name, line_of
+from sessions.records import MAIN, WARM_UP, Change, Checkpoint, StepRecord
 from sessions.schema import branch_row
 
 _json = msgspec.json
@@ -49,10 +49,19 @@ def move_steps(db: sqlite3.Connection, branch: str, after: int, to: Branch) -> i
     for table in OWNED:
         if table != "steps":
             db.execute(f"UPDATE {table} SET branch=? WHERE branch=? AND step>?", (to.name, branch, after))
+    dropped = read_dropped(db, branch)
+    put_dropped(db, branch, None)
+    if dropped is not None and dropped.step > after:
+        put_dropped(db, to.name, dropped)
     for child in read_branches(db).values():
         if child.parent == branch and child.step > after and child.name != to.name:
             put_branch(db, msgspec.structs.replace(child, parent=to.name))
     return moved
+
+
+def _changes_of(db: sqlite3.Connection, branch: str) -> list[tuple[str, Change]]:
+    rows = db.execute("SELECT id, body FROM changes WHERE branch=?", (branch,)).fetchall()
+    return [(change_id, _json.decode(body, type=Change)) for change_id, body in rows]
 
 
 def rewind(db: sqlite3.Connection, name: str, step: int, why: str) -> tuple[str, int]:
@@ -64,16 +73,33 @@ def rewind(db: sqlite3.Connection, name: str, step: int, why: str) -> tuple[str,
     branch = branches[name]
     own = [
         db.execute(f"SELECT count(*) FROM {table} WHERE branch=? AND step>?", (name, step)).fetchone()[0]
-        for table in ("steps", "groups")
+        for table in ("steps", "groups", "checkpoints")
     ]
-    to = Branch(name="", parent=name, step=step, time=time.time(), why=why, abandoned=True)
+    to = Branch(name="", parent=name, step=step, time=time.time(), why=why, seed=branch.seed, abandoned=True)
     if branch.parent and step < branch.step:  # back over where it began: it begins earlier, and they where it did
         to = msgspec.structs.replace(to, parent=branch.parent, step=branch.step)
         put_branch(db, msgspec.structs.replace(branch, step=step))
+        own.append(any(change.step > step for _, change in _changes_of(db, name)))
     if not any(own):
+        put_dropped(db, name, None)
         return "", 0
     to = msgspec.structs.replace(to, name=aside_name(name, branches))
     return to.name, move_steps(db, name, step, to)
+
+
+def read_dropped(db: sqlite3.Connection, branch: str) -> Dropped | None:
+    """What dropped tries at the newest step of a branch that had any have used up."""
+    row = db.execute("SELECT value FROM meta WHERE key=?", (f"dropped:{branch}",)).fetchone()
+    return _json.decode(row[0], type=Dropped) if row else None
+
+
+def put_dropped(db: sqlite3.Connection, branch: str, dropped: Dropped | None) -> None:
+    """Keep that, or forget it."""
+    if dropped is None:
+        db.execute("DELETE FROM meta WHERE key=?", (f"dropped:{branch}",))
+    else:
+        value = _json.encode(dropped).decode()
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"dropped:{branch}", value))
 
 
 def rename(db: sqlite3.Connection, old: str, new: str) -> None:
@@ -86,6 +112,8 @@ def rename(db: sqlite3.Connection, old: str, new: str) -> None:
             put_branch(db, msgspec.structs.replace(child, parent=new))
     for table in OWNED:
         db.execute(f"UPDATE {table} SET branch=? WHERE branch=?", (new, old))
+    put_dropped(db, new, read_dropped(db, old))
+    put_dropped(db, old, None)
 
 
 def forget(db: sqlite3.Connection, name: str) -> None:

@@ -43,6 +43,18 @@ class Branch(Record):
     deleted: float = 0.0
 
 
+class Dropped(Record):
+    """What tries at the step in progress have used up before they were dropped, with and without groups to show for it.
+
+    :ivar prompts: that they took.
+    :ivar passes: boundary -> how often the step has passed it.
+    """
+
+    step: int
+    prompts: int
+    passes: dict[str, int] = {}
+
+
 class BranchInfo(Record):
     """A branch and what became of it.
 
@@ -113,6 +125,18 @@ def line_of(branches: Mapping[str, Branch], name: str) -> list[Segment]:
         if last > branch.step:
             segments.append(Segment(name, branch.step, last))
         name, last = branch.parent, min(last, branch.step)
+
+
+def seed_of(branches: Mapping[str, Branch], name: str, session_seed: int) -> int:
+    """The seed of a branch's noise and order of prompts: its own, or else its parent's; in the end the session's."""
+    for _ in branches:
+        branch = branches.get(name)
+        if branch is None:
+            break
+        if branch.seed is not None:
+            return branch.seed
+        name = branch.parent
+    return session_seed
 
 
 def owner_of(line: Iterable[Segment], step: int) -> str:

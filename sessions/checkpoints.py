@@ -116,6 +116,10 @@ class Damaged(SessionError):
     """A checkpoint that is not what was written."""
 
 
+class NotFinite(SessionError):
+    """Weights that are not numbers any more."""
+
+
 def check(path: Path) -> None:
     """Compare every file of a checkpoint with its manifest.
 

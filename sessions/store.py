@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sessions import branch_rows, pages, private, schema, wire
-from sessions.branches import END, Branch, BranchInfo, Probe, Segment, aside_name, owner_of
+from sessions.branches import END, Branch, BranchInfo, Dropped, Probe, Segment, aside_name, owner_of
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
 from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
@@ -411,10 +411,22 @@ class Store:
             "UPDATE groups SET status=? WHERE branch=? AND step=? AND status='scored'", (status, branch, step)
         )
 
-    def last_group_number(self, branch: str, step: int) -> int:
-        """The highest group number of a step; 0 when it has none."""
-        row = self._db.execute("SELECT max(number) FROM groups WHERE branch=? AND step=?", (branch, step)).fetchone()
-        return row[0] or 0
+    def drop_try(self, branch: str, dropped: Dropped) -> None:
+        """Discard the groups of the step in progress, and keep what its tries have used up."""
+        with Transaction(self._db):
+            self.set_group_status(branch, dropped.step, "discarded")
+            branch_rows.put_dropped(self._db, branch, dropped)
+
+    def dropped(self, branch: str, step: int) -> Dropped:
+        """What dropped tries at the step in progress have used up."""
+        known = branch_rows.read_dropped(self._db, branch)
+        if known is not None and known.step == step:
+            return known
+        # an earlier version kept only their groups; the last one of a try is none whose place another took
+        row = self._db.execute(
+            "SELECT max(number) FROM groups WHERE branch=? AND step=? AND status='discarded'", (branch, step)
+        ).fetchone()
+        return Dropped(step=step, prompts=row[0] or 0)
 
     def group(self, name: ResponseName, branch: str, *, tokens: bool = True) -> Group:
         """A group, whole, or without what is kept for each token.
@@ -625,6 +637,10 @@ class Store:
                 )
                 events.append(self.add_event(wire.RatingUsed(time=time.time(), step=step, use=use), self._strict))
             return events
+
+    def forget_uses(self, branch: str, after: int) -> None:
+        """What updates of a branch after ``after`` did with ratings is undone: they have to be made again."""
+        self._strict.execute("DELETE FROM rating_uses WHERE branch=? AND step>?", (branch, after))
 
     def rating_use(self, rating_id: str, branch: str = MAIN) -> RatingUse | None:
         """What became of a rating on a branch's line."""

@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+import torch
 
 from engine import branching
 from sessions import wire
 from sessions.branches import BranchInfo, Probe
 from sessions.commands import Fork, QueryBranches, Rate, Rewind, Switch
+from sessions.errors import Refused
 from sessions.records import ResponseName
 from sessions.store import Store
 from tests.engine.live import Live, live, session
@@ -197,8 +199,8 @@ async def test_a_rewind_inside_a_step_keeps_its_groups_on_the_branch_it_leaves()
         assert tested.uses == []
         await go(tested, "switch main~1")
         await tested.step()
-        await tested.until(lambda: tested.uses)
-        assert (tested.uses[0].fate, tested.uses[0].branch) == ("on_time", "main~1")
+        use = tested.engine.store.rating_use(command.id, "main~1")  # its event may have come in a snapshot
+        assert (use.fate, use.branch) == ("on_time", "main~1")
 
 
 @pytest.mark.parametrize("moment", ["records", "arrived"])
@@ -380,3 +382,207 @@ async def test_checkpoints_that_no_rule_keeps_leave_the_disk_and_the_records() -
         assert set(rows_left) == {("main", 0), ("main", 2), ("main", 3), ("try", 6), ("try", 7)}
         assert sorted(p.name for p in folder.checkpoints.iterdir()) == sorted(rows_left.values())
         assert sorted(tested.engine.board.checkpoints) == [0, 2, 3, 6, 7]
+
+
+async def test_what_the_step_in_progress_has_changed_is_not_that_of_the_step_before() -> None:
+    """Its groups wait in the checkpoint of the step before; who goes back there finds the values of that step."""
+    folder = session(steps=0)
+    async with live(folder) as tested:
+        await tested.step(1)
+        await tested.first("set group_size 2")
+        await pause_in(tested, "updating", 0)
+        await tested.do("stop")
+        await tested.ended()
+    async with live(folder) as tested:
+        assert tested.engine.knobs.whole("group_size") == 2
+        await go(tested, "rewind 1")
+        assert tested.engine.knobs.whole("group_size") == 4
+        await go(tested, "switch main~1")
+        assert tested.engine.knobs.whole("group_size") == 2
+        await tested.step()
+        assert len(tested.engine.store.group(ResponseName(2, 1), "main~1").responses) == 2
+
+
+async def test_a_fork_with_another_seed_begins_where_its_source_was() -> None:
+    """What comes before it was made with another seed, and is computed again with that."""
+    async with live(session(steps=0, keep_token_steps=1), minibatches=2, epochs=2) as tested:
+        seen = {}
+        for number in range(1, 4):
+            await tested.step()
+            seen[number] = tested.weights
+        await go(tested, Fork(name="other", step=2, seed=7))
+        assert same_weights(tested.weights, seen[2])
+        assert tested.engine.store.branches()["other"].step == 2
+        await tested.step(2)
+        tip = tested.weights
+        await go(tested, Fork(name="child", step=2, source="other"))
+        assert tested.engine.learner.seed == 7  # though its steps up to there are main's
+        await go(tested, "switch other")
+        await go(tested, "rewind 1")
+        assert same_weights(tested.weights, seen[1])
+        await go(tested, "switch other~1")  # it begins on main, and was made with the same seed
+        for path in tested.engine.folder.checkpoints.glob("4*"):
+            (path / "manifest.json").unlink()
+        await go(tested, "switch child")
+        await go(tested, "switch other~1")
+        assert (tested.engine.learner.step, tested.engine.learner.seed) == (4, 7)
+        assert same_weights(tested.weights, tip)
+
+
+async def test_back_over_where_a_branch_began_before_it_had_a_step() -> None:
+    """What was made of it so far belongs to no step of its line: not its checkpoint, nor what was to change."""
+    async with live(session(steps=0)) as tested:
+        seen = {}
+        for number in range(1, 4):
+            await tested.step()
+            seen[number] = tested.weights
+        await go(tested, Fork(name="try", step=2, values=PPO))
+        assert [c.step for c in tested.engine.store.checkpoints_of("try")] == [2]
+        await tested.first("set group_size 3")
+        await go(tested, "rewind 1")
+        assert tested.engine.learner.step == 1
+        assert same_weights(tested.weights, seen[1])
+        await tested.step(2)
+        assert same_weights(tested.weights, seen[3])
+        assert tested.engine.knobs.text("algorithm") == "grpo"
+
+
+async def test_weights_that_are_not_finite_can_be_left() -> None:
+    async with live(session(steps=0)) as tested:
+        seen = {}
+        for number in range(1, 5):
+            await tested.step()
+            seen[number] = tested.weights
+        with torch.no_grad():
+            tested.engine.learner.policy.parameters[0].fill_(float("nan"))
+        await go(tested, "rewind 2")
+        assert same_weights(tested.weights, seen[2])
+        assert any("the weights of step 4 are not finite" in getattr(e, "text", "") for e in tested.engine.board.events)
+        await tested.step(2)
+        assert same_weights(tested.weights, seen[4])
+        with torch.no_grad():
+            tested.engine.learner.policy.parameters[0].fill_(float("nan"))
+        await go(tested, "fork try --at 1")
+        assert same_weights(tested.weights, seen[1])
+
+
+async def test_of_two_who_want_to_go_elsewhere_at_once_one_is_refused() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(3)
+        ask = tested.engine.moves.ask
+        told, refused = await asyncio.gather(ask(Rewind(step=1)), ask(Rewind(step=2)), return_exceptions=True)
+        assert told.startswith("goes back to step 1")
+        assert "goes to another step or branch" in str(refused)
+        await tested.until(lambda: tested.engine.learner.step == 1)
+        await settled(tested)
+
+
+async def test_what_is_set_on_the_way_is_refused_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        good, answers = branching.go_to, []
+
+        async def slow(engine: Any, branch: str) -> None:
+            answers.append(await tested.first("set clip_low 0.1"))
+            answers.append(await tested.first("switch main"))
+            await good(engine, branch)
+
+        monkeypatch.setattr(branching, "go_to", slow)
+        await go(tested, "rewind 1")
+        monkeypatch.undo()
+        assert [a.status for a in answers] == ["rejected"] * 2
+        assert all("is under way" in a.text for a in answers)
+
+
+@pytest.mark.parametrize("error", [Refused("not here"), OSError(28, "No space left on device")], ids=["no", "disk"])
+async def test_who_cannot_go_goes_on_in_the_step_that_was_left(error: Exception, monkeypatch: Any) -> None:
+    """Nothing is sampled again: what people rated stays what they saw, and what is set waits for the next step."""
+    async with live(session("a", steps=0)) as tested:
+        await tested.step()
+        await pause_in(tested, "updating", 0)
+        await tested.do(rate("2.1"))
+        await tested.first("set group_size 2")
+        before = tested.engine.store.group(ResponseName(2, 1), "main")
+
+        def fails(*_: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(tested.engine.store, "rewind", fails)
+        answer = await tested.do("rewind 1")
+        assert answer.status == "rejected"
+        assert str(getattr(error, "strerror", None) or error) in answer.text
+        await settled(tested)
+        await tested.step()
+        after = tested.engine.store.group(ResponseName(2, 1), "main")
+        assert [r.tokens for r in after.responses] == [r.tokens for r in before.responses]
+        await tested.until(lambda: tested.uses)
+        assert (tested.uses[0].fate, tested.uses[0].step) == ("on_time", 2)
+        found = tested.weights
+        await tested.step()
+        assert len(tested.engine.store.group(ResponseName(3, 1), "main").responses) == 2
+    async with live(session("b", steps=0)) as tested:
+        await tested.step()
+        await pause_in(tested, "updating", 0)
+        await tested.do(rate("2.1"))
+        await tested.step()
+        assert same_weights(tested.weights, found)
+
+
+async def test_a_rating_of_a_group_that_a_rewind_takes_away_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(2)
+        store = tested.engine.store
+        good, moved = store.standing_ratings, []
+
+        def overtaken(name: Any, branch: str) -> Any:
+            if not moved:
+                moved.append(store.rewind("main", 1, "a rewind"))
+            return good(name, branch)
+
+        monkeypatch.setattr(store, "standing_ratings", overtaken)
+        answer = await tested.do(rate("2.1"))
+        assert answer.status == "rejected"
+        assert "group 2.1 has gone to another branch" in answer.text
+        assert store.recent_ratings() == []
+
+
+async def test_a_race_that_cannot_go_on_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step()
+
+        def small(name: str) -> None:
+            if name == "trpo" and tested.engine.branch == "race-1-grpo":
+                raise Refused("trpo needs more memory")
+
+        monkeypatch.setattr(tested.engine.learner, "check_algorithm", small)
+        await tested.first("race grpo,trpo 2 damping=0.1")
+        await tested.until(lambda: any("more memory" in a.message for a in tested.engine.board.alarms.values()))
+        await settled(tested)
+        assert (tested.engine.branch, tested.engine.learner.step) == ("main", 1)
+        assert not tested.engine.moves.racing
+        await tested.step()
+
+
+async def test_a_late_group_is_compared_with_the_reference_of_the_branch_it_joins() -> None:
+    """Another branch has refreshed its own, and measured the same group with that."""
+    values = {"kl_coefficient": 0.3, "reference_refresh_steps": 2, "rating_max_kl": 50.0}
+    found = []
+    for elsewhere in (False, True):
+        async with live(session(f"s{elsewhere}", steps=0), **values) as tested:
+            await tested.step()
+            if elsewhere:
+                await go(tested, "fork try")
+                await tested.step(2)
+                await tested.do(rate("1.1"))
+                await tested.step()
+                await tested.until(lambda tested=tested: [u for u in tested.uses if u.branch == "try"])
+                await go(tested, "switch main")
+            else:
+                await tested.do(rate("1.1"))
+            await tested.step()
+            await tested.until(lambda tested=tested: [u for u in tested.uses if u.branch == "main"])
+            found.append(tested.weights)
+            if elsewhere:
+                await go(tested, "rewind 1")
+                await go(tested, "switch main~1")  # and computed again
+    assert same_weights(*found)

@@ -208,7 +208,7 @@ def test_a_change_between_minibatches_is_applied_again_between_the_same() -> Non
     assert lows == [0.2, 0.2, 0.1, 0.1]
     dropped = knobs()  # a try of two minibatches was dropped before the one that is computed again
     dropped.go_back(defaults(), [], [change], step=2, until=3)
-    dropped.count_from(3, 2)
+    dropped.count_from(3, {"minibatch": 2})
     dropped.apply("minibatch", 3)
     assert dropped.number("clip_low") == 0.1
     assert dropped.minibatches(3) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -557,3 +558,111 @@ async def test_the_watches_of_the_next_engine_look_back_at_the_newest_steps_and_
         assert [r.step for r in dog._steps] == [3, 4]
         assert dog._first["entropy"] == first != recorded[-1].metrics["entropy"]
         assert first not in [r.metrics["entropy"] for r in recorded[-2:]]
+
+
+@pytest.mark.parametrize("end", ["stop", "stop --now"])
+@pytest.mark.parametrize("phase", ["sampling", "scoring", "updating"])
+async def test_prompts_of_a_dropped_try_stay_spent_where_nothing_of_it_was_scored(phase: str, end: str) -> None:
+    async def settled(tested: Live) -> None:
+        await tested.until(lambda: tested.engine.control.phase == "idle" and tested.engine.control.paused)
+
+    acts = [step(), inside(phase, 0), act("set group_size 3"), act("discard"), settled, step()]
+    weights, expected = await whole(acts, 4, epochs=2)
+    found, again, _tested = await interrupted(acts, 4, end, len(acts) - 1, epochs=2)
+    assert [record.inputs.number for record, _ in again] == [1, 5, 1, 1]
+    assert {len(rewards) for _, rewards, _ in again[1][1].values()} >= {3}  # what was set counts for the next try
+    assert again == expected
+    assert same_weights(weights, found)
+
+
+@pytest.mark.parametrize("end", ["stop", "stop --now"])
+async def test_a_step_goes_on_whose_first_group_was_replaced(end: str) -> None:
+    def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [0.0 if prompts[0] == prompt else len(set(text)) / 10 for prompt, text in zip(prompts, completions)]
+
+    async def run(folder: SessionFolder, end: str) -> tuple[Any, Any]:
+        task = small_task(12, reward)
+        async with live(folder, task=task, dynamic_sampling=1) as tested:
+            await tested.step()
+            await pause_in(tested, "updating", 0)
+            if end:
+                await tested.first(end)
+                await tested.ended()
+            else:
+                await tested.step(2)
+                return tested.weights, rows(folder)
+        async with live(folder, task=task, dynamic_sampling=1) as tested:
+            await tested.step(2)
+            return tested.weights, rows(folder)
+
+    weights, expected = await run(session("whole", steps=0), "")
+    assert expected[1][0].inputs.groups[0] != 1  # another took the first one's place
+    found, again = await run(session("cut", steps=0), end)
+    assert again == expected
+    assert same_weights(weights, found)
+
+
+async def test_a_late_rating_of_a_step_that_was_lost_in_its_evaluation_is_used_again() -> None:
+    # the first is out of the evaluation before the first step
+    acts = [step(2), checkpoint, act(rate("1.1", A=5.0, B=1.0)), inside("evaluating", 0)]
+    values = {"evaluate_every": 2, "rating_max_kl": 5.0}
+    weights, expected = await whole(acts, 3, **values)
+    found, again, tested = await interrupted(acts, 3, "stop --now", len(acts), **values)
+    assert next(record.inputs.late for record, _ in again if record.step == 2) == ["1.1"]
+    assert again == expected
+    assert same_weights(weights, found)
+    assert [(use.fate, use.step) for use in tested.uses] == [("late", 2)]
+
+
+async def test_a_step_whose_evaluation_fails_is_recorded() -> None:
+    folder = session(steps=0)
+    broken, good = [False], small_task().judge
+
+    def judge(prompt: Any, text: str) -> bool:
+        if broken[0]:
+            raise ValueError("no such answer")
+        return good(prompt, text)
+
+    task = replace(small_task(), judge=judge)
+    async with live(folder, task=task, evaluate_every=2) as tested:
+        await tested.step(2)  # the first is out of the evaluation before the first step
+        broken[0] = True
+        await tested.do("step")
+        await tested.until(lambda: tested.of(wire.AlarmRaised))
+        (alarm,) = [e.alarm for e in tested.of(wire.AlarmRaised)]
+        assert "the evaluation after step 2 failed: ValueError: no such answer" in alarm.message
+        await tested.step()
+        weights = tested.weights
+        await tested.do("stop --now")
+        await tested.ended()
+    broken[0] = False
+    async with live(folder, task=task, evaluate_every=2) as tested:
+        assert tested.engine.learner.step == 3
+        assert same_weights(weights, tested.weights)
+
+
+@pytest.mark.parametrize("end", ["stop", "stop --now"])
+async def test_what_a_person_sets_after_the_schedule_stays_where_the_schedule_changed_nothing(end: str) -> None:
+    folder = session(steps=0, sets=["clip_low=0.2@2"])  # which it is already
+    async with live(folder) as tested:
+        await tested.step()
+        await tested.first("set clip_low 0.1")
+        await tested.do(end)
+        await tested.ended()
+    async with live(folder) as tested:
+        await tested.step()
+        assert tested.engine.knobs.number("clip_low") == 0.1
+
+
+@pytest.mark.parametrize("end", ["stop", "stop --now"])
+@pytest.mark.parametrize("after", [6, 7])
+async def test_what_a_dropped_try_had_applied_counts_from_the_beginning_of_the_next(after: int, end: str) -> None:
+    async def settled(tested: Live) -> None:
+        await tested.until(lambda: tested.engine.control.phase == "idle" and tested.engine.control.paused)
+
+    acts = [step(), checkpoint, act("set kl_coefficient 0.5"), inside("updating", 1), act("discard"), settled, step()]
+    values = {"kl_coefficient": 0.01, "epochs": 2}
+    weights, expected = await whole(acts, 4, **values)
+    found, again, _ = await interrupted(acts, 4, end, after, **values)
+    assert again == expected
+    assert same_weights(weights, found)

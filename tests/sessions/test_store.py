@@ -60,8 +60,6 @@ def test_heads_come_newest_first(store: Store) -> None:
     assert names == ["3.2", "3.1", "2.2", "2.1", "1.2", "1.1"]
     assert [head.name for head in store.heads("main", before=3, limit=3)] == ["2.2", "2.1", "1.2"]
     assert store.heads("other") == []
-    assert store.last_group_number("main", 3) == 2
-    assert store.last_group_number("main", 9) == 0
 
 
 def test_a_group_sampled_again_replaces_the_old_one(store: Store) -> None:
