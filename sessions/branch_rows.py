@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sessions.branches import Branch, BranchInfo, Dropped, Probe, Segment, aside_name, line_of
-from sessions.records import MAIN, WARM_UP, Change, Checkpoint, StepRecord
+from sessions.records import MAIN, WARM_UP, Checkpoint, StepRecord
 from sessions.schema import branch_row
 
 _json = msgspec.json
@@ -59,11 +59,6 @@ def move_steps(db: sqlite3.Connection, branch: str, after: int, to: Branch) -> i
     return moved
 
 
-def _changes_of(db: sqlite3.Connection, branch: str) -> list[tuple[str, Change]]:
-    rows = db.execute("SELECT id, body FROM changes WHERE branch=?", (branch,)).fetchall()
-    return [(change_id, _json.decode(body, type=Change)) for change_id, body in rows]
-
-
 def rewind(db: sqlite3.Connection, name: str, step: int, why: str) -> tuple[str, int]:
     """Let a branch end at a step of its line; what it had after that moves to a branch of its own.
 
@@ -79,7 +74,7 @@ def rewind(db: sqlite3.Connection, name: str, step: int, why: str) -> tuple[str,
     if branch.parent and step < branch.step:  # back over where it began: it begins earlier, and they where it did
         to = msgspec.structs.replace(to, parent=branch.parent, step=branch.step)
         put_branch(db, msgspec.structs.replace(branch, step=step))
-        own.append(any(change.step > step for _, change in _changes_of(db, name)))
+        own.append(db.execute("SELECT count(*) FROM changes WHERE branch=? AND step>?", (name, step)).fetchone()[0])
     if not any(own):
         put_dropped(db, name, None)
         return "", 0
