@@ -269,6 +269,10 @@ class Engine(Threads):
             await self.write(self.store.meta, KEY),
         )
         self.service.device = str(learner.policy.device)
+        before = self.folder.last_exit()
+        if before is not None and before.code != 0:
+            await self.note("failed", f"the engine before this one: {before.cause}")
+        self.folder.forget_last_exit()
         learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
         await self._see_to_the_start()
         self.warming = await prepare(self)
@@ -323,6 +327,11 @@ class Engine(Threads):
         """
         await self.saver.save(reason, wait=wait)
         self._saved_at = time.monotonic()
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether the newest one was written long ago."""
+        return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
 
     async def keep_present(self, reason: str) -> None:
         """See that what there is now can be gone on from: checkpoint it, unless it has one."""
@@ -716,7 +725,7 @@ class Engine(Threads):
         if self.control.end_step():
             await self.compute(self.control.finish_step)
         every = self.knobs.whole("checkpoint_steps")
-        late = every and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        late = every and self.checkpoint_is_due
         if asked or late or (every and step % every == 0):
             self.control.phase = "saving"
             await self.checkpoint(asked or (f"every {every} steps" if step % every == 0 else "5 minutes"), wait=False)

@@ -227,10 +227,20 @@ async def _compute_again(engine: Engine, place: Place) -> tuple[int, str] | None
         if why:
             return step, why
         worst = max(worst, off)
+        await _keep_on_the_way(engine, step, tip)
     steps = f"step {tip} was" if first == tip else f"steps {first} to {tip} were"
     exactly = "bit for bit" if worst == 0 else f"within {worst:.1g} of what was recorded"
     await engine.note("resumed", f"from checkpoint {first - 1}; {steps} computed again from the records, {exactly}")
     return None
+
+
+async def _keep_on_the_way(engine: Engine, step: int, tip: int) -> None:
+    """A checkpoint now and then, so that what was computed again need not be a third time."""
+    if step == tip or not engine.checkpoint_is_due:
+        return
+    record = await engine.write(engine.store.step, engine.branch, step)
+    if record is not None and record.branch == engine.branch:
+        await engine.checkpoint("on the way to the newest step")
 
 
 def _again(engine: Engine, step: int) -> tuple[float, str]:

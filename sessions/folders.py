@@ -136,7 +136,16 @@ class SessionFolder:
         _write(self.path / "exit.json", info)
 
     def forget_exit(self) -> None:
-        (self.path / "exit.json").unlink(missing_ok=True)
+        """Another engine is started: how the one before ended is kept for that to tell."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / "exit.json").replace(self.path / "exit.last.json")
+
+    def last_exit(self) -> ExitInfo | None:
+        """How the engine before the present one ended, until that has told."""
+        return _read(self.path / "exit.last.json", ExitInfo)
+
+    def forget_last_exit(self) -> None:
+        (self.path / "exit.last.json").unlink(missing_ok=True)
 
     def settings(self) -> SessionSettings:
         """What the session was started with.

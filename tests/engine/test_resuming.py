@@ -17,7 +17,7 @@ from engine.engine import Engine
 from sessions import wire
 from sessions.commands import QueryGroups, Rate, Set
 from sessions.errors import EngineUnreachable
-from sessions.folders import SessionFolder
+from sessions.folders import ExitInfo, SessionFolder
 from sessions.records import GroupHead, StepRecord
 from sessions.store import Store
 from tests.engine.live import Live, live, session
@@ -666,3 +666,44 @@ async def test_what_a_dropped_try_had_applied_counts_from_the_beginning_of_the_n
     found, again, _ = await interrupted(acts, 4, end, after, **values)
     assert again == expected
     assert same_weights(weights, found)
+
+
+async def test_a_long_way_back_is_kept_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = session(steps=0)
+    async with live(folder) as tested:
+        await tested.step(4)
+        await tested.do("stop --now")
+        await tested.ended()
+        weights = tested.weights
+    monkeypatch.setattr(engine_module, "CHECKPOINT_SECONDS", -1.0)
+    async with live(folder) as tested:
+        assert sorted(tested.engine.board.checkpoints) == [0, 1, 2, 3]
+        assert same_weights(weights, tested.weights)
+        await tested.do("stop --now")
+        await tested.ended()
+    async with live(folder) as tested:
+        assert any("from checkpoint 3; step 4" in getattr(e, "text", "") for e in tested.engine.board.events)
+        assert same_weights(weights, tested.weights)
+
+
+async def test_why_the_engine_before_ended_is_on_record_once() -> None:
+    folder = session(steps=0)
+    cause = ExitInfo(
+        pid=1,
+        code=None,
+        signal="SIGKILL",
+        out_of_memory=False,
+        peak_memory_bytes=0,
+        started=1.0,
+        ended=2.0,
+        cause="killed by SIGKILL",
+    )
+    folder.write_exit(cause)
+    folder.forget_exit()
+    assert folder.exit() is None
+    for _ in range(2):
+        async with live(folder) as tested:
+            texts = [e.text for e in tested.engine.board.events if getattr(e, "kind", "") == "failed"]
+            assert texts == ["the engine before this one: killed by SIGKILL"]
+            await tested.do("stop")
+            await tested.ended()
