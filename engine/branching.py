@@ -208,10 +208,11 @@ class Moves:
         self.going, self._arrived = command is not None or self._racer_is_done(), False
         try:
             if self.going:
-                await engine.service.orders.changes_kept()
-            if command is not None:
-                await self._obey(command)
-            await self._race_on()
+                async with engine.saver.moving():
+                    await engine.service.orders.changes_kept()
+                    if command is not None:
+                        await self._obey(command)
+                    await self._race_on()
         finally:
             self._wanted, self.going = None, False
             engine.control.run_through(False)

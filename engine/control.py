@@ -42,6 +42,7 @@ class Control:
         self._stop_now = False
         self._discard = False
         self._leave = False
+        self._resumed = 0
         self._through = False
         self._committed = False
         self._errands: list[Callable[[], None]] = []
@@ -62,9 +63,10 @@ class Control:
             self._changed.notify_all()
 
     def resume(self) -> None:
-        """Go on."""
+        """Go on: whoever asks for a pause from here on gets another one."""
         with self._changed:
             self._pause, self._pause_before, self._pause_phase = False, 0, ""
+            self._resumed += 1
             self._changed.notify_all()
 
     def pause_at(self, phase: Phase, who: str) -> None:
@@ -126,6 +128,11 @@ class Control:
     def committed(self) -> bool:
         """Whether the update of the step in progress has changed weights."""
         return self._committed
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is paused, and nobody has asked it to go on."""
+        return self.paused and self._pause
 
     @property
     def pausing(self) -> bool:
@@ -242,11 +249,11 @@ class Control:
             self._raise_wishes()
             if not self.pausing or self._through:
                 return
-            self.paused = True
+            self.paused, resumed = True, self._resumed
         self._on_change()
         began = time.monotonic()
         try:
-            while self._hold():
+            while self._hold(resumed):
                 self._run_errands()
         finally:
             with self._changed:
@@ -254,12 +261,14 @@ class Control:
                 self.paused = False
             self._on_change()
 
-    def _hold(self) -> bool:
+    def _hold(self, resumed: int) -> bool:
         """Wait while paused; true when there are errands to run meanwhile, false when the run goes on."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._pause or self._ready_errands() or self._wishes())
+            self._changed.wait_for(
+                lambda: not self._pause or self._resumed != resumed or self._ready_errands() or self._wishes()
+            )
             self._raise_wishes()
-            return self._pause
+            return self._pause and self._resumed == resumed
 
     def _ready_errands(self) -> bool:
         return bool(self._errands) and not self._committed

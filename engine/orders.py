@@ -173,7 +173,7 @@ class Orders:
         engine, control = self._engine, self._engine.control
         match command:
             case c.Pause():
-                if control.paused and not command.before_update:
+                if control.holds and not command.before_update:
                     by = f", by {control.paused_by}" if control.paused_by else ""
                     self._applied(command.id, engine.step, f"it is paused already{by}")
                     return

@@ -7,7 +7,9 @@ published. While the disk will not have a checkpoint the run is paused, and spac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +43,8 @@ class Saver:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writing: asyncio.Task[Any] | None = None
+        self._stays = asyncio.Event()
+        self._stays.set()
         self.refused = ""
 
     async def save(self, reason: str, *, wait: bool) -> None:
@@ -73,14 +77,27 @@ class Saver:
         :raises OSError: if the disk will not have it; it is not tried again.
         """
         while True:
+            await self._stays.wait()
             while self._writing is not None and not self._writing.done():
                 if self.refused:
                     raise Refused(f"{self.refused}; space tries that one again")
                 await asyncio.wait({self._writing}, timeout=POLL_SECONDS)
             snapshot = await self._asked(reason)
-            if snapshot is not None:
+            if snapshot is not None and not self._stays.is_set():
+                self._engine.learner.copies.give_back()
+            elif snapshot is not None:
                 self._writing = writing = self._engine.spawn(self._put(snapshot))
                 return await asyncio.shield(writing)
+
+    @contextlib.asynccontextmanager
+    async def moving(self) -> AsyncIterator[None]:
+        """While the training goes elsewhere nobody else's checkpoint is begun: its step would be another branch's."""
+        self._stays.clear()
+        try:
+            await self.idle()
+            yield
+        finally:
+            self._stays.set()
 
     async def idle(self) -> None:
         """Wait until no checkpoint is being written; for the engine's loop, while nothing is computed."""

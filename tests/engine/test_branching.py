@@ -586,3 +586,16 @@ async def test_a_late_group_is_compared_with_the_reference_of_the_branch_it_join
                 await go(tested, "rewind 1")
                 await go(tested, "switch main~1")  # and computed again
     assert same_weights(*found)
+
+
+async def test_a_checkpoint_that_was_asked_for_meanwhile_is_of_the_branch_that_is_there_then() -> None:
+    async with live(session(steps=0)) as tested:
+        await tested.step(3)
+        seen = tested.weights
+        await tested.step(2)
+        await tested.first("set learning_rate 5e-3")  # a checkpoint of step 5 is written first
+        await go(tested, "rewind 3")
+        await tested.do("checkpoint")
+        assert (tested.engine.learner.step, tested.engine.branch) == (3, "main")
+        assert same_weights(tested.weights, seen)
+        assert max(c.step for c in tested.engine.store.checkpoints_of("main")) == 3

@@ -56,7 +56,7 @@ async def test_a_full_disk_pauses_the_run_and_loses_no_step() -> None:
     async with live() as tested:
         await tested.step()
         await fill(tested.engine)
-        rated = await tested.do(Rate(group="1.1", mode="likert", values={"A": 5.0}, comment="x" * 5000))
+        rated = await tested.do(Rate(group="1.1", mode="likert", values={"A": 5.0}, comment="é" * 4000))
         assert rated.status == "rejected"
         assert "full" in rated.text
 

@@ -194,6 +194,7 @@ def move(make: Callable[[Live, list[str]], Command]) -> Do:
         if answer.status == "applied":
             run.goal = 0
             await settled(tested)
+            await tested.first("set rating_gate async")  # where it went a step may have waited for ratings
 
     return do
 
