@@ -49,6 +49,8 @@ class Knobs:
         self._until = self._begun = 0
         self._ended = dict(values)
         self._passes: dict[str, tuple[int, int]] = {}
+        self._order: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
         self._newest: dict[str, Change] = {}
         self._schedule = _scheduled(schedule)
         self._lock = threading.Lock()
@@ -202,6 +204,8 @@ class Knobs:
         with self._lock:
             self._values, self._until, self.branch = dict(values), until, branch
             self._pending, self._again, self._passes, self._newest = [], [], {}, {}
+            changes = list(changes)
+            self._order, self._taken = {change.id: i for i, change in enumerate(changes)}, {}
             self._begun = step
             accepted = until
             latest: dict[str, int] = {}  # a scheduled value that a knob had already left no change behind
@@ -259,8 +263,7 @@ class Knobs:
                 if due > here:
                     continue
                 self._again.remove(change)
-                self._values[change.name] = change.new
-                if step > self._until and change.applied_step != step:
+                if self._take(change) and step > self._until and change.applied_step != step:
                     applied.append(_applied(change, *here))
             if step <= self._until:
                 return []
@@ -268,9 +271,19 @@ class Knobs:
                 if (change.passed_step, change.passed_place) > here:
                     continue
                 self._pending.remove(change)
-                self._values[change.name] = change.new
+                self._take(change)
                 applied.append(_applied(change, *here))
             return applied
+
+    def _take(self, change: Change) -> bool:
+        """Set a value, unless one that was accepted later is there already: tries that were dropped are not made
+        again, so a boundary that the first of two changes waited for may come after that of the second."""
+        order = self._order.get(change.id, len(self._order))
+        if order < self._taken.get(change.name, 0):
+            return False
+        self._taken[change.name] = order
+        self._values[change.name] = change.new
+        return True
 
     def sampled(self, step: int) -> None:
         """The groups of a step are there: its rollout boundary has been passed, and what was applied there is again."""
@@ -281,7 +294,7 @@ class Knobs:
             self._passes["rollout"] = step, (passes if of_step == step else 0) + 1
             for change in [c for c in self._again if (c.boundary, c.applied_step) == ("rollout", step)]:
                 self._again.remove(change)
-                self._values[change.name] = change.new
+                self._take(change)
 
     def minibatches(self, step: int) -> int:
         """Minibatches of a step that have begun, in dropped tries at it too."""

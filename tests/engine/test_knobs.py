@@ -246,6 +246,22 @@ def test_a_change_replaces_what_is_on_its_way_and_not_what_is_applied_again() ->
     assert other.number("clip_low") == 0.3
 
 
+def test_of_two_changes_of_a_knob_the_later_stands_whatever_boundary_comes_first() -> None:
+    """The first was applied at the update of a try that was dropped, the second at the rollout of the next try."""
+    k = knobs()
+    ask(k, step=3, minibatches=2)
+    (first,) = k.apply("update", 3)
+    ask(k, step=3, minibatches=1, algorithm="ppo", kl_placement="reward", kl_estimator="k1")
+    second = next(c for c in k.apply("rollout", 3) if c.name == "minibatches")
+    assert (first.boundary, second.boundary) == ("update", "rollout")
+    for until in (2, 3):  # of a step that was not finished, and of one that is computed again
+        other = knobs()
+        other.go_back(defaults(), [], [first, second], step=2, until=until)
+        other.apply("rollout", 3)
+        other.apply("update", 3)
+        assert other.whole("minibatches") == 1
+
+
 def test_what_another_branch_waits_for_does_not_come_here() -> None:
     k = knobs()
     (waiting,), _ = ask(k, step=3, clip_low=0.1)
