@@ -142,7 +142,7 @@ def rewind_words(
         aside = aside_name(name, set(infos))
         own = max(step, info.branch.step)
         if own < info.tip:
-            lines.append(f"S{steps_words(own + 1, info.tip)[1:]} stay on {aside}, with their ratings.")
+            lines.append(f"S{steps_words(own + 1, info.tip)[1:]} stay on {aside}, and so does what is made meanwhile.")
     if before < step:
         lines.append(f"The newest checkpoint before it is of step {before}: {steps_words(before + 1, step)} must be")
         takes = f", which takes about {span((step - before) * seconds)}" if seconds else ""
