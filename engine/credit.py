@@ -14,9 +14,9 @@ from engine.advantages import generalised_advantages, group_relative_advantages,
 from engine.algorithms.ppo import explained_variance, token_rewards
 from engine.divergences import k1
 from engine.passes import padded
-from engine.ratings import rated_rewards
 from engine.rollout import RolloutGroup, Row
 from engine.statistics import effective_reward
+from sessions.judging import judge, rated_rewards
 from sessions.records import Rating
 
 
@@ -35,7 +35,7 @@ def apply_ratings(
         responses = group.record.responses
         changed = rated_rewards(
             {r.letter: r.reward for r in responses if not r.failed},
-            ratings.get(group.record.name, ()),
+            judge(ratings.get(group.record.name, ())),
             weight,
             reward_range,
         )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sessions.modes import MODES
 from sessions.records import Group, Rating, RatingUse, ResponseName
 from sessions.store import Store
 
@@ -52,7 +53,10 @@ def collect(store: Store, branch: str, step: int, drift_limit: float) -> list[Ca
         standing = {r.id for r in store.standing_ratings(where, branch)}
         if group.status == "scored" and group.step == step:
             continue
-        if not any(r.id in standing for r in candidate.ratings):
+        moving = [r for r in candidate.ratings if beside_updates(r) is None]
+        if not moving:
+            continue
+        if not any(r.id in standing for r in moving):
             candidate.why = REPLACED
         elif group.status == "discarded":
             candidate.why = DISCARDED
@@ -114,7 +118,9 @@ def fates(
         for rating in candidate.ratings:
             if rating.id in settled:
                 continue
-            if candidate.name in joined:
+            if (aside := beside_updates(rating)) is not None:
+                uses.append(aside)
+            elif candidate.name in joined:
                 uses.append(_unused(rating, candidate.name, REPLACED))
             elif candidate.why in {REPLACED, DISCARDED}:
                 uses.append(_unused(rating, candidate.name, candidate.why))
@@ -135,7 +141,22 @@ def _kept(rating: Rating, group: str, why: str, drift: float | None) -> RatingUs
     return RatingUse(rating=rating.id, group=group, fate="reward_model_only", why=why, kl=drift)
 
 
+def beside_updates(rating: Rating) -> RatingUse | None:
+    """What becomes of a rating that no update learns from, whenever it comes; None of one that an update may."""
+    name = f"{rating.step}.{rating.group}"
+    if rating.repeats:
+        return _unused(rating, name, "a silent repeat; it measures how far you agree with yourself")
+    mode = MODES.get(rating.mode)
+    if mode is None or mode.moves_rewards:
+        return None
+    if mode.slot == "edit":
+        return _kept(rating, name, "an edit is a demonstration and a pair", None)
+    return _unused(rating, name, "a critique moves no reward; it is kept and exported")
+
+
 def _used(step: int, group: RolloutGroup, rating: Rating, drift: float | None) -> RatingUse:
+    if (aside := beside_updates(rating)) is not None:
+        return aside
     failed = {r.letter for r in group.record.responses if r.failed}
     if set(rating.values) <= failed:
         why = "a reward function failed on the response, which leaves it out of the update"

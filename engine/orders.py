@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.control import Discarded, Leaving, Stopping
+from engine.late import beside_updates
 from engine.queries import answer_query
 from engine.watching import KEY
 from engine.words import one_line
@@ -22,7 +23,7 @@ from sessions import commands as c
 from sessions import wire
 from sessions.errors import InvalidValue, Refused, WorkbenchError
 from sessions.hyperparameters import hyperparameter
-from sessions.modes import rating_mode
+from sessions.modes import rating_mode, replaces
 from sessions.presets import preset
 from sessions.records import Change, Group, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
 from sessions.server import is_query
@@ -215,6 +216,8 @@ class Orders:
                 await self._retract(command)
             case c.Skip():
                 await self._skip(command)
+            case c.Picked():
+                await self._picked(command)
             case c.TakeCheckpoint():
                 self._accepted(command, "writes a checkpoint at the next safe point between updates")
                 engine.spawn(self._take_checkpoint(command))
@@ -346,14 +349,16 @@ class Orders:
         if name.letter or not command.values:
             raise InvalidValue("a rating names a group, such as 812.3, and at least one of its responses")
         mode = rating_mode(command.mode)
-        for value in command.values.values():
-            mode.check(value)
+        mode.check(command.values, command.text, command.flags)
         group = await engine.write(store.group, name, engine.branch)
         unknown = set(command.values) - {r.letter for r in group.responses}
         if unknown:
             raise InvalidValue(f"group {command.group} has no response {', '.join(sorted(unknown))}")
         standing = await engine.write(store.standing_ratings, name, engine.branch)
-        mine = [r for r in standing if r.who == command.who and set(r.values) == set(command.values)]
+        own = [r for r in standing if r.who == command.who]
+        mine = [r for r in own if replaces(mode.name, command.values, r.mode, r.values)]
+        if command.repeats and command.repeats not in {r.id for r in mine}:
+            raise Refused(f"rating {command.repeats[:8]} is not one of {command.who}'s that answers the same question")
         rating = Rating(
             id=command.id,
             time=time.time(),
@@ -367,15 +372,23 @@ class Orders:
             order=command.order,
             blind=command.blind,
             seconds=command.seconds,
-            supersedes=mine[-1].id if mine else "",
+            supersedes=mine[-1].id if mine and not command.repeats else "",
+            text=command.text,
+            flags=command.flags,
+            rule=command.rule,
+            repeats=command.repeats,
+            redoes=command.redoes,
         )
         engine.publish(await engine.write(_add_rating, store, rating, group))
-        engine.gate.judged(f"{name.step}.{name.group}", set(command.values))
         await self._head_changed(name)
         ahead = group.status == "scored" and name.step == engine.step != engine.rated_step
         when = f"update {engine.step} will use it" if ahead else "the next update takes the group in, if it may"
         if group.status == "discarded":
             when = "its step was discarded, no update will use it"
+        if aside := beside_updates(rating):
+            when = aside.why
+        else:
+            engine.gate.judged(f"{name.step}.{name.group}", set(command.values))
         text = f"saved; {when} (rating {rating.id})"
         self._applied(command.id, engine.step, text)
 
@@ -390,6 +403,9 @@ class Orders:
         engine.publish(event)
         if rating is not None:
             await self._head_changed(ResponseName(rating.step, rating.group))
+        if isinstance(event, wire.Skipped):
+            self._applied(command.id, engine.step, "it waits for a rating again")
+            return
         used = event.used_in if isinstance(event, wire.RatingRetracted) else 0
         whose = f"{rating.who}'s rating is " if rating is not None and rating.who != command.who else ""
         text = f"{whose}taken back" + (f"; update {used} had used it, and nothing is un-trained" if used else "")
@@ -410,10 +426,21 @@ class Orders:
             group=name.group,
             letter=name.letter,
             reason=command.reason,
+            rule=command.rule,
         )
         engine.publish(await engine.write(engine.store.add_skip, skip))
         engine.gate.judged(f"{name.step}.{name.group}", {name.letter} if name.letter else set())
         self._applied(command.id, engine.step, "skipped")
+
+    async def _picked(self, command: c.Picked) -> None:
+        engine = self._engine
+        name = parse_response_name(command.group)
+        group = await engine.write(lambda: engine.store.group(name, engine.branch, tokens=False))
+        event = wire.GroupPicked(
+            time=time.time(), step=group.step, group=group.name, rule=command.rule, who=command.who
+        )  # fmt: skip
+        engine.publish(await engine.write(engine.store.add_event, event))
+        self._applied(command.id, engine.step, "noted")
 
     async def _acknowledge(self, command: c.Acknowledge) -> None:
         engine = self._engine

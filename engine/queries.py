@@ -45,6 +45,8 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
             return await engine.write(
                 lambda: store.heads(branch, command.before, limit, unrated=command.unrated)
             )  # fmt: skip
+        case c.QueryRatings():
+            return await engine.write(store.recent_ratings, min(max(command.limit, 1), 2000), command.before)
         case c.QueryGroup():
             return await engine.write(_detail, store, branch, parse_response_name(command.group))
         case c.QueryResponse():

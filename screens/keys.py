@@ -175,7 +175,7 @@ def _charts() -> Iterable[Action]:
 
 def _rating() -> Iterable[Action]:
     r = "rate"
-    for mode in MODES.values():
+    for mode in (m for m in MODES.values() if m.slot == "level"):
         for key, (value, word) in mode.keys.items():
             yield Action(
                 f"rate.{mode.name}.{word}", (key,), word, f"{mode.title}: {word}", f"rate('{mode.name}', {value:g})", r,

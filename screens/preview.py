@@ -1,54 +1,16 @@
 """What ratings would do to the advantages of a group, before an update has used them.
 
-The formulas are learning.md's, on plain numbers: with w the human weight, h in [0, 1] the rating and [lo, hi] the
-task's reward range,
+Rewards are moved by :mod:`sessions.judging`, as the engine moves them; the advantages are group-relative,
 
-    r <- (1 - w) r + w (lo + h (hi - lo)),    A = (r - mean) / (std + 1e-4),  std with n - 1.
+    A = (r - mean) / (std + 1e-4),  std with n - 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from sessions.modes import rating_mode
-from sessions.records import Rating
+from collections.abc import Mapping
 
 EPSILON = 1e-4
 """Keeps the division defined where all rewards are equal."""
-
-
-def scores(ratings: Iterable[Rating]) -> dict[str, float]:
-    """Letter -> h in [0, 1]: the newest answer of each person, and the mean of theirs where several judged one."""
-    said: dict[tuple[str, str], float] = {}
-    for rating in sorted(ratings, key=lambda rating: rating.time):
-        for letter, answer in rating.values.items():
-            said[letter, rating.who] = rating_mode(rating.mode).score(answer)
-    by_letter: dict[str, list[float]] = {}
-    for (letter, _), h in said.items():
-        by_letter.setdefault(letter, []).append(h)
-    return {letter: sum(heights) / len(heights) for letter, heights in by_letter.items()}
-
-
-def rated_rewards(
-    rewards: Mapping[str, float | None],
-    said: Mapping[str, float],
-    weight: float,
-    reward_range: tuple[float, float],
-) -> dict[str, float | None]:
-    """The rewards with ratings laid over.
-
-    :param rewards: letter -> automatic reward; None where there is none: then the rating stands in for it.
-    :param said: letter -> h.
-    :param weight: w; 1 replaces the automatic reward.
-    """
-    low, high = reward_range
-    out = dict(rewards)
-    for letter, h in said.items():
-        if letter in rewards:
-            level = low + h * (high - low)
-            automatic = rewards[letter]
-            out[letter] = level if automatic is None else (1 - weight) * automatic + weight * level
-    return out
 
 
 def advantages(rewards: Mapping[str, float | None], scale: str = "group") -> dict[str, float]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from screens.numbers import span
-from screens.preview import advantages, rated_rewards, scores, short, show_advantages
+from screens.preview import advantages, short, show_advantages
 from screens.rating_book import Key
 from screens.rating_desk import PART, Desk, Visit
 from screens.safe import visible
 from screens.sample_rows import number
 from screens.switching import used
 from sessions.hyperparameters import Value, defaults
+from sessions.judging import judge, rated_rewards
 from sessions.modes import MODES, RatingMode
 from sessions.records import Rating, RatingUse, Response, TaskInfo
 from sessions.wire import AnyEvent, Skipped
@@ -110,9 +111,9 @@ def effect(
     rewards = {r.letter: None if r.failed else r.reward for r in responses}
     failed = {r.letter for r in responses if r.failed}
     others = [r for r in visit.detail.ratings if not r.retracted and r.who != desk.who]
-    said = scores([*others, *(a.rating for a in given.values())])
-    said = {letter: h for letter, h in said.items() if letter not in failed}
-    with_ratings = rated_rewards(rewards, said, weight, reward_range)
+    mine = {a.rating.id: a.rating for a in given.values()}
+    automatic = {letter: reward for letter, reward in rewards.items() if letter not in failed}
+    with_ratings = rewards | rated_rewards(automatic, judge([*others, *mine.values()]), weight, reward_range)
     if scale == PLAIN:
         return {k: v or 0.0 for k, v in rewards.items()}, {k: v or 0.0 for k, v in with_ratings.items()}
     return advantages(rewards, scale), advantages(with_ratings, scale)

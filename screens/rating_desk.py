@@ -293,7 +293,7 @@ class Desk:
 
     def next_mode(self) -> None:
         """The next mode of the table."""
-        names = list(MODES)
+        names = [mode.name for mode in MODES.values() if mode.slot == "level"]
         self.mode = MODES[names[(names.index(self.mode.name) + 1) % len(names)]]
 
     # ---- time

@@ -16,7 +16,7 @@ import msgspec
 from sessions.branches import check_branch_name
 from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import Value, hyperparameter, parse_assignment
-from sessions.modes import MODES, rating_mode
+from sessions.modes import BOTH_BAD, CRITIQUE, EDIT, LEFT, MODES, MUCH_LEFT, PAIR, RANK, TIE, rating_mode
 from sessions.people import whoami
 from sessions.presets import PRESETS, preset
 from sessions.records import parse_response_name
@@ -86,10 +86,18 @@ class Rate(Command, tag="rate"):
     order: list[str] = []
     blind: bool = False
     seconds: float = 0.0
+    text: str = ""
+    flags: list[str] = []
+    rule: str = ""
+    repeats: str = ""
+    redoes: str = ""
 
 
 class Retract(Command, tag="retract"):
-    """Take a rating back; the record of it stays."""
+    """Take a rating or a skip back; the record of it stays.
+
+    :ivar rating: id of either.
+    """
 
     rating: str
 
@@ -99,6 +107,14 @@ class Skip(Command, tag="skip"):
 
     response: str
     reason: str = ""
+    rule: str = ""
+
+
+class Picked(Command, tag="picked"):
+    """A group was put before a person by a rule; kept, so that what was rated can be weighed by how it was chosen."""
+
+    group: str
+    rule: str
 
 
 class TakeCheckpoint(Command, tag="checkpoint"):
@@ -241,6 +257,16 @@ class QueryGroups(Command, tag="groups"):
     unrated: bool = False
 
 
+class QueryRatings(Command, tag="ratings"):
+    """The newest ratings, oldest first, retracted ones too: a list of :class:`~sessions.records.Rating`.
+
+    :ivar before: id of a rating: only those that came before it.
+    """
+
+    limit: int = 200
+    before: str = ""
+
+
 class QueryGroup(Command, tag="group"):
     """One group, whole, with its ratings and their uses."""
 
@@ -299,6 +325,7 @@ COMMANDS: dict[str, type[Command]] = {
         Rate,
         Retract,
         Skip,
+        Picked,
         TakeCheckpoint,
         Preview,
         Rewind,
@@ -313,6 +340,7 @@ COMMANDS: dict[str, type[Command]] = {
         Subscribe,
         QuerySeries,
         QueryGroups,
+        QueryRatings,
         QueryGroup,
         QueryResponse,
         QueryEvents,
@@ -327,6 +355,7 @@ COMMANDS: dict[str, type[Command]] = {
 QUERIES: tuple[type[Command], ...] = (
     QuerySeries,
     QueryGroups,
+    QueryRatings,
     QueryGroup,
     QueryResponse,
     QueryEvents,
@@ -449,17 +478,61 @@ def _read_rate(arguments: Sequence[str]) -> Command:
         mode = words[at + 1]
         del words[at : at + 2]
     if len(words) < 2:
-        raise UsageError("rate needs a response and a value: rate 812.3C 4 [--mode thumbs] [comment]")
+        raise UsageError(
+            "rate needs a response and a value, or a group and an order: rate 812.3C 4, rate 812.3 'B > A = C'"
+        )
     name = parse_response_name(words[0])
+    group = str(name)[: len(str(name)) - len(name.letter)]
+    command = Rate(group=group, mode=mode, values={name.letter: 1.0})
     if not name.letter:
-        raise InvalidValue(f"{words[0]!r} is a group; name one of its responses, like {words[0]}A")
-    try:
-        value = float(words[1])
-    except ValueError:
-        raise InvalidValue(f"{words[1]!r} is not a rating; likert takes 1 to 5, thumbs -1 or 1") from None
-    value = rating_mode(mode).check(value)
-    group = str(name)[: -len(name.letter)]
-    return Rate(group=group, mode=mode, values={name.letter: value}, comment=" ".join(words[2:]))
+        text = "".join(words[1:])
+        tiers, strong, bad = read_order(text)
+        fitting = PAIR.name if sum(map(len, tiers)) == 2 else RANK.name
+        command.mode = mode = mode if "--mode" in arguments else fitting
+        if mode not in (fitting, RANK.name):
+            raise InvalidValue(f"{text!r} is an answer in mode {fitting}, not {mode}")
+        if mode == PAIR.name:
+            left, right = tiers[0][0], tiers[-1][-1]
+            code = BOTH_BAD if bad else TIE if len(tiers) == 1 else MUCH_LEFT if strong else LEFT
+            command.values = PAIR.answer(code, left, right)
+        else:
+            command.values = RANK.answer(tiers)
+    elif mode == EDIT.name:
+        command.text = " ".join(words[1:])
+    elif mode == CRITIQUE.name:
+        command.flags = [flag.strip() for flag in words[1].split(",") if flag.strip()]
+        command.comment = " ".join(words[2:])
+    else:
+        try:
+            command.values = {name.letter: float(words[1])}
+        except ValueError:
+            raise InvalidValue(f"{words[1]!r} is not a rating; likert takes 1 to 5, thumbs -1 or 1") from None
+        command.comment = " ".join(words[2:])
+    rating_mode(mode).check(command.values, command.text, command.flags)
+    return command
+
+
+def read_order(text: str) -> tuple[list[list[str]], bool, bool]:
+    """Read ``B>A=C`` (B is best, A and C tie), ``A>>B`` (much better) or ``A!B`` (both bad).
+
+    :returns: letters in tiers, best first; whether the first is much better; whether both are bad.
+    :raises InvalidValue: if it is none of these.
+    """
+    bare = "".join(text.split())
+    strong, bad = ">>" in bare, "!" in bare
+    tiers = [tier.split("=") for tier in bare.replace(">>", ">").replace("!", "=").split(">")]
+    found = [letter for tier in tiers for letter in tier]
+    plain = all(letter.isalpha() and letter.isupper() and letter.isascii() for letter in found)
+    if not plain or len(set(found)) < max(2, len(found)) or ((strong or bad) and len(found) != 2):
+        raise InvalidValue(
+            f"{text!r} is not an order of a group's responses; write B>A=C for B before A and C, which tie; of two "
+            "A>>B for much better, A!B for both bad; to rate one response name it, like 812.3A"
+        )
+    return tiers, strong, bad
+
+
+def _read_ratings(arguments: Sequence[str]) -> Command:
+    return QueryRatings(limit=_read_number("ratings", arguments, QueryRatings().limit))
 
 
 def _read_retract(arguments: Sequence[str]) -> Command:
@@ -636,8 +709,15 @@ WORDS: dict[str, Words] = {
             "race", "A,B,... STEPS [--at STEP] [--expect BRANCH] [NAME=VALUE ...] | stop",
             "a branch for each algorithm from the same step, trained in turn", _read_race,
         ),
-        Words("rate", "RESPONSE VALUE [--mode M] [comment]", "rate a response, such as 812.3C", _read_rate),
-        Words("retract", "RATING", "take a rating back", _read_retract),
+        Words(
+            "rate",
+            "RESPONSE VALUE [--mode M] [comment] | GROUP ORDER",
+            "rate a response (rate 812.3C 4; --mode thumbs 1; --mode edit BETTER TEXT; --mode critique FLAG,FLAG LINE) "
+            "or compare a group's (rate 812.3 'B>A=C'; of two A>>B, A=B, A!B: both bad)",
+            _read_rate,
+        ),
+        Words("retract", "RATING", "take a rating or a skip back", _read_retract),
+        Words("ratings", "[COUNT]", "the newest ratings", _read_ratings),
         Words("skip", "RESPONSE [reason]", "say that a response will not be rated", _read_skip),
         Words(
             "acknowledge",

@@ -12,7 +12,7 @@ import msgspec
 
 from sessions.branches import Segment, owner_of
 from sessions.hyperparameters import Value
-from sessions.modes import MODES
+from sessions.modes import MODES, Heights
 from sessions.records import Alarm, Change, Group, Rating, RatingUse, ResponseName, StepRecord, TrustRegionStep
 from sessions.store import Store
 
@@ -106,7 +106,10 @@ class RatingRow(Row):
 
     :ivar values: letter -> answer, in the terms of ``mode``.
     :ivar scores: the same in [0, 1], 1 the best.
-    :ivar standing: neither taken back nor superseded.
+    :ivar text: the better text that an edit gives, and ``flags`` those that a critique raises.
+    :ivar rule: by which the question was picked.
+    :ivar repeats: id of the rating whose question this asks a second time.
+    :ivar standing: neither taken back nor superseded, and no repeat.
     :ivar retracted: when it was taken back.
     :ivar fate: ``on_time``, ``late``, ``reward_model_only`` or ``unused``; null while it is open.
     :ivar used_in: the update that it was used in.
@@ -128,6 +131,10 @@ class RatingRow(Row):
     blind: bool
     seconds: float
     supersedes: str
+    text: str
+    flags: list[str]
+    rule: str
+    repeats: str
     standing: bool
     retracted: float | None
     fate: str | None
@@ -242,7 +249,7 @@ def rating_rows(store: Store, parts: Iterable[Segment], active: Line, line: str 
 
 
 def _rating_row(rating: Rating, use: RatingUse | None, active: Line, *, standing: bool) -> RatingRow:
-    mode = MODES.get(rating.mode)
+    heights = MODES[rating.mode].heights(rating.values) if rating.mode in MODES else Heights()
     return RatingRow(
         id=rating.id,
         time=rating.time,
@@ -252,12 +259,16 @@ def _rating_row(rating: Rating, use: RatingUse | None, active: Line, *, standing
         step=rating.step,
         mode=rating.mode,
         values=rating.values,
-        scores={letter: mode.score(value) for letter, value in rating.values.items()} if mode else {},
+        scores={**heights.relative, **heights.level},
         comment=rating.comment,
         order=rating.order,
         blind=rating.blind,
         seconds=rating.seconds,
         supersedes=rating.supersedes,
+        text=rating.text,
+        flags=rating.flags,
+        rule=rating.rule,
+        repeats=rating.repeats,
         standing=standing,
         retracted=rating.retracted or None,
         fate=use.fate if use else None,

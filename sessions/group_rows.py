@@ -41,6 +41,7 @@ class _Response(msgspec.Struct, array_like=True):
     advantage: float | None
     automatic_advantage: float | None
     kl: float | None
+    heads: list[float] = []
 
 
 class _Body(msgspec.Struct, array_like=True):
@@ -151,6 +152,7 @@ def _response(kept: _Response, arrays: dict[str, list[Any]]) -> Response:
         advantage=_known(kept.advantage),
         automatic_advantage=_known(kept.automatic_advantage),
         kl=_known(kept.kl),
+        heads=kept.heads,
         **arrays,
     )
 

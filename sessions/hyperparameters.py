@@ -329,6 +329,35 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             unit="nats", low=0.0, high=100.0,
         ),
         Hyperparameter(
+            "rating_rule", "", "choice", "newest", "rollout",
+            "Which groups are put before a person first: newest; random (the control); uncertain (the reward model can "
+            "tell two responses apart least); disagree (reward components order responses in opposite ways); spread "
+            "(the rewards differ most).",
+            choices=("newest", "random", "uncertain", "disagree", "spread"),
+        ),
+        Hyperparameter(
+            "rating_repeats", "", "float", 0.05, "rollout",
+            "Share of questions that are asked a second time, silently, to measure how far a person agrees with "
+            "themselves.",
+            low=0.0, high=0.5, nudge=("add", 0.05),
+        ),
+        Hyperparameter(
+            "reward_model_weight", "", "float", 0.0, "rollout",
+            "Weight of the reward model's score in the automatic reward; 0: it is measured and shown, and does not "
+            "teach.",
+            low=0.0, high=100.0, nudge=("add", 0.1),
+        ),
+        Hyperparameter(
+            "reward_model_every", "", "int", 0, "rollout",
+            "The reward model is trained anew whenever so many ratings have come; 0: only on command.",
+            unit="ratings", low=0, high=1_000_000, nudge=("add", 10),
+        ),
+        Hyperparameter(
+            "reward_model_kind", "", "choice", "head", "rollout",
+            "What of a new reward model is trained: head (on the frozen start of RL), lora (adapters too) or full.",
+            choices=("head", "lora", "full"),
+        ),
+        Hyperparameter(
             "evaluate_every", "", "int", 10, "rollout",
             "Steps between evaluations on held-out prompts; 0: never.",
             unit="steps", low=0, high=1_000_000, nudge=("add", 5),

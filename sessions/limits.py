@@ -19,7 +19,7 @@ DEPTH = 16
 """Lists and objects inside each other, in a command or a hello; none that there is has more than 3."""
 NAME = 200
 """Characters of a text that has no limit of its own: names, ids, who asks."""
-TEXTS = {"comment": 4000, "reason": 1000, "rule": 500, "values": 1000, "expect": 1000}
+TEXTS = {"comment": 4000, "text": 200_000, "reason": 1000, "rule": 500, "values": 1000, "expect": 1000}
 """Field -> characters of it, or of each text in it; a comment or a reason is what a person wrote."""
 ITEMS = 1000
 """Values of a rating or a change, letters of an order, names of series."""

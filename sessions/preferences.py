@@ -13,7 +13,7 @@ import msgspec
 
 from sessions.branches import Segment
 from sessions.export_tables import Line, Row, name_of
-from sessions.modes import MODES
+from sessions.modes import MODES, preferred
 from sessions.records import Group, Rating
 from sessions.store import Store
 
@@ -25,6 +25,7 @@ class Pair(Row):
     """Two responses of a group of which one person, in one mode, preferred one.
 
     :ivar score_chosen: in [0, 1], 1 the best answer of the mode.
+    :ivar chosen_response: its name; empty for the better text that an edit gave.
     """
 
     prompt: Text
@@ -51,19 +52,28 @@ class Labelled(Row):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What one person said in one mode about the responses of a group: letter -> answer."""
+    """What one person said in one mode about the responses of a group: letter -> answer.
+
+    :ivar text: the better text that an edit gives.
+    """
 
     who: str
     mode: str
     values: dict[str, float]
+    text: str = ""
 
 
 def judgements(standing: Iterable[Rating]) -> list[Judgement]:
-    """The standing ratings of a group by person and mode; of two answers about one response the later counts."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    """What people said about a group: the levels that one person gave in one mode together, so that they compare
+    responses, and every other rating by itself. Of two levels for one response the later counts."""
+    found: dict[str, Judgement] = {}
     for rating in standing:
-        found.setdefault((rating.who, rating.mode), {}).update(rating.values)
-    return [Judgement(who, mode, values) for (who, mode), values in found.items() if mode in MODES]
+        if rating.mode not in MODES:
+            continue
+        key = f"{rating.who}/{rating.mode}" if MODES[rating.mode].slot == "level" else rating.id
+        before = found[key].values if key in found else {}
+        found[key] = Judgement(rating.who, rating.mode, {**before, **rating.values}, rating.text)
+    return list(found.values())
 
 
 def judged(store: Store, parts: Iterable[Segment]) -> Iterator[tuple[Group, list[Judgement]]]:
@@ -81,13 +91,29 @@ def pairs(group: Group, said: Iterable[Judgement], active: Line, *, conversation
     for one in said:
         mode = MODES[one.mode]
         values = {letter: value for letter, value in one.values.items() if letter in texts}
-        for chosen, rejected in mode.preferred(values):
+        prompt = _text("user", group.prompt, conversational=conversational)
+        if one.text:
+            for letter in values:
+                yield Pair(
+                    prompt=prompt,
+                    chosen=_text("assistant", one.text, conversational=conversational),
+                    rejected=texts[letter],
+                    score_chosen=1.0,
+                    score_rejected=0.0,
+                    chosen_response="",
+                    rejected_response=names[letter],
+                    who=one.who,
+                    mode=one.mode,
+                )
+        heights = mode.heights(values)
+        h = {**heights.relative, **heights.level}
+        for chosen, rejected in preferred(mode.tiers(values)):
             yield Pair(
-                prompt=_text("user", group.prompt, conversational=conversational),
+                prompt=prompt,
                 chosen=texts[chosen],
                 rejected=texts[rejected],
-                score_chosen=mode.score(values[chosen]),
-                score_rejected=mode.score(values[rejected]),
+                score_chosen=h[chosen],
+                score_rejected=h[rejected],
                 chosen_response=names[chosen],
                 rejected_response=names[rejected],
                 who=one.who,
@@ -102,15 +128,15 @@ def labelled(
     names, texts = _names(group, active), _texts(group, conversational=conversational)
     for one in said:
         mode = MODES[one.mode]
-        for letter, value in one.values.items():
-            label = mode.label(value)
-            if label is None or letter not in texts:
+        levels = mode.heights(one.values).level
+        for letter, label in mode.labels(one.values).items():
+            if letter not in texts:
                 continue
             yield Labelled(
                 prompt=_text("user", group.prompt, conversational=conversational),
                 completion=texts[letter],
                 label=label,
-                score=mode.score(value),
+                score=levels[letter],
                 response=names[letter],
                 who=one.who,
                 mode=one.mode,

@@ -6,7 +6,10 @@ when it is not on the active branch.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Literal
 
 import msgspec
@@ -79,6 +82,7 @@ class Response(Record):
         tokens.
     :ivar automatic_advantage: what it is without ratings.
     :ivar kl: mean k3 to the reference over its tokens, where measured.
+    :ivar heads: normalised score of each head of the reward model that scored it; their mean is its component.
     :ivar ends: for each token, where its text ends in ``text`` (characters).
     :ivar values: the value model's estimate before each token, where there was one.
     :ivar returns: what each of them was trained on.
@@ -96,6 +100,7 @@ class Response(Record):
     advantage: float | None = None
     automatic_advantage: float | None = None
     kl: float | None = None
+    heads: list[float] = []
     tokens: list[int] = []
     ends: list[int] = []
     logprobs: list[float] = []
@@ -114,6 +119,9 @@ class GroupHead(Record):
     :ivar status: ``scored`` (its update is still to come), ``updated``, ``discarded`` or ``replaced`` (dead, and
         another prompt's group took its place: dynamic sampling).
     :ivar flags: any of dead, truncated, rated, failed, high_kl.
+    :ivar discord: share of comparisons in which two reward components order two responses in opposite ways; None where
+        fewer than two components tell any two of them apart.
+    :ivar doubt: of the two responses that the reward model can tell apart least, in [0, 1]; None without one.
     """
 
     branch: str
@@ -127,6 +135,8 @@ class GroupHead(Record):
     flags: list[str] = []
     ratings: dict[str, str] = {}
     kl: float | None = None
+    discord: float | None = None
+    doubt: float | None = None
 
     @property
     def name(self) -> str:
@@ -207,7 +217,42 @@ def head_of(group: Group, ratings: dict[str, str] | None = None) -> GroupHead:
         flags=flags,
         ratings=ratings or {},
         kl=sum(kls) / len(kls) if kls else None,
+        discord=discord(group.responses),
+        doubt=max((doubt for _, _, doubt in doubts(group.responses)), default=None),
     )
+
+
+def discord(responses: Sequence[Response]) -> float | None:
+    """How often two reward components of a group's responses disagree: see :attr:`GroupHead.discord`."""
+    names = [name for name, value in responses[0].components.items() if value is not None] if responses else []
+    if len(names) < 2:
+        return None
+    opposed = compared = 0
+    for one, other in combinations(responses, 2):
+        signs = []
+        for name in names:
+            a, b = one.components.get(name), other.components.get(name)
+            if a is not None and b is not None and a != b:
+                signs.append(a > b)
+        agreeing = sum(signs)
+        compared += len(signs) * (len(signs) - 1) // 2
+        opposed += agreeing * (len(signs) - agreeing)
+    return opposed / compared if compared else None
+
+
+def doubts(responses: Sequence[Response]) -> list[tuple[str, str, float]]:
+    r"""How unsure a reward model is of which of two responses is better, for every two with different texts.
+
+    .. math:: 1 - |2 \bar p - 1|, \quad \bar p = mean over heads of sigmoid(s_i - s_j)
+
+    :returns: (letter, letter, doubt in [0, 1]); empty where no reward model has scored them.
+    """
+    found = []
+    for one, other in combinations(responses, 2):
+        if one.heads and len(one.heads) == len(other.heads) and one.text != other.text:
+            chances = [1 / (1 + math.exp(min(b - a, 500))) for a, b in zip(one.heads, other.heads, strict=True)]
+            found.append((one.letter, other.letter, 1 - abs(2 * sum(chances) / len(chances) - 1)))
+    return found
 
 
 class Try(Record):
@@ -367,6 +412,12 @@ class Rating(Record):
     :ivar seconds: time spent.
     :ivar supersedes: id of the rater's earlier rating of the same response.
     :ivar retracted: time of the retraction; 0 while it stands.
+    :ivar text: the better text that an edit gives.
+    :ivar flags: that a critique raises.
+    :ivar rule: by which the question was picked; empty where the rater went to it, or a script.
+    :ivar repeats: id of the rating whose question this asks a second time, silently: it measures how far a person
+        agrees with themselves, and counts for nothing else.
+    :ivar redoes: id of the undone rating that this gives again.
     """
 
     id: str
@@ -383,6 +434,11 @@ class Rating(Record):
     seconds: float = 0.0
     supersedes: str = ""
     retracted: float = 0.0
+    text: str = ""
+    flags: list[str] = []
+    rule: str = ""
+    repeats: str = ""
+    redoes: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -425,7 +481,12 @@ class RatingUse(Record):
 
 
 class SkipRecord(Record):
-    """A person chose not to rate."""
+    """A person chose not to rate.
+
+    :ivar letter: empty: the whole group.
+    :ivar rule: by which the question was picked.
+    :ivar retracted: when it was taken back; 0 while it stands.
+    """
 
     id: str
     time: float
@@ -435,6 +496,8 @@ class SkipRecord(Record):
     group: int
     letter: str
     reason: str = ""
+    rule: str = ""
+    retracted: float = 0.0
 
 
 # ------------------------------------------------------------------------------------- changes, alarms, more

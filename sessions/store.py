@@ -521,13 +521,13 @@ class Store:
             return self.add_event(event, self._strict)
 
     def retract(self, rating_id: str, who: str, when: float) -> wire.AnyEvent:
-        """Take a rating back; on disk when this returns.
+        """Take a rating or a skip back; on disk when this returns.
 
         :raises InvalidValue: if there is no such rating, or it was taken back before.
         """
         row = self._db.execute("SELECT retracted, step, body FROM ratings WHERE id=?", (rating_id,)).fetchone()
         if row is None:
-            raise InvalidValue(f"no rating with the id {rating_id!r}")
+            return self._retract_skip(rating_id, when)
         if row[0]:
             raise InvalidValue(f"rating {rating_id[:8]} was taken back before")
         use = self.rating_use(rating_id)
@@ -548,6 +548,18 @@ class Store:
             )
             return self.add_event(wire.Skipped(time=skip.time, step=skip.step, skip=skip), self._strict)
 
+    def _retract_skip(self, skip_id: str, when: float) -> wire.AnyEvent:
+        row = self._db.execute("SELECT branch, body FROM skips WHERE id=?", (skip_id,)).fetchone()
+        if row is None:
+            raise InvalidValue(f"no rating with the id {skip_id!r}")
+        skip = msgspec.structs.replace(_json.decode(row[1], type=SkipRecord), branch=row[0])
+        if skip.retracted:
+            raise InvalidValue(f"skip {skip_id[:8]} was taken back before")
+        skip.retracted = when
+        with Transaction(self._strict):
+            self._strict.execute("UPDATE skips SET body=? WHERE id=?", (_json.encode(skip), skip_id))
+            return self.add_event(wire.Skipped(time=when, step=skip.step, skip=skip), self._strict)
+
     def rating(self, rating_id: str) -> Rating | None:
         row = self._db.execute("SELECT body, retracted, branch FROM ratings WHERE id=?", (rating_id,)).fetchone()
         return self._rating(*row) if row else None
@@ -564,7 +576,7 @@ class Store:
         return [self._rating(*row) for row in rows]
 
     def standing_ratings(self, name: ResponseName, branch: str) -> list[Rating]:
-        """Ratings of a group that count: not taken back, and not superseded by one that stands."""
+        """Ratings of a group that count: not taken back, not superseded by one that stands, and no silent repeats."""
         return _standing(self.ratings_of(name, branch))
 
     def standing_of_step(self, branch: str, step: int) -> dict[int, list[Rating]]:
@@ -583,19 +595,28 @@ class Store:
         """Group -> letters of its responses that somebody has rated or skipped, of a step; no letter: all."""
         found: dict[str, set[str]] = {}
         for number, ratings in self.standing_of_step(branch, step).items():
-            found[f"{step}.{number}"] = {letter for rating in ratings for letter in rating.values}
+            moving = [rating for rating in ratings if rating.mode in MODES and MODES[rating.mode].moves_rewards]
+            if moving:
+                found[f"{step}.{number}"] = {letter for rating in moving for letter in rating.values}
         rows = self._db.execute("SELECT body FROM skips WHERE branch=? AND step=? ORDER BY rowid", (branch, step))
         for (body,) in rows:
             skip = _json.decode(body, type=SkipRecord)
+            if skip.retracted:
+                continue
             letters = {skip.letter} if skip.letter else set()
             name = f"{step}.{skip.group}"
             found[name] = (found.get(name, set()) | letters) if letters else set()
         return found
 
-    def recent_ratings(self, limit: int = 200) -> list[Rating]:
-        """The newest ratings, oldest first."""
+    def recent_ratings(self, limit: int = 200, before: str = "") -> list[Rating]:
+        """The newest ratings, oldest first, retracted ones too.
+
+        :param before: id of a rating: only those that came before it.
+        """
         rows = self._db.execute(
-            "SELECT body, retracted, branch FROM ratings ORDER BY rowid DESC LIMIT ?", (limit,)
+            "SELECT body, retracted, branch FROM ratings WHERE ?='' OR rowid<(SELECT rowid FROM ratings WHERE id=?) "
+            "ORDER BY rowid DESC LIMIT ?",
+            (before, before, limit),
         ).fetchall()
         return [self._rating(*row) for row in reversed(rows)]
 
@@ -793,7 +814,7 @@ def shown_ratings(ratings: Iterable[Rating]) -> dict[str, str]:
 
 def _standing(ratings: Iterable[Rating]) -> list[Rating]:
     """Those of a group's ratings that count."""
-    kept = [r for r in ratings if not r.retracted]
+    kept = [r for r in ratings if not r.retracted and not r.repeats]
     superseded = {r.supersedes for r in kept}
     return [r for r in kept if r.id not in superseded]
 

@@ -102,9 +102,17 @@ class RatingUsed(Event, tag="rating_used"):
 
 
 class Skipped(Event, tag="skipped"):
-    """A person chose not to rate a response."""
+    """A person chose not to rate a response, or took that back."""
 
     skip: SkipRecord
+
+
+class GroupPicked(Event, tag="picked"):
+    """A rule put a group before a person."""
+
+    group: str
+    rule: str
+    who: str
 
 
 class Changed(Event, tag="change"):
@@ -141,6 +149,7 @@ AnyEvent = (
     | RatingRetracted
     | RatingUsed
     | Skipped
+    | GroupPicked
     | Changed
     | AlarmRaised
     | CheckpointSaved
@@ -170,7 +179,8 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             return "groups", f"{len(heads)} group{'s' if len(heads) != 1 else ''} changed"
         case RatingSaved(rating=rating):
             said = ", ".join(f"{k}={v:g}" for k, v in rating.values.items())
-            again = " again" if rating.supersedes else ""
+            said += f", {', '.join(rating.flags)}" if rating.flags else ""
+            again = " again" if rating.supersedes or rating.repeats else ""
             comment = f", {rating.comment}" if rating.comment else ""
             return "rating", f"{rating.who} rated {rating.step}.{rating.group}{again}: {said} ({rating.mode}){comment}"
         case RatingRetracted(rating=rating_id, who=who, of=of, used_in=used):
@@ -182,8 +192,12 @@ def describe(event: AnyEvent) -> tuple[str, str]:
         case Skipped(skip=skip):
             return (
                 "rating",
-                f"{skip.who} skipped {skip.step}.{skip.group}{skip.letter} {skip.reason}".rstrip(),
+                f"{skip.who} took back skipping {skip.step}.{skip.group}{skip.letter}"
+                if skip.retracted
+                else f"{skip.who} skipped {skip.step}.{skip.group}{skip.letter} {skip.reason}".rstrip(),
             )
+        case GroupPicked(group=group, rule=rule, who=who):
+            return "rating", f"{group} was put before {who} (rule: {rule})"
         case Changed(change=change):
             when = f" at step {change.applied_step}" if change.applied_step else f", due at the next {change.boundary}"
             return (

@@ -222,3 +222,28 @@ def test_a_rated_group_of_the_same_step_that_is_not_in_the_update_has_no_say(sto
     store.add_rating(said)
     store.add_rating(rating(3, 2))
     assert standing_for(store, "main", [group(3, 1)]).ratings == {"3.1": [said]}
+
+
+@pytest.mark.parametrize(
+    ("more", "fate", "why"),
+    [
+        ({"mode": "edit", "values": {"A": 1.0}, "text": "better"}, "reward_model_only", "a demonstration and a pair"),
+        ({"mode": "critique", "values": {"A": 1.0}, "flags": ["wrong"]}, "unused", "a critique moves no reward"),
+        ({"repeats": "first"}, "unused", "a silent repeat"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_what_moves_no_reward_is_settled_and_brings_no_group_back(
+    store: Store, more: dict, fate: str, why: str, late: bool
+) -> None:
+    record = learned(store) if late else group(3)
+    if not late:
+        store.add_groups([record])
+    given = rating(3, 1, **more)
+    store.add_rating(given)
+    step = 4 if late else 3
+    assert all(candidate.group is None for candidate in collect(store, "main", step, LIMIT))
+    uses = settle(store, step, [] if late else [record])
+    (use,) = uses
+    assert (use.rating, use.fate, use.step) == (given.id, fate, 0)
+    assert why in use.describe()

@@ -21,6 +21,7 @@ from sessions.commands import (
     Discard,
     Fork,
     Pause,
+    Picked,
     Preview,
     Race,
     Rate,
@@ -72,7 +73,9 @@ async def test_every_command_that_changes_something_names_its_sender() -> None:
         rating = Rate(group="2.1", mode="likert", values={"A": 4.0})
         await named(rating, "rated 2.1")
         await named(Retract(rating=rating.id), "'s rating", "back")
-        await named(Skip(response="2.2A"), "skipped 2.2A")
+        skip = Skip(response="2.2A")
+        await named(skip, "skipped 2.2A")
+        await named(Picked(group="2.3", rule="random"), "2.3 was put before")
         await named(AddWatch(rule="kl/k3 > 9 for 3"), "watches")
         await named(RemoveWatch(name="kl/k3 high"), "kl/k3")
         await tested.engine.alarm("test", "something is odd")

@@ -1,27 +1,8 @@
-"""The preview of advantages against numbers worked out by hand, and against the engine's own."""
+"""The preview of advantages against numbers worked out by hand."""
 
 import pytest
 
-from screens.preview import advantages, rated_rewards, scores, short, show_advantages
-from sessions.records import Rating
-
-
-def rating(values: dict[str, float], mode: str = "likert", who: str = "ann", time: float = 1.0) -> Rating:
-    return Rating(id=f"{who}{time}", time=time, who=who, branch="main", step=1, group=1, mode=mode, values=values)
-
-
-def test_a_rating_replaces_the_automatic_reward_with_full_weight() -> None:
-    assert rated_rewards({"A": 0.0, "B": 1.0}, {"A": 0.75}, 1.0, (0.0, 1.0)) == {"A": 0.75, "B": 1.0}
-
-
-def test_half_the_weight_goes_half_the_way_in_the_tasks_range() -> None:
-    changed = rated_rewards({"A": 0.0, "B": 1.0}, {"A": 1.0}, 0.5, (-1.0, 3.0))
-    assert changed == {"A": pytest.approx(1.5), "B": 1.0}
-
-
-def test_a_rating_stands_in_where_no_reward_applies() -> None:
-    assert rated_rewards({"A": None}, {"A": 0.5}, 0.3, (0.0, 2.0)) == {"A": pytest.approx(1.0)}
-    assert rated_rewards({"A": 1.0}, {"Z": 0.5}, 1.0, (0.0, 1.0)) == {"A": 1.0}
+from screens.preview import advantages, short, show_advantages
 
 
 def test_advantages_by_hand() -> None:
@@ -36,12 +17,6 @@ def test_no_reward_or_no_spread_gives_no_advantage() -> None:
     assert advantages({"A": 1.0, "B": 1.0}) == {"A": 0.0, "B": 0.0}
     assert advantages({"A": 1.0, "B": None}) == {"A": 0.0, "B": 0.0}
     assert advantages({"A": 1.0, "B": None, "C": 0.0})["B"] == 0.0
-
-
-def test_the_newest_answer_of_each_person_and_the_mean_of_people() -> None:
-    said = [rating({"A": 1}), rating({"A": 5}, time=2.0), rating({"A": -1}, "thumbs", "bob", 3.0)]
-    assert scores(said) == {"A": pytest.approx(0.5)}
-    assert scores([rating({"A": 4, "B": 1})]) == {"A": 0.75, "B": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from sessions.branches import END, Branch, Segment
 from sessions.errors import InputFileError, InvalidValue, SessionError, UnknownName, UsageError
 from sessions.export import Wanted, export
 from sessions.folders import SessionFolder, new_session
-from sessions.modes import MODES
 from sessions.preferences import Judgement, judgements, labelled, pairs
 from sessions.records import WARM_UP, SessionSettings, TrustRegionStep, Try
 from sessions.store import Store
@@ -506,11 +505,38 @@ def test_a_rating_of_a_letter_that_the_group_has_not_makes_nothing() -> None:
     assert [x.response for x in labelled(group(), said, MAIN_LINE)] == ["3.1A"]
 
 
-@pytest.mark.parametrize("name", sorted(MODES))
-def test_every_mode_says_better_and_good_in_its_own_terms(name: str) -> None:
-    mode = MODES[name]
-    assert mode.preferred({"A": mode.lowest, "B": mode.highest, "C": mode.lowest}) == [("B", "A"), ("B", "C")]
-    assert (mode.label(mode.highest), mode.label(mode.lowest)) == (True, False)
+@pytest.mark.parametrize(
+    ("mode", "values", "text", "chosen"),
+    [
+        ("likert", {"A": 2.0, "B": 4.0}, "", [("3.1B", "3.1A", 0.75, 0.25)]),
+        ("thumbs", {"A": 1.0, "B": -1.0}, "", [("3.1A", "3.1B", 1.0, 0.0)]),
+        ("pair", {"A": 0.0, "B": 2.0}, "", [("3.1B", "3.1A", 1.0, 0.0)]),
+        ("pair", {"A": 1.0, "B": 1.0}, "", []),
+        ("rank", {"A": 2.0, "B": 1.0}, "", [("3.1B", "3.1A", 1.0, 0.0)]),
+        ("edit", {"A": 1.0}, "a better one", [("", "3.1A", 1.0, 0.0)]),
+        ("critique", {"A": 1.0}, "", []),
+    ],
+)
+def test_pairs_of_every_mode(mode: str, values: dict, text: str, chosen: list) -> None:
+    found = list(pairs(group(), [Judgement("ann", mode, values, text)], MAIN_LINE))
+    assert [(p.chosen_response, p.rejected_response, p.score_chosen, p.score_rejected) for p in found] == chosen
+    if text:
+        assert found[0].chosen == text
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "labels"),
+    [
+        ("likert", {"A": 2.0, "B": 3.0}, [("3.1A", False)]),
+        ("thumbs", {"A": 1.0}, [("3.1A", True)]),
+        ("pair", {"A": 0.0, "B": 0.0}, [("3.1A", False), ("3.1B", False)]),
+        ("pair", {"A": 1.0, "B": 0.0}, []),
+        ("rank", {"A": 1.0, "B": 2.0}, []),
+    ],
+)
+def test_labels_of_every_mode(mode: str, values: dict, labels: list) -> None:
+    found = labelled(group(), [Judgement("ann", mode, values)], MAIN_LINE)
+    assert [(x.response, x.label) for x in found] == labels
 
 
 # --------------------------------------------------------------------------------------------------- model

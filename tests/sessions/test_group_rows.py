@@ -34,6 +34,7 @@ FIELDS = {
     "advantage": number,
     "automatic_advantage": number,
     "kl": number,
+    "heads": st.lists(st.floats(-1e6, 1e6), max_size=4),
     "tokens": integers,
     "ends": integers,
     "logprobs": floats,
@@ -115,6 +116,8 @@ def test_a_store_keeps_what_the_last_update_left(made: Sequence[Group]) -> None:
 @on_disk
 @given(groups(), st.sampled_from([1, 2]))
 def test_a_group_of_an_earlier_version_is_read_and_moved_as_it_was(made: Group, version: int) -> None:
+    for response in made.responses:
+        response.heads = []
     if version == 1:
         for response in made.responses:
             response.values, response.returns, response.advantages = [], [], []

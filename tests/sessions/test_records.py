@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions.errors import InvalidValue
-from sessions.modes import MODES, rating_mode
 from sessions.records import (
+    Group,
     RatingUse,
+    Response,
     ResponseName,
+    discord,
+    doubts,
     head_of,
     letters,
     parse_response_name,
@@ -112,12 +116,53 @@ def test_what_became_of_a_rating(use: RatingUse, words: str) -> None:
     assert use.describe() == words
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=lambda mode: mode.name)
-def test_modes_score_from_0_to_1(mode) -> None:
-    scores = sorted(mode.score(value) for value, _ in mode.keys.values())
-    assert (scores[0], scores[-1]) == (0.0, 1.0)
-    assert all(mode.check(value) == value for value, _ in mode.keys.values())
-    with pytest.raises(InvalidValue, match="allowed: "):
-        mode.check(0.5)
-    assert rating_mode(mode.name) is mode
+def test_a_response_has_a_letter() -> None:
     assert response("A").letter == "A"
+
+
+def scored(letter: str, text: str = "", heads: list[float] | None = None, **components: float | None) -> Response:
+    return msgspec.structs.replace(
+        response(letter), text=text or letter, heads=heads or [], components=dict(components)
+    )  # fmt: skip
+
+
+def test_discord_is_how_often_components_order_two_responses_in_opposite_ways() -> None:
+    agree = [scored("A", right=1.0, short=0.9), scored("B", right=0.0, short=0.1)]
+    oppose = [scored("A", right=1.0, short=0.1), scored("B", right=0.0, short=0.9)]
+    mixed = [*agree, scored("C", right=0.0, short=0.95)]  # only C, shorter and wrong, is opposed to A
+    assert discord(agree) == 0
+    assert discord(oppose) == 1
+    assert discord(mixed) == 1 / 2
+    assert discord([scored("A", right=1.0), scored("B", right=0.0)]) is None
+    assert discord([scored("A", right=1.0, short=None), scored("B", right=0.0, short=0.2)]) is None
+    assert discord([scored("A", right=1.0, short=0.5), scored("B", right=1.0, short=0.5)]) is None
+    assert discord([]) is None
+
+
+def test_doubt_is_1_where_heads_see_no_difference_or_contradict_each_other() -> None:
+    sure = [scored("A", heads=[5.0, 6.0]), scored("B", heads=[-5.0, -4.0])]
+    even = [scored("A", heads=[1.0, 2.0]), scored("B", heads=[1.0, 2.0])]
+    split = [scored("A", heads=[9.0, -9.0]), scored("B", heads=[-9.0, 9.0])]
+    assert doubts(sure) == [("A", "B", pytest.approx(0, abs=1e-3))]
+    assert doubts(even) == [("A", "B", pytest.approx(1))]
+    assert doubts(split) == [("A", "B", pytest.approx(1, abs=1e-6))]
+
+
+def test_equal_texts_and_unscored_responses_are_not_doubted() -> None:
+    assert doubts([scored("A", "x", heads=[1.0]), scored("B", "x", heads=[1.0])]) == []
+    assert doubts([scored("A"), scored("B")]) == []
+    assert doubts([scored("A", heads=[1e6]), scored("B", heads=[-1e6])]) == [("A", "B", 0)]
+
+
+def test_the_head_of_a_group_says_how_unsure_and_at_odds_its_scores_are() -> None:
+    group = Group(
+        branch="main", step=1, number=1, prompt_id="p", prompt="q", answer="", temperature=1.0,
+        responses=[
+            scored("A", heads=[3.0], right=1.0, short=0.0),
+            scored("B", heads=[0.1], right=0.0, short=1.0),
+            scored("C", heads=[0.0], right=0.0, short=1.0),
+        ],
+    )  # fmt: skip
+    head = head_of(group)
+    assert head.discord == 1
+    assert head.doubt == pytest.approx(1 - abs(2 / (1 + 2.718281828**-0.1) - 1))

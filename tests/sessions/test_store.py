@@ -396,3 +396,50 @@ def test_a_full_disk_leaves_no_transaction_open(store: Store) -> None:
     store.add_groups([group(number=2)])
     assert [h.number for h in store.heads("main")] == [2, 1]
     assert len(store.ratings_of(ResponseName(3, 1), "main")) == 1
+
+
+# ------------------------------------------------------------------------------- repeats, skips taken back, paging
+
+
+def test_a_silent_repeat_counts_for_nothing_and_replaces_nothing(store: Store) -> None:
+    store.add_groups([group(3, 1)])
+    first = rating(3, 1, {"A": 4.0})
+    store.add_rating(first)
+    store.add_rating(rating(3, 1, {"A": 1.0}, repeats=first.id))
+    name = ResponseName(3, 1)
+    assert [r.id for r in store.standing_ratings(name, "main")] == [first.id]
+    assert store.head(name, "main").ratings == {"A": "4"}
+    assert len(store.ratings_of(name, "main")) == 2
+
+
+def test_a_skip_can_be_taken_back_once(store: Store) -> None:
+    store.add_groups([group(3, 1)])
+    made = skip(3)
+    store.add_skip(made)
+    assert store.judged("main", 3) == {"3.1": {made.letter}}
+    event = store.retract(made.id, "ann", 200.0)
+    assert isinstance(event, wire.Skipped)
+    assert event.skip.retracted == 200.0
+    assert store.judged("main", 3) == {}
+    with pytest.raises(InvalidValue, match="taken back before"):
+        store.retract(made.id, "ann", 201.0)
+
+
+def test_edits_and_critiques_do_not_count_at_the_gate(store: Store) -> None:
+    store.add_groups([group(3, 1)])
+    store.add_rating(rating(3, 1, {"A": 1.0}, mode="critique", flags=["wrong"]))
+    store.add_rating(rating(3, 1, {"B": 1.0}, mode="edit", text="better"))
+    assert store.judged("main", 3) == {}
+    store.add_rating(rating(3, 1, {"B": 1.0, "A": 0.0}, mode="pair"))
+    assert store.judged("main", 3) == {"3.1": {"A", "B"}}
+
+
+def test_older_ratings_are_found_before_a_known_one(store: Store) -> None:
+    store.add_groups([group(3, 1)])
+    given = [rating(3, 1, {"A": float(1 + i % 5)}) for i in range(7)]
+    for one in given:
+        store.add_rating(one)
+    newest = store.recent_ratings(3)
+    assert [r.id for r in newest] == [r.id for r in given[-3:]]
+    assert [r.id for r in store.recent_ratings(3, newest[0].id)] == [r.id for r in given[1:4]]
+    assert store.recent_ratings(3, given[0].id) == []

@@ -36,6 +36,7 @@ EVENTS: list[wire.AnyEvent] = [
     wire.RatingRetracted(time=1.0, step=3, rating="r1", who="ann", used_in=4),
     wire.RatingUsed(time=1.0, step=3, use=use()),
     wire.Skipped(time=1.0, step=3, skip=skip()),
+    wire.GroupPicked(time=1.0, step=3, group="3.1", rule="random", who="ann"),
     wire.Changed(time=1.0, step=3, change=change(status="applied", applied_step=4)),
     wire.AlarmRaised(time=1.0, step=3, alarm=alarm(responses=["3.1A"], acknowledged=2.0)),
     wire.CheckpointSaved(time=1.0, step=3, checkpoint=checkpoint()),
