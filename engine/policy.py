@@ -121,6 +121,11 @@ class Policy:
             )
             return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
+    def encode_text(self, text: str) -> list[int]:
+        """A text as tokens, as it is."""
+        with self._tokenizing:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, special tokens left out."""
         with self._tokenizing:
@@ -168,6 +173,13 @@ class Policy:
         copied.scorer = copied.plain_scorer = _Autocast(copied.full_precision_scorer, self.accelerator)
         copied.parameters = [p for p in copied.model.parameters() if p.requires_grad]
         return copied
+
+    def copied_trunk(self, weights: dict[str, Tensor] | None = None) -> Any:
+        """A copy of the decoder, with the weights of a whole model or the present ones; its output is its states."""
+        copied = self._copied_model()
+        if weights is not None:
+            load_weights(copied, weights)
+        return copied.base_model
 
     def _copied_model(self, shared: dict[int, Any] | None = None) -> Any:
         copied = copy.deepcopy(self.model, shared)

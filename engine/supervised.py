@@ -74,26 +74,35 @@ def encode(policy: Policy, example: Example, where: str) -> Lesson:
     :param where: names the file in errors.
     :raises InputFileError: if it is a conversation and the model has no chat template, or the prompt has no tokens.
     """
-    if isinstance(example.prompt, str) or isinstance(example.completion, str):
-        prompt, tokens = policy.encode_prompt(str(example.prompt)), _tokens(policy, str(example.completion))
+    return encode_texts(policy, example.prompt, example.completion, f"warm-up {where}, line {example.line}")
+
+
+def encode_texts(policy: Policy, prompt: str | list[Message], completion: str | list[Message], where: str) -> Lesson:
+    """The same from the two themselves; they are both texts or both conversations.
+
+    :param where: begins errors.
+    """
+    if isinstance(prompt, str) or isinstance(completion, str):
+        given, tokens = policy.encode_prompt(str(prompt)), _tokens(policy, str(completion))
     else:
         if not policy.uses_chat_template:
             raise InputFileError(
-                f"warm-up {where}, line {example.line}: a conversation, and there is no chat template to write it "
-                'with; give {"prompt": "...", "completion": "..."}, or a model with a template'
+                f"{where}: a conversation, and there is no chat template to write it with; give texts instead of "
+                "messages, or a model with a template"
             )
-        before, after = _written(policy, example.prompt, example.completion)
-        prompt, tokens = _tokens(policy, before), _tokens(policy, after)
+        before, after = _written(policy, prompt, completion)
+        given, tokens = _tokens(policy, before), _tokens(policy, after)
         ends = [i for i, token in enumerate(tokens) if token in policy.end_tokens]
-        tokens = tokens[: ends[0] + 1] if ends else tokens  # what a template puts after it is never sampled
-    if not prompt:
-        raise InputFileError(f"warm-up {where}, line {example.line}: its prompt has no tokens; remove the line")
+        last = ends[0 if len(completion) == 1 else -1] if ends else len(tokens)
+        tokens = tokens[: last + 1]  # what a template puts after it is never sampled
+    if not given:
+        raise InputFileError(f"{where}: its prompt has no tokens; remove the line")
     closed = bool(tokens) and tokens[-1] in policy.end_tokens
-    return Lesson(prompt, tokens if closed else [*tokens, end_token(policy)])
+    return Lesson(given, tokens if closed else [*tokens, end_token(policy)])
 
 
 def _tokens(policy: Policy, text: str) -> list[int]:
-    return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return policy.encode_text(text)
 
 
 def _written(policy: Policy, prompt: list[Message], completion: list[Message]) -> tuple[str, str]:
