@@ -23,6 +23,7 @@ from engine.knobs import Knobs
 from engine.late import Candidate, Standing, collect, fates, standing_for
 from engine.mirror import Mirror
 from engine.resuming import Unfinished, adopt, as_they_were, go_to, hold, rated
+from engine.reward_keeper import RewardKeeper
 from engine.rollout import RolloutGroup
 from engine.saving import Saver
 from engine.service import Service
@@ -99,6 +100,8 @@ class Engine(Threads):
         self.service = Service(self)
         self.saver = Saver(self)
         self.mirror = Mirror(self)
+        self.reward = RewardKeeper(self)
+        self._new_reward: dict[str, float] = {}
         self.gate = RatingGate()
         self.exit_code = 0
         self.failure = ""
@@ -220,6 +223,7 @@ class Engine(Threads):
             await run
         finally:
             self.ended = True
+            self.reward.give_up()
             self.control.stop(now=True)  # a compute thread that is paused would hold up the end for ever
             await self.service.close()
             await self.mirror.close()
@@ -353,6 +357,9 @@ class Engine(Threads):
     async def _leave(self) -> None:
         await self.saver.idle()
         if not self.control.stopping_now and self.warming is None:
+            new = await self.compute(self.reward.take_up)
+            if new:
+                await self.checkpoint("end of the session")
             await self.keep_present("end of the session")
         await self.note("ended", f"after step {self.learner.step}")
 
@@ -499,6 +506,7 @@ class Engine(Threads):
         self.control.begin_step(step)
         if not sampled:
             self._apply("rollout", step)
+            self._new_reward = self.reward.take_up()
 
     def _sample(self, step: int, number: int, groups: list[RolloutGroup] | None) -> tuple[Times, list[RolloutGroup]]:
         """On the compute thread: begin a step, and sample and score its groups, numbered from ``number``.
@@ -701,6 +709,8 @@ class Engine(Threads):
         metrics |= times.metrics(tokens)
         self._times = times
         metrics["loop/lag"] = self.service.take_lag()
+        metrics |= self._new_reward
+        self._new_reward = {}
         record = StepRecord(
             branch=self.branch,
             step=step,
@@ -722,6 +732,7 @@ class Engine(Threads):
         )  # fmt: skip
         self.publish(done, wire.GroupsChanged(time=time.time(), step=step, heads=heads))
         asked = await self._watch(record, records)
+        await self.reward.after_step()
         if self.control.end_step():
             await self.compute(self.control.finish_step)
         every = self.knobs.whole("checkpoint_steps")

@@ -7,6 +7,7 @@ advantages and denominators are the same everywhere.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from engine.optimizer import Optimizer
 from engine.passes import Budget, score
 from engine.policy import Policy, load_weights
 from engine.reference import Reference
+from engine.reward_model import RewardModel
+from engine.reward_scores import score_groups
 from engine.rollout import RolloutGroup, Row
 from engine.snapshot import Copies, Snapshot
 from engine.statistics import is_dead, reward_statistics
@@ -36,6 +39,7 @@ from engine.trust_region import SelfCheck
 from engine.value_model import ValueModel
 from sessions.checkpoints import Damaged, FisherState, HeldRollout, TrainingState, read_state
 from sessions.records import Checkpoint, Group, Rating, SessionSettings
+from sessions.reward_models import RewardModelSettings
 from sessions.shortcuts import active
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ class Learner:
     """A policy, its task and its optimizer.
 
     :param folder: of the session's checkpoints.
+    :param given: a reward model that was trained before.
     :ivar branch: whose steps it makes.
     :ivar seed: of that branch's noise and order of prompts.
     :ivar step: finished steps.
@@ -56,6 +61,8 @@ class Learner:
     :ivar copies: the memory of snapshots.
     :ivar replaced: dead groups of the newest step whose places others took.
     :ivar planner: knows what its steps take, where an engine has asked for one.
+    :ivar reward_model: scores what is sampled; None: there is none yet.
+    :ivar reward_ratings: how many ratings the session had when it was trained.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Learner:
         control: Control,
         folder: Path,
         branch: str = "main",
+        given: RewardModel | None = None,
     ) -> None:
         self.settings, self.task, self.policy = settings, task, policy
         self.knobs, self.control, self.folder, self.branch = knobs, control, folder, branch
@@ -82,6 +90,10 @@ class Learner:
         self.replaced: list[RolloutGroup] = []
         self.copies = Copies()
         self.planner: Planner | None = None
+        self.reward_model = given
+        self._given = given
+        self._by_text = given is not None and not _same_tokens(policy, given.policy)
+        self.reward_ratings = 0
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
@@ -121,7 +133,24 @@ class Learner:
         before = self.task.take(self.seed, self.step_cursor, self.cursor + self._taken - self.step_cursor)
         prompts = self.task.take(self.seed, self.cursor + self._taken, count)
         self._taken += count
-        return self.sampler.sample(step, prompts, first_number, on_start, before)
+        groups = self.sampler.sample(step, prompts, first_number, on_start, before)
+        if self.reward_model is not None and self.ranks == 1:
+            weight = self.knobs.number("reward_model_weight")
+            score_groups(self.reward_model, groups, weight, by_text=self._by_text, safe_point=self.control.safe_point)
+        return groups
+
+    def new_reward_model(self, settings: RewardModelSettings) -> RewardModel:
+        """An untrained reward model from the start of RL, or from that of the one that was given.
+
+        :raises WorkbenchError: if it cannot be made.
+        """
+        now = self.reward_model
+        if now is not None and now.kind == settings.kind:
+            return now.successor(settings)
+        policy = copy.copy(self._given.policy if self._given is not None else self.policy)
+        policy.tokenizer = copy.deepcopy(policy.tokenizer)  # it encodes on another thread than the policy's
+        first = None if self._given is not None else lambda: checkpointing.policy_weights(self.folder / "0")
+        return RewardModel(policy, settings, weights=first)
 
     def check_algorithm(self, name: str) -> None:
         """Refuse to switch to an algorithm that cannot run here.
@@ -261,6 +290,7 @@ class Learner:
         :raises RuntimeError: if another one's still is.
         """
         training, value = self.training, self.training.value_model
+        made = self.reward_model if self.reward_model is not self._given else None
         state = TrainingState(
             step=self.step,
             cursor=self.cursor,
@@ -277,12 +307,16 @@ class Learner:
             pending=self.knobs.pending,
             fisher=_of_check(training.self_check),
             micro_tokens=training.budget.tokens if training.budget.tokens < self.settings.micro_tokens else 0,
+            reward_model=made.state if made is not None else None,
+            reward_ratings=self.reward_ratings,
         )
         files = {"policy": self.policy.model.state_dict(), "optimizer": self.optimizer.tensors()}
         if self.reference.refreshed:
             files["reference"] = self.reference.weights()
         if value:
             files |= {"value": value.tensors(), "value_optimizer": value.optimizer.tensors()}
+        if made is not None:
+            files["reward_model"] = made.tensors()
         copied = self.copies.take(files)
         return Snapshot(state, copied.pop("policy"), copied, reason)
 
@@ -319,12 +353,21 @@ class Learner:
             training.value_model = ValueModel(state.value_model, self.policy, self.knobs)
             optimizer = checkpointing.tensors(path, "value_optimizer") or {}
             training.value_model.load(value, optimizer, state.value_steps, state.value_updates)
+        self._load_reward_model(path, state)
         training.last_algorithm, training.trust_region = state.last_algorithm, None
         training.self_check = _check_of(state.fisher)
         training.budget.tokens = state.micro_tokens or self.settings.micro_tokens
         self.step, self.cursor, self._taken = state.step, state.cursor, 0
         self.step_cursor = state.step_cursor if state.step_cursor >= 0 else state.cursor
         self.replaced = []
+
+    def _load_reward_model(self, path: Path, state: TrainingState) -> None:
+        self.reward_model, self.reward_ratings = self._given, state.reward_ratings
+        tensors = checkpointing.tensors(path, "reward_model")
+        if state.reward_model is not None and tensors:
+            model = self.new_reward_model(state.reward_model.settings)
+            model.load(tensors, state.reward_model)
+            self.reward_model = model
 
     def work_on(self, branch: str, seed: int) -> None:
         """Make the steps of a branch from here on.
@@ -359,3 +402,9 @@ def _check_of(state: FisherState | None) -> SelfCheck:
     if state is None:
         return SelfCheck()
     return SelfCheck(done=set(state.done), exists=state.exists, agrees=state.agrees, why=state.why)
+
+
+def _same_tokens(one: Policy, other: Policy) -> bool:
+    """Whether two models read prompts and responses as the same tokens."""
+    alike = one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    return alike and one.uses_chat_template == other.uses_chat_template and one.end_tokens == other.end_tokens

@@ -218,6 +218,8 @@ class Orders:
                 await self._skip(command)
             case c.Picked():
                 await self._picked(command)
+            case c.TrainRewardModel():
+                self._accepted(command, await engine.reward.ask(command))
             case c.TakeCheckpoint():
                 self._accepted(command, "writes a checkpoint at the next safe point between updates")
                 engine.spawn(self._take_checkpoint(command))

@@ -62,6 +62,8 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
             if not engine.service.ready:
                 raise Refused("the engine is still loading; try again")
             return engine.watching.states(engine.board.alarms.values())
+        case c.QueryRewardModel():
+            return engine.reward.state()
         case c.QueryPlan():
             planner = engine.learner.planner
             if not engine.service.ready or planner is None:

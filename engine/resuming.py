@@ -273,6 +273,8 @@ def _again(engine: Engine, step: int) -> tuple[float, str]:
         found = {g.record.number: [r.text for r in g.record.responses] for g in (*again, *learner.replaced)}
         if any(found.get(number) != texts for number, texts in recorded.texts.items()):
             return 0.0, "its responses came out otherwise"
+        for group in again:
+            _score_as_recorded(group.record, recorded.scored[group.record.number])
         groups = again
     else:
         groups = learner.take_up(held)
@@ -289,6 +291,13 @@ def _again(engine: Engine, step: int) -> tuple[float, str]:
         if differing:
             return 0.0, f"{', '.join(differing)} came out otherwise"
     return _difference(record, metrics)
+
+
+def _score_as_recorded(group: Group, recorded: Group) -> None:
+    """Take the scores that were recorded: the reward model, or a reward function, may be another by now."""
+    for response, before in zip(group.responses, recorded.responses, strict=True):
+        response.components, response.heads = before.components, before.heads
+        response.reward, response.failed = before.reward, before.failed
 
 
 def _difference(record: StepRecord, metrics: dict[str, float]) -> tuple[float, str]:
@@ -312,12 +321,13 @@ class _Recorded:
     """All that is known of a step.
 
     :ivar held: its groups; None where their tokens are not kept any more.
-    :ivar texts: group number -> the texts of its responses.
+    :ivar texts: group number -> the texts of its responses, and ``scored``: the group.
     """
 
     record: StepRecord
     held: HeldRollout | None
     texts: dict[int, list[str]]
+    scored: dict[int, Group]
     late: list[Group]
     ratings: dict[str, list[Rating]]
 
@@ -358,7 +368,7 @@ def _recorded(store: Store, branch: str, step: int) -> _Recorded | str:
             entropies=[[r.entropies for r in g.responses] for g in groups],
         )
     texts = {g.number: [r.text for r in g.responses] for g in groups}
-    return _Recorded(record, held, texts, late, ratings)
+    return _Recorded(record, held, texts, {g.number: g for g in groups}, late, ratings)
 
 
 async def _set_aside(engine: Engine, step: int, why: str) -> None:

@@ -12,6 +12,7 @@ from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.policy import TINY, load_policy, make_accelerator
+from engine.reward_model import load_reward_model
 from engine.tasks import load_task
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
@@ -50,9 +51,14 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
             f"model {settings.model}: it cannot be sampled token by token with a cache of keys and values ({why}); "
             "give a model whose layers attend, such as Llama, Qwen or GPT-2"
         )
+    before = None
+    if settings.reward_model:
+        before = load_reward_model(
+            Path(settings.reward_model), accelerator, trust_remote_code=settings.trust_remote_code
+        )
     schedule = [a for a in assignments if a.step is not None]
     knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
-    return Learner(settings, task, policy, knobs, control, folder.checkpoints), knobs
+    return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
 
 
 def model_folder(model: str) -> Path:

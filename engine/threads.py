@@ -1,9 +1,14 @@
-"""The threads of an engine: its event loop, one that computes, one that writes records, one that writes checkpoints."""
+"""The threads of an engine: its event loop, one that computes, one that writes records, one that writes checkpoints,
+and one for what a step must not wait for."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +27,7 @@ class Threads:
         self._compute = ThreadPoolExecutor(1, "compute")
         self._writer = ThreadPoolExecutor(1, "store")
         self._saver = ThreadPoolExecutor(1, "checkpoints")
+        self._aside = ThreadPoolExecutor(1, "aside", initializer=_give_way)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -39,6 +45,7 @@ class Threads:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._compute.shutdown)
         await asyncio.get_running_loop().run_in_executor(None, self._saver.shutdown)
+        await asyncio.get_running_loop().run_in_executor(None, self._aside.shutdown)
         await self.write(last)
         self._writer.shutdown()
 
@@ -49,6 +56,13 @@ class Threads:
     async def beside(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run something that takes its time on the checkpoints' thread."""
         return await asyncio.get_running_loop().run_in_executor(self._saver, function, *arguments)
+
+    async def aside(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run something that takes its time, at a lower priority than the steps, where the system has one for threads.
+
+        It should end soon after the engine does.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._aside, function, *arguments)
 
     async def write(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run something on the store's thread."""
@@ -73,6 +87,13 @@ class Threads:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread; Linux has one for each."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
 
 
 def _log_error(future: Future[Any]) -> None:

@@ -24,6 +24,7 @@ from sessions.branches import Branch
 from sessions.errors import SessionError
 from sessions.hyperparameters import Value
 from sessions.records import MAIN, Change, Checkpoint, Group, Rating, Record
+from sessions.reward_models import RewardModelState
 from sessions.watch_book import WatchBook
 
 _T = TypeVar("_T")
@@ -64,6 +65,8 @@ class TrainingState(Record):
     :ivar watches: what people had made of them.
     :ivar fisher: what TRPO has found out about the model's Fisher products.
     :ivar micro_tokens: that one forward and backward may hold, where memory ran out; 0: as the session was started.
+    :ivar reward_model: of the one in use; None where there is none, or the one that the session was started with.
+    :ivar reward_ratings: that the session had when it was trained.
     """
 
     step: int
@@ -82,6 +85,8 @@ class TrainingState(Record):
     watches: WatchBook | None = None
     fisher: FisherState | None = None
     micro_tokens: int = 0
+    reward_model: RewardModelState | None = None
+    reward_ratings: int = 0
 
 
 class FisherState(Record):

@@ -117,6 +117,10 @@ class Picked(Command, tag="picked"):
     rule: str
 
 
+class TrainRewardModel(Command, tag="reward_model"):
+    """Train the reward model anew, beside the steps, from all that people said."""
+
+
 class TakeCheckpoint(Command, tag="checkpoint"):
     """Write a checkpoint at the next safe point between steps."""
 
@@ -304,6 +308,10 @@ class QueryProbes(Command, tag="probes"):
     branch: str
 
 
+class QueryRewardModel(Command, tag="reward"):
+    """The reward model in use, and how good it is: a :class:`~sessions.reward_models.RewardModelState`, or null."""
+
+
 class QueryPlan(Command, tag="plan"):
     """What a step takes, and would take with some hyperparameters set: a :class:`~sessions.plans.Plan`.
 
@@ -326,6 +334,7 @@ COMMANDS: dict[str, type[Command]] = {
         Retract,
         Skip,
         Picked,
+        TrainRewardModel,
         TakeCheckpoint,
         Preview,
         Rewind,
@@ -348,6 +357,7 @@ COMMANDS: dict[str, type[Command]] = {
         QueryWatches,
         QueryBranches,
         QueryProbes,
+        QueryRewardModel,
         QueryPlan,
     )
 }
@@ -363,6 +373,7 @@ QUERIES: tuple[type[Command], ...] = (
     QueryWatches,
     QueryBranches,
     QueryProbes,
+    QueryRewardModel,
     QueryPlan,
     Subscribe,
 )
@@ -529,6 +540,12 @@ def read_order(text: str) -> tuple[list[list[str]], bool, bool]:
             "A>>B for much better, A!B for both bad; to rate one response name it, like 812.3A"
         )
     return tiers, strong, bad
+
+
+def _read_reward_model(arguments: Sequence[str]) -> Command:
+    if list(arguments) not in ([], ["train"]):
+        raise UsageError("reward-model says how good it is; `reward-model train` trains it anew")
+    return TrainRewardModel() if arguments else QueryRewardModel()
 
 
 def _read_ratings(arguments: Sequence[str]) -> Command:
@@ -718,6 +735,7 @@ WORDS: dict[str, Words] = {
         ),
         Words("retract", "RATING", "take a rating or a skip back", _read_retract),
         Words("ratings", "[COUNT]", "the newest ratings", _read_ratings),
+        Words("reward-model", "[train]", "how good the reward model is; train: train it anew", _read_reward_model),
         Words("skip", "RESPONSE [reason]", "say that a response will not be rated", _read_skip),
         Words(
             "acknowledge",

@@ -82,7 +82,8 @@ class Response(Record):
         tokens.
     :ivar automatic_advantage: what it is without ratings.
     :ivar kl: mean k3 to the reference over its tokens, where measured.
-    :ivar heads: normalised score of each head of the reward model that scored it; their mean is its component.
+    :ivar heads: raw score of each head of the reward model that scored it: the sigmoid of the difference of two
+        responses' is the chance that the one is preferred. Its component is their normalised mean.
     :ivar ends: for each token, where its text ends in ``text`` (characters).
     :ivar values: the value model's estimate before each token, where there was one.
     :ivar returns: what each of them was trained on.
@@ -587,6 +588,7 @@ class SessionSettings(Record):
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
     :ivar plain: shortcuts of the engine that are turned off (:mod:`sessions.shortcuts`).
     :ivar allow_sampler_mismatch: whether training may sample from another distribution than the policy's.
+    :ivar reward_model: folder of a reward model that was trained before; empty: none.
     :ivar trust_remote_code: whether Python code in the model's folder may be run.
     :ivar keep_last: newest checkpoints that a branch keeps.
     :ivar keep_best: checkpoints of a branch that are kept for their held-out accuracy.
@@ -614,6 +616,7 @@ class SessionSettings(Record):
     plain: list[str] = []
     allow_sampler_mismatch: bool = False
     trust_remote_code: bool = False
+    reward_model: str = ""
     evaluation_rows: int = 0
     keep_token_steps: int = 500
     keep_last: int = 3

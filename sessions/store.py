@@ -620,6 +620,22 @@ class Store:
         ).fetchall()
         return [self._rating(*row) for row in reversed(rows)]
 
+    def count_ratings(self) -> int:
+        """How many ratings were ever given; it never falls."""
+        return int(self._db.execute("SELECT count(*) FROM ratings").fetchone()[0])
+
+    def rated_groups(self) -> list[tuple[ResponseName, str]]:
+        """The groups of every branch that anybody has rated, and their branches, in the order of their steps."""
+        rows = self._db.execute("SELECT DISTINCT step, number, branch FROM ratings ORDER BY step, number, branch")
+        return [(ResponseName(step, number), branch) for step, number, branch in rows]
+
+    def first_groups(self, count: int) -> list[Group]:
+        """The first groups of the session, without their tokens."""
+        rows = self._db.execute(
+            "SELECT branch, step, number, status, body FROM groups ORDER BY step, number, branch LIMIT ?", (count,)
+        )
+        return [unpack(*row) for row in rows]
+
     def unsettled_ratings(self, branch: str) -> list[Rating]:
         """Ratings of a line's groups that stand and whose fate on that line is open: they wait for its next update."""
         line = self.line(branch)

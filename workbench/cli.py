@@ -137,6 +137,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--warm-up-epochs", type=_natural, metavar="N", help="times through that file (1)")
     run.add_argument("--warm-up-learning-rate", type=float, metavar="X", help="after a linear rise (2e-5)")
     run.add_argument("--warm-up-batch", type=_natural, metavar="N", help="examples an optimizer step (32)")
+    run.add_argument("--reward-model", metavar="DIR", help="a reward model that `workbench reward-model train` made")
     run.add_argument("--steps", type=_whole, metavar="N", help="stop after this step (default, and 0: never)")
     run.add_argument("--seed", type=int, metavar="N")
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))

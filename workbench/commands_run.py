@@ -23,7 +23,7 @@ from workbench.settings import check_settings, person, preferences
 
 GIVEN = (
     "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
-    "plain", "micro_tokens", "allow_sampler_mismatch", "trust_remote_code", "preset", "track",
+    "plain", "micro_tokens", "allow_sampler_mismatch", "trust_remote_code", "preset", "track", "reward_model",
     "keep_last", "keep_best", "keep_every",
     "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
 )  # fmt: skip

@@ -106,6 +106,7 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         task=check_task(settings.task),
         warm_up=check_warm_up(settings, warmed=warmed),
         track=check_trackers(settings.track),
+        reward_model=check_reward_model(settings.reward_model),
     )
 
 
@@ -126,6 +127,18 @@ def check_model(name: str) -> str:
     if not (folder / "config.json").is_file():
         raise InputFileError(f"model {name}: no config.json there; give tiny, smollm2 or the folder of a saved model")
     return str(folder.resolve())
+
+
+def check_reward_model(name: str) -> str:
+    """The absolute path of a reward model's folder; empty without one.
+
+    :raises InputFileError: if it is none.
+    """
+    if name and not (Path(name).expanduser() / "reward_model.json").is_file():
+        raise InputFileError(
+            f"--reward-model {name}: no reward_model.json there; give a folder that `workbench reward-model train` made"
+        )
+    return str(Path(name).expanduser().resolve()) if name else ""
 
 
 def check_task(name: str) -> str:

@@ -36,6 +36,7 @@ from sessions.commands import (
     Stop,
     Switch,
     TakeCheckpoint,
+    TrainRewardModel,
 )
 from sessions.hyperparameters import hyperparameter
 from sessions.store import Store
@@ -75,6 +76,11 @@ async def test_every_command_that_changes_something_names_its_sender() -> None:
         await named(Retract(rating=rating.id), "'s rating", "back")
         skip = Skip(response="2.2A")
         await named(skip, "skipped 2.2A")
+        await tested.do(Rate(group="1.1", mode="rank", values={"A": 1, "B": 2}))
+        for number in range(1, 5):
+            for step in (1, 2):
+                await tested.do(Rate(group=f"{step}.{number}", mode="rank", values={"A": 1, "B": 2, "C": 3}))
+        await named(TrainRewardModel(), "has one trained", wait=False)
         await named(Picked(group="2.3", rule="random"), "2.3 was put before")
         await named(AddWatch(rule="kl/k3 > 9 for 3"), "watches")
         await named(RemoveWatch(name="kl/k3 high"), "kl/k3")
