@@ -11,6 +11,7 @@ from sessions.commands import WORDS
 _TITLES = {
     "global": "everywhere",
     "list": "in a list or a text",
+    "sides": "on two texts",
     "chart": "on a chart",
     "rate": "rating",
     "replay": "in a replay",

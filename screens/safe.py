@@ -8,6 +8,7 @@ combining ones none.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 
 from rich.cells import cell_len
 from rich.cells import get_character_cell_size as _cells
@@ -42,11 +43,15 @@ def _shown(code: int) -> str:
 
 
 _UNSAFE = re.compile("[" + "".join(f"\\U{code:08x}" for code in sorted(_INVISIBLE)) + "\x00-\x1f\x7f\ud800-\udfff]")
+_TOKEN = re.compile(r" +|[^ ]+")
 _MOST_COMBINING = 4
 """Marks kept on one character: more than any script needs is a way to draw over the lines above."""
 _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 _STACK = re.compile(rf"({_MARK}{{{_MOST_COMBINING}}}){_MARK}+")
 
+
+_RETURN = re.compile(r"\r(?=\n)")
+_TO_TAB = re.compile(r"([^\t\n]*)([\t\n]|\Z)")
 
 _escapes = False
 
@@ -62,25 +67,55 @@ def visible(text: str, *, newlines: bool = False) -> str:
 
     :param newlines: keep line feeds (and read ``\\r\\n`` as one); else they are shown as ``␊``.
     """
-    if newlines:
-        text = text.replace("\r\n", "\n")
-    if "\t" in text:
-        text = "\n".join(_expand_tabs(line) for line in text.split("\n"))
+    return visible_places(text, (), newlines=newlines)[0]
 
-    def replace(match: re.Match[str]) -> str:
+
+def visible_places(text: str, places: Iterable[int], *, newlines: bool = False) -> tuple[str, list[int]]:
+    """The text as :func:`visible` has it, and where places of it, in rising order, have moved to."""
+    moved = list(places)
+
+    def picture(match: re.Match[str]) -> str:
         code = ord(match[0])
         if code == 0x0A and newlines:
             return "\n"
         return _ASCII[code] if _escapes and code in _ASCII else _shown(code)
 
-    return _STACK.sub(r"\1", _UNSAFE.sub(replace, text))
+    if newlines:
+        text, moved = _replace(_RETURN, lambda match: "", text, moved)
+    if "\t" in text:
+        text, moved = _replace(_TO_TAB, _spaces, text, moved, group=2)
+    text, moved = _replace(_UNSAFE, picture, text, moved)
+    return _replace(_STACK, lambda match: match[1], text, moved)
 
 
-def _expand_tabs(line: str) -> str:
-    out = ""
-    for part in re.split("(\t)", line):
-        out += " " * (TAB - cell_len(out) % TAB) if part == "\t" else part
-    return out
+def _spaces(match: re.Match[str]) -> str:
+    """Of a tab, up to the next stop: the one before it ended at a stop."""
+    return " " * (TAB - cell_len(match[1]) % TAB) if match[2] == "\t" else match[2]
+
+
+def _replace(
+    pattern: re.Pattern[str], make: Callable[[re.Match[str]], str], text: str, places: list[int], *, group: int = 0
+) -> tuple[str, list[int]]:
+    """``pattern.sub``, or of one group of it, and what becomes of places; one inside of what is replaced: its end."""
+    out: list[str] = []
+    moved: list[int] = []
+    done = shift = at = 0
+    for match in pattern.finditer(text):
+        start, end = match.span(group)
+        while at < len(places) and places[at] <= start:
+            moved.append(places[at] + shift)
+            at += 1
+        new = make(match)
+        shift += len(new) - (end - start)
+        while at < len(places) and places[at] < end:
+            moved.append(end + shift)
+            at += 1
+        out += [text[done:start], new]
+        done = end
+    if not done:
+        return text, places
+    moved.extend(place + shift for place in places[at:])
+    return "".join([*out, text[done:]]), moved
 
 
 def clusters(text: str) -> list[str]:
@@ -99,42 +134,43 @@ def wrap(text: str, width: int) -> list[str]:
 
     Made visible first, so the lines can be drawn as they are. An empty text is one empty line.
     """
+    return [
+        line[start:end] for line in visible(text, newlines=True).split("\n") for start, end in wrap_places(line, width)
+    ]
+
+
+def wrap_places(line: str, width: int) -> list[tuple[int, int]]:
+    """Where the lines that one visible line is wrapped to begin and end in it; between them are only spaces."""
     width = max(2, width)  # a wide character must fit somewhere
-    lines: list[str] = []
-    for line in visible(text, newlines=True).split("\n"):
-        lines.extend(_wrap_line(line, width))
-    return lines
-
-
-def _wrap_line(line: str, width: int) -> list[str]:
     if cell_len(line) <= width:
-        return [line]
-    lines: list[str] = []
-    current, used = "", 0
-    for token in re.findall(r" +|[^ ]+", line):
-        size = cell_len(token)
+        return [(0, len(line))]
+    places: list[tuple[int, int]] = []
+    start = end = used = 0
+    for match in _TOKEN.finditer(line):
+        size = cell_len(match[0])
         if used + size <= width:
-            current, used = current + token, used + size
+            end, used = match.end(), used + size
             continue
-        if token[0] == " ":
+        if match[0][0] == " ":
             # The spaces at a break belong to it: a new line does not begin with them.
-            lines.append(current)
-            current, used = "", 0
+            places.append((start, end))
+            start = end = match.end()
+            used = 0
             continue
         if size <= width:
-            if current:
-                lines.append(current.rstrip(" "))
-            current, used = token, size
+            if end > start:
+                places.append((start, start + len(line[start:end].rstrip(" "))))
+            start, end, used = match.start(), match.end(), size
             continue
-        for cluster in clusters(token):
+        for cluster in clusters(match[0]):
             cells = cell_len(cluster)
             if used + cells > width:
-                lines.append(current)
-                current, used = "", 0
-            current, used = current + cluster, used + cells
-    if current or not lines:
-        lines.append(current)
-    return lines
+                places.append((start, end))
+                start, used = end, 0
+            end, used = end + len(cluster), used + cells
+    if end > start or not places:
+        places.append((start, end))
+    return places
 
 
 def cut(text: str, width: int) -> str:

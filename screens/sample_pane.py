@@ -14,28 +14,39 @@ from screens.sample_rows import (
     RESPONSE_COLUMNS,
     growing_rows,
     response_rows,
+    response_side,
     response_text,
 )
 from screens.widgets.line_table import Column, LineTable, Row
 from screens.widgets.lines import Line
+from screens.widgets.side_by_side import SideBySide
 from screens.widgets.text_view import TextView
 from sessions.wire import GroupDetail, Growing
 
 
 class SamplePane(Vertical):
-    """A group that was scored, one that grows, or some lines about why there is none."""
+    """A group that was scored, one that grows, or some lines about why there is none.
+
+    :ivar other: the response that the one under the cursor is read against; empty: it is read alone.
+    """
 
     DEFAULT_CSS = """
     SamplePane #prompt, SamplePane #rule { height: 1; color: $text-muted; }
     SamplePane #responses { height: 6; }
     SamplePane.-zoomed #responses { display: none; }
     SamplePane.-empty #responses, SamplePane.-empty #rule { display: none; }
+    SamplePane > SideBySide { display: none; }
+    SamplePane.-comparing { border: none; }
+    SamplePane.-comparing > SideBySide { display: block; }
+    SamplePane.-comparing #responses, SamplePane.-comparing #rule, SamplePane.-comparing #text { display: none; }
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(id=name, classes="pane")
         self.responses = LineTable(RESPONSE_COLUMNS, id="responses")
         self.text = TextView(id="text")
+        self.sides = SideBySide(always_marked=True, id="sides")
+        self.other = ""
         self._held: tuple[int, int] = (0, 0)
         self._grown = ""
 
@@ -44,6 +55,7 @@ class SamplePane(Vertical):
         yield self.responses
         yield Line("rule")
         yield self.text
+        yield self.sides
 
     @property
     def letter(self) -> str:
@@ -57,11 +69,25 @@ class SamplePane(Vertical):
         group = detail.group
         rows = response_rows(group, detail.head.ratings)
         self._frame(f"{name}   {len(rows)} responses", group.prompt, rows, RESPONSE_COLUMNS)
+        if self.other:
+            self._compare(name, detail)
+            return
         response = next((r for r in group.responses if r.letter == self.letter), None)
         self._rule(f"{self.letter}  {response.length} tok" if response else "")
         width = self.content_size.width or 100
         self.text.set_text(response_text(detail, self.letter, width), label=f"{group.name}{self.letter}")
         self.say_position()
+
+    def _compare(self, name: str, detail: GroupDetail) -> None:
+        """The response under the cursor on the left, the other one on the right."""
+        left, right = response_side(detail, self.letter), response_side(detail, self.other)
+        if left is None or right is None:
+            return
+        self.sides.show(left, right)
+        alike = "   the two are the same" if self.sides.alike else ""
+        words = f"{name}  {self.letter} and {self.other} of {len(detail.group.responses)}{alike}   "
+        prompt = words + " ".join(detail.group.prompt.split())
+        self.query_one("#prompt", Line).show(Content(fit(prompt, max(4, self.content_size.width))))
 
     def show_growing(self, growing: Growing, follow: bool) -> None:
         """A group that is being sampled.
@@ -121,6 +147,21 @@ class SamplePane(Vertical):
         if growing is not None:
             self._held = (growing.step, growing.group)
         self.responses.move_to(self.responses.cursor + direction)
+
+    def read_against(self, other: str) -> None:
+        """Show another response beside the one under the cursor, or none."""
+        self.other = other
+        self.set_class(bool(other), "-comparing")
+
+    def next_other(self, direction: int) -> str:
+        """The response after, or before, the one on the right, round the end; never the one on the left."""
+        letters = [row.key for row in self.responses.shown]
+        others = [letter for letter in letters if letter != self.letter]
+        if not others or self.letter not in letters:
+            return ""
+        if self.other in others:
+            return others[(others.index(self.other) + direction) % len(others)]
+        return others[letters.index(self.letter) % len(others)]  # the next one
 
     def zoom(self, on: bool) -> None:
         """The text alone, or with the list."""

@@ -8,6 +8,7 @@ from screens.preview import short
 from screens.safe import tail
 from screens.value_lines import value_lines
 from screens.widgets.line_table import Column, Row
+from screens.widgets.side_by_side import Side
 from sessions.records import Group, GroupHead, Rating, RatingUse, Response, letters
 from sessions.wire import GroupDetail, Growing
 
@@ -155,6 +156,27 @@ def response_text(detail: GroupDetail, letter: str, width: int = 100) -> list[tu
     uses = {use.rating: use for use in detail.uses}
     lines += [(line, "accent") for line in rating_lines(detail.ratings, uses, letter)]
     return lines
+
+
+def response_side(detail: GroupDetail, letter: str) -> Side | None:
+    """A response as it is read against another one: its numbers on the edges, its reward in parts above its text."""
+    response = next((r for r in detail.group.responses if r.letter == letter), None)
+    if response is None:
+        return None
+    rating = detail.head.ratings.get(letter, "")
+    reward = response.reward if response.rated_reward is None else response.rated_reward
+    advantage = "" if response.advantage is None else f"   adv {short(response.advantage)}"
+    above = [(reward_line(response, rating), "dim")]
+    if response.failed:
+        above.append((f"failed: {response.failed}", "bad"))
+    if not response.text:
+        above.append(("(an empty response)", "dim"))
+    return Side(
+        title=f"{letter}   reward {number(reward)}{advantage}   {end_text(response, rating)}",
+        text=response.text,
+        label=f"{response.length} tok",
+        above=tuple(above),
+    )
 
 
 def rating_lines(ratings: Iterable[Rating], uses: Mapping[str, RatingUse], letter: str) -> list[str]:

@@ -37,7 +37,7 @@ class SamplesScreen(WorkbenchScreen):
     """Left the groups, the newest first; right the responses of the one under the cursor, and one of them in full."""
 
     MODE = "samples"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("samples", without=("samples.lens", "samples.diff"))]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("samples")]
     AUTO_FOCUS = "#groups"
     DEFAULT_CSS = """
     SamplesScreen #panes { height: 1fr; }
@@ -45,7 +45,7 @@ class SamplesScreen(WorkbenchScreen):
     SamplesScreen #right { width: 1fr; }
     SamplesScreen.-wide #groups { width: 44; }
     SamplesScreen.-slim #groups { width: 28; }
-    SamplesScreen.-zoomed #groups { display: none; }
+    SamplesScreen.-zoomed #groups, SamplesScreen.-comparing #groups { display: none; }
     """
 
     def __init__(self) -> None:
@@ -60,6 +60,8 @@ class SamplesScreen(WorkbenchScreen):
         self._drawn: tuple[int, ...] = ()
         self._heads: dict[str, GroupHead] = {}
         self._subscribed_at = -1
+        self._compared = ""
+        self._back_to: Widget | None = None
 
     def compose_body(self) -> Iterable[Widget]:
         with Horizontal(id="panes"):
@@ -141,6 +143,8 @@ class SamplesScreen(WorkbenchScreen):
         return self.details.get(name, self._heads[self.groups.key]) if name else None
 
     def _draw_right(self) -> None:
+        if self.comparing and self._compared != f"{self.groups.key}/{self.responses.key}":
+            self._leave_comparison()
         growing = self.live.growing
         if self.groups.key == SAMPLING and growing is not None:
             self.pane.show_growing(growing, bool(self.groups.follow))
@@ -200,6 +204,9 @@ class SamplesScreen(WorkbenchScreen):
     def _answered(self, event: Ask.Answered) -> None:
         if event.purpose == "filter":
             self._filter(event.text)
+        elif self.comparing:
+            if not self.pane.sides.search(event.text):
+                self.say(f"{event.text!r} is in neither response")
         elif not self.text.search(event.text):
             self.say(f"{event.text!r} is not in this response")
 
@@ -226,7 +233,9 @@ class SamplesScreen(WorkbenchScreen):
     # ---- actions
 
     def action_filter(self) -> None:
-        if self.focused is self.text:
+        if self.comparing:
+            self.query_one(Ask).ask("search", "search /", hint="text in these two responses")
+        elif self.focused is self.text:
             self.query_one(Ask).ask("search", "search /", hint="text in this response")
         else:
             hint = 'flag:dead std<.1 reward>0.8 step:800.. text:"####"'
@@ -247,11 +256,56 @@ class SamplesScreen(WorkbenchScreen):
         else:
             self._open_response()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing is opened from two responses."""
+        return super().check_action(action, parameters) and not (action == "open" and self.comparing)
+
+    @property
+    def comparing(self) -> bool:
+        """Whether two responses are read against each other."""
+        return bool(self.pane.other)
+
+    def action_difference(self) -> None:
+        """The response under the cursor against the next one; again: away with it."""
+        if self.comparing:
+            self._leave_comparison()
+            self.refresh_now()
+            return
+        if self.groups.key == SAMPLING and self.live.growing is not None:
+            self.say("D compares responses that have been scored; this group is still being sampled")
+            return
+        if not self.name_selected or self._detail() is None:
+            self.say("no responses to compare")
+            return
+        other = self.pane.next_other(1)
+        if not other:
+            self.say("this group has one response: nothing to compare it with")
+            return
+        self.groups.follow = ""  # a newer group would take these two away
+        self._compared = f"{self.groups.key}/{self.responses.key}"
+        self._back_to = self.focused
+        self.add_class("-comparing")
+        self.pane.read_against(other)
+        self.set_focus(self.pane.sides)
+        self.refresh_now()
+
+    def _leave_comparison(self) -> None:
+        self.remove_class("-comparing")
+        self.pane.read_against("")
+        if self.focused is self.pane.sides:
+            self.set_focus(self._back_to or self.groups)
+
     def action_response(self, direction: int) -> None:
+        if self.comparing:
+            self.pane.read_against(self.pane.next_other(direction))
+            self._draw_right()
+            return
         self.pane.move(direction, self.live.growing if self.groups.key == SAMPLING else None)
 
     def action_back(self) -> None:
-        if self.has_class("-zoomed"):
+        if self.comparing:
+            self.action_difference()
+        elif self.has_class("-zoomed"):
             self.remove_class("-zoomed")
             self.pane.zoom(False)
         elif self.focused is not self.groups:
@@ -285,6 +339,8 @@ class SamplesScreen(WorkbenchScreen):
             "group took its place (dynamic_sampling). eos = the model ended by itself.",
             "adv = the advantage, with a value model the mean over the tokens. Under a response then stand the",
             "value that was estimated before each token and the return that it was trained on.",
+            "D reads the response under the cursor against the next one. What only one of them has is underlined; J and K",
+            "choose the other one, n and N go from difference to difference (after a search, from match to match).",
             'filter: flag:dead  std<.1  reward>0.8  step:800..  text:"####"  -flag:dead; all must hold',
         ]
 
@@ -292,9 +348,11 @@ class SamplesScreen(WorkbenchScreen):
         detail = self._detail() if self.name_selected else None
         if detail is None:
             return ""
-        return next(
-            (visible(r.text, newlines=True) for r in detail.group.responses if r.letter == self.responses.key), ""
-        )
+        texts = {r.letter: visible(r.text, newlines=True) for r in detail.group.responses}
+        if self.comparing:
+            pair = (self.responses.key, self.pane.other)
+            return "\n\n".join(f"---- {letter} ----\n{texts.get(letter, '')}" for letter in pair)
+        return texts.get(self.responses.key, "")
 
     def text_to_open(self) -> str:
         detail = self._detail() if self.name_selected else None

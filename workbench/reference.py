@@ -124,7 +124,7 @@ def commands() -> str:
 def keys() -> str:
     from screens.keys import ACTIONS
 
-    where = {"global": "everywhere", "list": "every list and text", "chart": "on a chart"}
+    where = {"global": "everywhere", "list": "every list and text", "sides": "on two texts", "chart": "on a chart"}
     rows = [[f"`{' '.join(a.keys)}`", where.get(a.scope, a.scope), a.help] for a in ACTIONS.values()]
     modes = [
         [m.title, ", ".join(f"`{key}` {word}" for key, (_, word) in m.keys.items())] for m in MODES.values()

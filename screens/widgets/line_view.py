@@ -18,7 +18,7 @@ from textual.widget import Widget
 from screens.keys import bindings
 from screens.safe import cut, fit, visible
 
-TONES = ("", "dim", "good", "warn", "bad", "accent", "head", "found")
+TONES = ("", "dim", "good", "warn", "bad", "accent", "head", "found", "differs")
 """The ways a line can look; a word says the same, so that nothing is lost without colour."""
 
 
@@ -49,6 +49,7 @@ class LineView(Widget, can_focus=True):
         & > .lines--accent { color: $text-accent; text-style: bold; }
         & > .lines--head { color: $text-muted; text-style: bold; }
         & > .lines--found { text-style: reverse; }
+        & > .lines--differs { color: $text-warning; text-style: bold underline; }
         & > .lines--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
         & > .lines--cursor-blurred { text-style: bold; }
         &:ansi > .lines--dim { text-style: dim; }
@@ -135,7 +136,7 @@ class LineView(Widget, can_focus=True):
         """The look of a tone in this theme."""
         # Whole, so that a colour that depends on what is behind it is blended; the line has its own background.
         look = self.get_component_rich_style(f"lines--{tone}")
-        return Style(color=look.color, bold=look.bold, dim=look.dim, reverse=look.reverse)
+        return Style(color=look.color, bold=look.bold, dim=look.dim, reverse=look.reverse, underline=look.underline)
 
     def redraw_changed(self) -> None:
         """Draw again the lines seen whose key is another than when they were drawn."""
@@ -181,13 +182,17 @@ class LineView(Widget, can_focus=True):
     def on_scrolled(self) -> None:
         """Called after the window moved."""
 
+    def turn_wheel(self, lines: int) -> None:
+        """The mouse wheel was turned here."""
+        self.show_from(self.top + lines)
+
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
-        self.show_from(self.top + 3)
+        self.turn_wheel(3)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
-        self.show_from(self.top - 3)
+        self.turn_wheel(-3)
 
     def on_focus(self) -> None:
         self.redraw_changed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def check(one: str, other: str) -> tuple[Pieces, Pieces]:
     assert joined(left, only=False) == joined(right, only=False)
     for pieces in (left, right):
         assert all(piece.text for piece in pieces)
-        assert all(a.only != b.only for a, b in zip(pieces, pieces[1:], strict=False)), "neighbours are one piece"
+        assert all(a.only != b.only for a, b in pairwise(pieces)), "neighbours are one piece"
     return left, right
 
 

@@ -26,6 +26,7 @@ SCREENS = {
 }
 WIDGETS = {
     "list": ("screens.widgets.line_view", "LineView"),
+    "sides": ("screens.widgets.side_by_side", "SideBySide"),
     "chart": ("screens.widgets.chart", "ChartView"),
 }
 
