@@ -1,8 +1,8 @@
 """Every key, once: bindings, footer, help and palette are generated from this table.
 
 A scope is a place where keys work: ``global`` (every screen), one screen, or one kind of widget (``list`` for whatever
-has rows or text to move through, ``sides`` for two texts, ``chart``). Digits are ratings and nothing else; ctrl+a, b, s,
-j, h, i, m and z belong to tmux, screen and flow control, or are aliases of other keys.
+has rows or text to move through, ``sides`` for two texts, ``chart``). Digits are ratings and nothing else; ctrl+a, b,
+s, j, h, i, m and z belong to tmux, screen and flow control, or are aliases of other keys.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _rows() -> Iterable[Action]:
 
     s = "samples"
     yield a("samples.open", ("enter",), "open", "open the group or the response", "open", s, 29, palette=False)
-    difference = "two responses against each other, what differs marked: J K choose the other one, D or esc leaves"
+    difference = "two responses and what differs: J K choose the other, n N the next difference, D leaves"
     yield a("samples.diff", ("D",), "diff", difference, "difference", s, 30, palette=False)
     yield a("samples.follow", ("f",), "follow", "follow the newest group, or hold still", "follow", s, 31)
 
@@ -160,10 +160,8 @@ def _moves() -> Iterable[Action]:
 def _sides() -> Iterable[Action]:
     """Two texts that are read against each other, where they scroll together. A replay needs the brackets."""
     s = "sides"
-    yield Action(
-        "sides.differences", ("D",), "differences", "mark the words that differ, or not", "differences", s, 36,
-        palette=False,
-    )  # fmt: skip
+    differences = "mark the words that differ, or not; n N go to the next"
+    yield Action("sides.differences", ("D",), "differences", differences, "differences", s, 36, palette=False)
     yield Action("sides.stack", ("w",), "stack", "beside each other, or stacked", "stack", s, 37, palette=False)
     alone = "scroll the {} text alone; again: both"
     yield Action("sides.left", ("[",), "left alone", alone.format("left (or upper)"), "alone(0)", s, 38, palette=False)

@@ -36,7 +36,6 @@ class SamplePane(Vertical):
     SamplePane.-zoomed #responses { display: none; }
     SamplePane.-empty #responses, SamplePane.-empty #rule { display: none; }
     SamplePane > SideBySide { display: none; }
-    SamplePane.-comparing { border: none; }
     SamplePane.-comparing > SideBySide { display: block; }
     SamplePane.-comparing #responses, SamplePane.-comparing #rule, SamplePane.-comparing #text { display: none; }
     """
@@ -152,6 +151,7 @@ class SamplePane(Vertical):
         """Show another response beside the one under the cursor, or none."""
         self.other = other
         self.set_class(bool(other), "-comparing")
+        self.set_class(not other, "pane")  # the two have frames of their own
 
     def next_other(self, direction: int) -> str:
         """The response after, or before, the one on the right, round the end; never the one on the left."""

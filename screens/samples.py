@@ -339,8 +339,6 @@ class SamplesScreen(WorkbenchScreen):
             "group took its place (dynamic_sampling). eos = the model ended by itself.",
             "adv = the advantage, with a value model the mean over the tokens. Under a response then stand the",
             "value that was estimated before each token and the return that it was trained on.",
-            "D reads the response under the cursor against the next one. What only one of them has is underlined; J and K",
-            "choose the other one, n and N go from difference to difference (after a search, from match to match).",
             'filter: flag:dead  std<.1  reward>0.8  step:800..  text:"####"  -flag:dead; all must hold',
         ]
 

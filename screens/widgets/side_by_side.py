@@ -48,6 +48,11 @@ class _View(TextView, can_focus=False):
     def turn_wheel(self, lines: int) -> None:
         self.pair.scroll_lines(lines)
 
+    def on_scrolled(self) -> None:
+        # Between two arrangements a text may be drawn taller than anybody will see it: nothing is read there.
+        if (self.outer_size.width >= self.pair.size.width) == self.pair.stacked:
+            super().on_scrolled()
+
     def on_resize(self) -> None:
         super().on_resize()
         self.pair.settle()
@@ -123,7 +128,7 @@ class SideBySide(Container, can_focus=True, can_focus_children=False):
 
     def _entitle(self) -> None:
         for number, (view, side) in enumerate(zip(self.views, self._sides or (), strict=False)):
-            word = f"   scrolls alone ({'[]'[number]}: both)" if self.alone == number else ""
+            word = "   scrolls alone" if self.alone == number else ""
             view.entitle(side.title + word)
             view.set_class(self.alone in (None, number), "-scrolls")
 
