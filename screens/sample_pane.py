@@ -84,7 +84,7 @@ class SamplePane(Vertical):
             return
         self.sides.show(left, right)
         alike = "   the two are the same" if self.sides.alike else ""
-        words = f"{name}  {self.letter} and {self.other} of {len(detail.group.responses)}{alike}   "
+        words = f" {name}  {self.letter} and {self.other} of {len(detail.group.responses)}{alike}   "
         prompt = words + " ".join(detail.group.prompt.split())
         self.query_one("#prompt", Line).show(Content(fit(prompt, max(4, self.content_size.width))))
 

@@ -48,13 +48,12 @@ class _View(TextView, can_focus=False):
     def turn_wheel(self, lines: int) -> None:
         self.pair.scroll_lines(lines)
 
-    def on_scrolled(self) -> None:
-        # Between two arrangements a text may be drawn taller than anybody will see it: nothing is read there.
-        if (self.outer_size.width >= self.pair.size.width) == self.pair.stacked:
-            super().on_scrolled()
+    @property
+    def is_arranged(self) -> bool:
+        # Between two arrangements a text has a size that nobody will see; nothing is wrapped or read in it.
+        return (self.outer_size.width >= self.pair.size.width) == self.pair.stacked
 
-    def on_resize(self) -> None:
-        super().on_resize()
+    def resized(self) -> None:
         self.pair.settle()
 
 
@@ -195,6 +194,8 @@ class SideBySide(Container, can_focus=True, can_focus_children=False):
 
     def settle(self) -> None:
         """The lines are others than before: go where the longer text has gone."""
+        if not all(view.is_wrapped for view in self.views):
+            return  # the other one comes here too
         longer = max(self._both(), key=self._last)
         self._put(self.views[longer].top - self._apart[longer])
 

@@ -109,7 +109,9 @@ class TextView(LineView):
         :param keep_place: the text is the same as that of the lines now.
         """
         width = self.size.width
-        if width <= 0 or width == self._wrapped_at:
+        if width <= 0 or width == self._wrapped_at or not self.is_arranged:
+            if not keep_place:
+                self._lines = []
             return
         self._wrapped_at = width
         before = self._lines
@@ -127,6 +129,16 @@ class TextView(LineView):
         self._match = now(self._match) if 0 <= self._match < len(before) else -1
 
     @property
+    def is_arranged(self) -> bool:
+        """Whether it has the size in which it will be seen."""
+        return True
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether the lines are those of the width there is."""
+        return self._wrapped_at == self.size.width
+
+    @property
     def at_end(self) -> bool:
         """Whether the last line is seen."""
         return self.top + self.window >= len(self._lines)
@@ -137,6 +149,8 @@ class TextView(LineView):
         return min(100, 100 * self._seen // len(self._lines)) if self._lines else 100
 
     def on_scrolled(self) -> None:
+        if not self.is_arranged:
+            return
         self._seen = max(self._seen, min(len(self._lines), self.top + self.window))
         position = self.position
         if position != self._said:
@@ -157,10 +171,16 @@ class TextView(LineView):
         return "  ".join(parts)
 
     def on_resize(self) -> None:
+        if not self.is_arranged:
+            return
         self._wrap()
         self.top = max(0, min(self.top, len(self._lines) - self.window))
         self.refresh()
         self.on_scrolled()
+        self.resized()
+
+    def resized(self) -> None:
+        """Called after the lines were wrapped to another width, or the window is another."""
 
     # ---- search
 
