@@ -379,3 +379,25 @@ def test_marks_stand_in_their_columns_and_the_weightiest_on_top() -> None:
     assert "!" in "".join(part for part, _ in everywhere)
     assert set(SIGNS) == set(happened)
     assert "".join(part for part, _ in bar({}, 5, 5, 5, 3, "ascii")) == "|--"
+
+
+async def test_the_brackets_keep_their_meaning_where_two_responses_are_compared(home: Path) -> None:
+    async with replaying(42) as (app, pilot):
+        await pilot.press("s")
+        await until_shown(app, "> A")
+        await pilot.press("D")
+        await until_shown(app, "A and B of")
+        assert app.replaying is not None
+        assert app.screen.focused is not None
+        assert app.screen.focused.id == "sides"
+        pace = app.replaying.player.pace
+        await pilot.press("right_square_bracket")
+        assert app.replaying.player.pace > pace
+        await pilot.press("left_square_bracket")
+        assert app.replaying.player.pace == pace
+        assert app.screen.focused.alone is None  # type: ignore[attr-defined]
+        here = {action.id for action, _, _ in actions_here(app.screen)}  # type: ignore[arg-type]
+        assert {"replay.slower", "replay.before", "sides.stack"} <= here
+        assert not {"sides.left", "sides.right"} & here
+        await pilot.press("w")
+        assert not app.screen.focused.stacked  # type: ignore[attr-defined]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from screens.palette import actions_here
 from screens.samples import SamplesScreen
+from screens.widgets.text_view import TextView
 from sessions.commands import QueryGroup
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
@@ -190,3 +192,154 @@ async def test_a_long_response_does_not_fill_the_screen_with_numbers(attach: Att
         await pilot.press("s", "j", "J", "J")
         text = await until_shown(app, "> 121.3", "> C", "the last 51 of 180 tokens")
         assert text.count("value:") == 3
+
+
+ONE = """Outbound: 180 / 90 = 2 h, so it arrives at 16:05.
+
+It waits 12 minutes: 16:17.
+
+Return: 180 / 60 = 3 h, so it is back at 19:17.
+
+#### 19:17"""
+OTHER = """Outbound: 180 / 90 = 2 h. 14:05 + 2 h = 16:05.
+
+Waiting 12 min is already included in the trip, so the return starts at 16:05.
+
+Return: 180 / 60 = 3 h, so it is back at 19:05.
+
+#### 19:05"""
+
+
+def underlined(view: TextView) -> str:
+    lines = (view.render_line(y)._segments for y in range(view.size.height))
+    return " ".join("".join(s.text for s in line if s.style and s.style.underline) for line in lines).strip()
+
+
+@pytest.mark.parametrize("name", ["samples-diff-80x24", "samples-diff-160x48", "samples-diff-ascii-60x16"])
+async def test_golden_of_two_responses(attach: Attach, engine: FakeEngine, name: str) -> None:
+    engine.groups[120, 3].responses[2].text = ONE
+    engine.groups[120, 3].responses[3].text = OTHER
+    width, _, height = name.rpartition("-")[2].partition("x")
+    marks = "ascii" if "ascii" in name else "braille"
+    async with attach(size=(int(width), int(height)), marks=marks) as (app, pilot):
+        await pilot.press("s", "j", "J", "J")
+        await until_shown(app, "> 120.3", "> C")
+        await pilot.press("D")
+        await until_shown(app, "C and D of 8", "16:05", "included in the trip")
+        await pilot.press("j")
+        await pilot.pause()
+        text = frame(app)
+        assert max(map(len, text.split("\n"))) <= int(width)
+        assert marks != "ascii" or text.isascii()
+        check_golden(name, text)
+
+
+async def test_two_responses_are_read_against_each_other(attach: Attach, engine: FakeEngine) -> None:
+    for number, text in enumerate(("back at 19:17", "back at 19:05", "never back", "back at 19:17")):
+        engine.groups[120, 3].responses[number].text = text
+    async with attach(size=(120, 30)) as (app, pilot):
+        await pilot.press("s", "j")
+        await until_shown(app, "> 120.3", "> A")
+        await pilot.press("D")
+        await until_shown(app, "A and B of 8")
+        screen = screen_of(app)
+        sides = screen.pane.sides
+        assert screen.focused is sides
+        assert not screen.groups.region
+        assert [underlined(view) for view in sides.views] == ["17", "05"]
+        await pilot.press("J")
+        await until_shown(app, "A and C of 8")
+        assert [underlined(view) for view in sides.views] == ["at 19:17", "never"]
+        await pilot.press("J")
+        await until_shown(app, "A and D of 8   the two are the same")
+        assert [underlined(view) for view in sides.views] == ["", ""]
+        await pilot.press("K", "K", "K")
+        await until_shown(app, "A and H of 8")
+        await pilot.press("J")
+        await until_shown(app, "A and B of 8")
+        await pilot.press("D")
+        await until_shown(app, "> 120.3", "---- A")
+        assert screen.focused is screen.groups
+        assert screen.responses.key == "A"
+
+
+async def test_the_last_response_is_read_against_the_first_and_esc_comes_back(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("s", "j", "tab", "G", "enter")
+        await until(lambda: screen_of(app).has_class("-zoomed"))
+        screen = screen_of(app)
+        await pilot.press("D")
+        await until_shown(app, "H and A of 8")
+        await pilot.press("escape")
+        await until(lambda: not screen.comparing)
+        assert screen.has_class("-zoomed")
+        assert screen.focused is screen.text
+        await pilot.press("D", "D")
+        assert not screen.comparing
+
+
+async def test_both_responses_are_searched_and_copied(
+    attach: Attach, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.groups[120, 3].responses[0].text = "one\x1b"
+    engine.groups[120, 3].responses[1].text = "two"
+    async with attach() as (app, pilot):
+        copied: list[str] = []
+        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+        await pilot.press("s", "j")
+        await until_shown(app, "> 120.3", "> A")
+        await pilot.press("D")
+        await until_shown(app, "A and B of 8")
+        await pilot.press("slash", *"TWO", "enter")
+        await until_shown(app, "/two")
+        assert screen_of(app).focused is screen_of(app).pane.sides
+        assert screen_of(app).pane.sides.views[1].position.endswith("/two  100%")
+        await pilot.press("slash", *"xyz", "enter")
+        await until_shown(app, "'xyz' is in neither response")
+        await pilot.press("y")
+        assert copied == ["---- A ----\none␛\n\n---- B ----\ntwo"]
+
+
+async def test_a_comparison_holds_its_group_while_others_come_and_ends_with_it(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("s")
+        await until_shown(app, "> 120.4", "> A", "following the newest")
+        await pilot.press("D")
+        await until_shown(app, "120.4  A and B of 8", "holding still")
+        engine.finish_step()
+        await until(lambda: (121, 1) in {(h.step, h.number) for h in app.live.heads.values()}, "the next step")
+        await pilot.pause(0.6)
+        assert "120.4  A and B of 8" in frame(app)
+        await pilot.press("f")
+        await until_shown(app, "> 121.4", "following the newest")
+        assert screen_of(app).focused is screen_of(app).groups
+
+
+async def test_what_cannot_be_compared_says_so(attach: Attach, engine: FakeEngine) -> None:
+    del engine.groups[120, 3].responses[1:]
+    async with attach() as (app, pilot):
+        await pilot.press("s", "j")
+        await until_shown(app, "> 120.3", "1 responses")
+        await pilot.press("D")
+        await until_shown(app, "this group has one response")
+        await pilot.press("f")
+        engine.grow("half a thought")
+        await until_shown(app, "> sampling", "half a thought")
+        await pilot.press("D")
+        await until_shown(app, "still being sampled")
+        assert not screen_of(app).comparing
+
+
+async def test_the_help_of_a_comparison_lists_its_keys(attach: Attach) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("s", "j")
+        await until_shown(app, "> 120.3", "> A")
+        await pilot.press("D")
+        await until_shown(app, "A and B of 8")
+        here = {action.id for action, _, _ in actions_here(screen_of(app))}
+        assert {"sides.left", "sides.right", "sides.stack", "samples.diff", "move.down"} <= here
+        assert not {"sides.differences", "samples.open", "move.left"} & here
+        await pilot.press("enter")
+        assert screen_of(app).comparing
