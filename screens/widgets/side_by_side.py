@@ -110,9 +110,6 @@ class SideBySide(Container, can_focus=True, can_focus_children=False):
             for view in self.views:
                 view.show_from(0)
         self._fill()
-        if self._needle:
-            for view in self.views:
-                view.seek(self._needle)
         self._entitle()
 
     def _fill(self) -> None:

@@ -76,6 +76,14 @@ def test_beyond_the_bound_it_is_still_a_difference(one: list[str], other: list[s
         assert common == best
 
 
+def test_as_many_edits_as_are_allowed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screens.difference, "MOST_EDITS", 4)
+    difference.cache_clear()
+    left, _ = check("x a a y z", "a")
+    assert joined(left, only=False).strip() == "a"
+    difference.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("one", "other", "mine", "theirs"),
     [
@@ -130,6 +138,7 @@ def test_the_effort_is_bounded_on_the_longest_texts(kind: str, monkeypatch: pyte
 
     monkeypatch.setattr(screens.difference._Search, "_shortest", watched)
     check(" ".join(one), " ".join(other))
+    assert min(left) < left[0], "it is counted"
     # One row of diagonals may still be walked when nothing is left.
     assert min(left) >= -(2 * screens.difference.MOST_EDITS + 1) - 2 * words
 

@@ -83,11 +83,13 @@ async def test_one_is_scrolled_alone_and_keeps_its_distance() -> None:
         await pilot.press("right_square_bracket", "j", "j", "j")
         assert tops(app) == (0, 3)
         assert app.sides.views[1].border_title == "B   scrolls alone"
+        assert app.sides.views[0].styles.border_top != app.sides.views[1].styles.border_top, "seen from the frame too"
         assert [view.has_class("-scrolls") for view in app.sides.views] == [False, True]
         await pilot.press("left_square_bracket", "j")
         assert tops(app) == (1, 3)
         await pilot.press("left_square_bracket")
         assert app.sides.alone is None
+        assert app.sides.views[0].styles.border_top == app.sides.views[1].styles.border_top
         assert app.sides.views[0].border_title == "A"
         await pilot.press("pagedown")
         assert tops(app) == (10, 12)
@@ -100,6 +102,14 @@ async def test_one_is_scrolled_alone_and_keeps_its_distance() -> None:
         await pilot.press("right_square_bracket", "g")
         await pilot.press("j")
         assert tops(app) == (1, 1), "the first line puts them level"
+
+
+async def test_one_that_stands_further_down_goes_up_to_its_first_line_too() -> None:
+    async with pair(numbered(50), numbered(50)) as (app, pilot):
+        await pilot.press("right_square_bracket", "j", "j", "right_square_bracket", "k")
+        assert tops(app) == (0, 1)
+        await pilot.press("k", "k", "k", "j")
+        assert tops(app) == (0, 1)
 
 
 async def test_the_wheel_moves_both() -> None:
@@ -188,6 +198,20 @@ async def test_a_search_goes_through_both_in_the_order_they_are_read() -> None:
         assert not app.sides.search("nowhere")
 
 
+async def test_a_search_finds_what_stands_apart() -> None:
+    async with pair(numbered(60), numbered(60)) as (app, pilot):
+        await pilot.press("right_square_bracket", *"jjjjj", "right_square_bracket")
+        assert app.sides.search("line 33")
+        assert app.sides.views[1]._match == 33, "it stands higher than that on the left"
+        await pilot.press("n")
+        assert app.sides.views[0]._match == 33
+        assert tops(app)[1] - tops(app)[0] == 5
+        await pilot.press("j")
+        app.sides.show(Side("A", "another"), Side("B", "a line 33"))
+        await pilot.press("n")
+        assert app.sides.views[1]._match == 0, "what is searched for is searched for in the next texts"
+
+
 async def test_without_a_search_n_goes_from_difference_to_difference() -> None:
     right = numbered(80).replace("line 30\n", "line x\n").replace("line 70\n", "line y\n")
     async with pair(numbered(80), right, marked=True) as (app, pilot):
@@ -210,6 +234,18 @@ async def test_a_narrower_terminal_keeps_the_place() -> None:
         await pilot.pause()
         assert first in view.spans(view.top, 80)[0].text
         assert tops(app)[0] == tops(app)[1] > 0
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+async def test_both_keep_the_place_in_columns_of_another_width(longer: int) -> None:
+    texts = [" ".join(f"w{i:03}" for i in range(count)) for count in ((900, 700) if longer == 0 else (700, 900))]
+    async with pair(texts[0], texts[1], (160, 12)) as (app, pilot):
+        await pilot.press("pagedown", "pagedown")
+        first = [view.spans(view.top, 80)[0].text.split()[0] for view in app.sides.views]
+        await pilot.resize_terminal(110, 12)
+        await pilot.pause()
+        await pilot.pause()
+        assert all(word in view.spans(view.top, 80)[0].text for word, view in zip(first, app.sides.views, strict=True))
 
 
 async def test_hostile_text_and_titles_are_drawn_and_not_obeyed() -> None:

@@ -47,6 +47,11 @@ def test_a_place_moves_to_where_the_text_before_it_ends(text: str, newlines: boo
     assert [shown[:at] for at in moved] == [visible(text[:at], newlines=newlines) for at in places]
 
 
+def test_a_place_in_what_is_not_drawn_is_where_that_ends() -> None:
+    assert visible_places("a" + "\u0301" * 9 + "b", [7, 10, 11]) == ("a" + "\u0301" * 4 + "b", [5, 5, 6])
+    assert visible_places("a\r\nb", [2, 3], newlines=True) == ("a\nb", [1, 2])
+
+
 @given(st.lists(st.tuples(TEXT, st.booleans()), max_size=6), st.integers(2, 40))
 def test_marks_change_neither_the_lines_nor_their_width(parts: list[tuple[str, bool]], width: int) -> None:
     pieces = [Piece(*part) for part in parts]
@@ -131,6 +136,9 @@ async def test_marks_are_taken_away_and_put_back_without_moving() -> None:
         assert (app.text.top, underlined(app, 0)) == (5, "x")
         read = app.text.percent
         app.text.marked = False
+        await pilot.pause()
+        on_screen = app.screen._compositor.render_strips()
+        assert not [s for strip in on_screen for s in strip if s.style and s.style.underline]
         assert underlined(app, 0) == ""
         assert app.text.changes == []
         app.text.marked = True
