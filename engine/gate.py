@@ -66,6 +66,17 @@ class RatingGate:
             self._touched = {group: time.monotonic()}
             self._news.set()
 
+    def taken_back(self, group: str, letters: set[str] | None) -> None:
+        """A person took a rating or a skip back.
+
+        :param letters: responses of the group that are judged still, as for :meth:`judged`; None: none are.
+        """
+        self._judged.pop(group, None)
+        if letters is not None:
+            touched = dict(self._touched)
+            self.judged(group, letters)
+            self._touched = touched
+
     def rated(self) -> int:
         """Groups that count as rated now."""
         now = time.monotonic()

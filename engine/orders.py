@@ -405,13 +405,22 @@ class Orders:
         engine.publish(event)
         if rating is not None:
             await self._head_changed(ResponseName(rating.step, rating.group))
+            await self._taken_back(rating.branch, rating.step, rating.group)
         if isinstance(event, wire.Skipped):
+            await self._taken_back(event.skip.branch, event.skip.step, event.skip.group)
             self._applied(command.id, engine.step, "it waits for a rating again")
             return
         used = event.used_in if isinstance(event, wire.RatingRetracted) else 0
         whose = f"{rating.who}'s rating is " if rating is not None and rating.who != command.who else ""
         text = f"{whose}taken back" + (f"; update {used} had used it, and nothing is un-trained" if used else "")
         self._applied(command.id, engine.step, text)
+
+    async def _taken_back(self, branch: str, step: int, number: int) -> None:
+        """The gate counts what is judged still."""
+        engine, name = self._engine, f"{step}.{number}"
+        if engine.gate.closed and step == engine.step:
+            judged = await engine.write(engine.store.judged, branch, step)
+            engine.gate.taken_back(name, judged.get(name))
 
     async def _skip(self, command: c.Skip) -> None:
         engine = self._engine

@@ -45,6 +45,20 @@ def test_wait_counts_whole_groups(clock: list[float]) -> None:
     assert gate.satisfied
 
 
+def test_what_is_taken_back_does_not_count(clock: list[float]) -> None:
+    gate = gate_for("wait 2")
+    gate.judged("3.1", {"A", "B"})
+    gate.taken_back("3.1", {"A"})
+    assert gate.rated() == 0
+    gate.judged("3.1", {"B"})
+    assert gate.rated() == 1
+    gate.taken_back("3.1", None)
+    clock[0] += module.QUIET_SECONDS
+    assert gate.rated() == 0
+    gate.taken_back("9.1", None)  # of another step
+    assert gate.rated() == 0
+
+
 def test_the_same_response_twice_counts_once(clock: list[float]) -> None:
     gate = gate_for("wait 1")
     gate.judged("3.1", {"A"})

@@ -553,6 +553,25 @@ async def test_the_gate_waits_until_a_group_is_rated() -> None:
         assert {u.fate for u in tested.uses} == {"on_time"}
 
 
+async def test_a_rating_taken_back_at_the_gate_does_not_count_and_a_skip_neither() -> None:
+    async with live(rating_gate="wait 2", group_size=2) as tested:
+        running = asyncio.create_task(tested.step())
+        await tested.until(lambda: tested.beats and tested.beats[-1].state == "WAIT")
+        given = rate("1.1", A=5.0, B=1.0)
+        await tested.do(given)
+        skip = Skip(response="1.2A")
+        await tested.do(skip)
+        await tested.until(lambda: "1 of 2 groups" in tested.beats[-1].note)
+        await tested.do(Retract(rating=given.id))
+        await tested.until(lambda: "0 of 2 groups" in tested.beats[-1].note)
+        assert (await tested.do(Retract(rating=skip.id))).text == "it waits for a rating again"
+        await tested.do(rate("1.1", A=5.0, B=1.0))
+        await tested.until(lambda: "1 of 2 groups" in tested.beats[-1].note)
+        assert tested.engine.learner.step == 0
+        await tested.do(rate("1.2", A=2.0, B=3.0))
+        await asyncio.wait_for(running, 20)
+
+
 @pytest.mark.parametrize("way", ["set rating_gate async", "stop", "stop --now"])
 async def test_ways_out_of_the_gate(way: str) -> None:
     async with live(session(paused=False), rating_gate="wait 2") as tested:
