@@ -4,7 +4,8 @@ VENV   ?= .venv
 PEERS  ?= .venv-peers
 PPO    ?= .venv-trl-ppo
 BIN    := $(VENV)/bin
-ENV    := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+# Compiled modules are kept, whatever the shell says: the tests start hundreds of processes.
+ENV    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 JOBS   ?= 2
 
 .PHONY: run install test check format smollm2 test-real test-peers test-learning test-faults bench bench-peers docs picture clean

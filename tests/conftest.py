@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """Leave what every test shares out of each search for unreachable objects.
+
+    torch, transformers and thousands of tests are half a second to walk through, and a test that makes a screen or a
+    model sets off such walks. What tests make themselves is searched as before.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
