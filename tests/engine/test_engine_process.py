@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from engine.__main__ import main
+from engine.__main__ import build, main
 from engine.checkpointing import policy_weights
 from sessions.client import Client, attached
 from sessions.commands import Rate, Step, TakeCheckpoint, parse_words
@@ -105,6 +106,20 @@ async def test_a_killed_engine_goes_on_from_its_newest_checkpoint() -> None:
     assert (use.fate, use.step) == ("late", 6)
     store.close()
     assert policy_weights(folder.checkpoints / "6")
+
+
+def test_garbage_is_searched_for_again_once_the_libraries_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = session()
+    frozen = gc.get_freeze_count()
+    kept = [[] for _ in range(1000)]
+    monkeypatch.setattr("engine.start.start", lambda *_: (gc.isenabled(), gc.get_freeze_count()))
+    enabled, then = build(folder.settings(), None, folder)
+    assert enabled
+    assert then >= frozen + len(kept)  # what was there before the session is not walked through
+    monkeypatch.setitem(sys.modules, "engine.start", None)  # cannot be imported
+    with pytest.raises(ImportError):
+        build(folder.settings(), None, folder)
+    assert gc.isenabled()
 
 
 def test_what_cannot_be_started_says_why_and_leaves(
