@@ -40,7 +40,7 @@ from workbench.daemon import start_engine
 pytestmark = pytest.mark.serial
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=[pytest.mark.faults, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=[pytest.mark.faults, pytest.mark.timeout(1800)])])
 async def test_an_engine_that_is_killed_again_and_again_loses_no_rating(
     kills: int, count: Count, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ def trained(nursery: Nursery) -> SessionFolder:
 
 
 def test_a_database_from_a_newer_version_is_refused_in_one_line_and_left_alone(
-    trained: SessionFolder, count: Count
+    trained: SessionFolder, nursery: Nursery, count: Count
 ) -> None:
     kind = "a database from a newer version"
     was = rows(trained, "SELECT value FROM meta WHERE key='schema'")[0][0]
@@ -135,7 +135,7 @@ def test_a_database_from_a_newer_version_is_refused_in_one_line_and_left_alone(
     assert trained.database.read_bytes() == before
     nothing_left(trained)
     _set_schema(trained, was)
-    recovered(trained, count, kind)
+    recovered(trained, count, kind, nursery=nursery)
 
 
 def _set_schema(folder: SessionFolder, version: str) -> None:

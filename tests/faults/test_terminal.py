@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -44,12 +45,22 @@ async def steps_made(client: Client, more: int = 2) -> int:
     return int(now)
 
 
+async def full(shown: Terminal) -> None:
+    """Have it draw one screen after another, until its terminal takes no more."""
+    async with asyncio.timeout(60):
+        for key in itertools.cycle("es"):
+            if shown.full():
+                return
+            shown.press(key)
+            await asyncio.sleep(0.1)
+
+
 async def screens(client: Client) -> list[str]:
     """Who is attached beside this client."""
     return [name for name in (await status(client)).clients if not name.startswith("test")]
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.faults)])
 async def test_whatever_becomes_of_a_screen_the_training_goes_on(seconds: int, count: Count, nursery: Nursery) -> None:
     folder, rater = small_session(), Rater(2)
     process = nursery.engine(folder.path)
@@ -76,6 +87,7 @@ async def test_whatever_becomes_of_a_screen_the_training_goes_on(seconds: int, c
             await shown.until_shown("reward", "q detach")
             shown.read(False)
             count.injected["the terminal stops reading"] += 1
+            await full(shown)
             before = (await status(client)).finished_steps
             for _ in range(seconds):
                 await rater.rate(client)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -47,6 +48,7 @@ class Terminal:
             [sys.executable, "-c", PROGRAM, str(folder), *words],
             stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True,
         )  # fmt: skip
+        self._name = os.ttyname(slave)
         os.close(slave)
         self.drawn = b""
         self.read(True)
@@ -82,6 +84,14 @@ class Terminal:
         self.read(False)
         os.close(self.master)
         self.master = -1
+
+    def full(self) -> bool:
+        """Whether it takes nothing more of what is drawn."""
+        slave = os.open(self._name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            return not select.select([], [slave], [], 0)[1]
+        finally:
+            os.close(slave)
 
     def gone(self) -> bool:
         return self.process.poll() is not None
@@ -123,12 +133,22 @@ async def test_a_terminal_that_stops_reading_does_not_stop_the_link(engine: Fake
     with terminal(engine) as screen:
         await screen.until_shown("q detach")
         screen.read(False)
-        first = engine.last_step.step if engine.last_step else 0
-        for _ in range(40):
-            engine.finish_step()
+
+        async def one_more() -> int:
+            step = engine.finish_step()
             engine.beat()
             await until(lambda: not any(c._events or c._latest for c in engine.server.connections), "the link")
+            return step
+
+        for _ in range(100):
+            await one_more()
+            if screen.full():
+                break
+        assert screen.full()
+        for _ in range(5):
+            last = await one_more()
+        assert screen.full()
         screen.read(True)
-        await screen.until_shown(f"step {first + 41}/2000")
+        await screen.until_shown(f"step {last + 1}/2000")
         screen.press("q")
         await until(screen.gone)
