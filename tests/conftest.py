@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+MANY = 50
+"""Modules: as many as are worth a search of their own."""
 
-def pytest_collection_finish() -> None:
-    """Leave what every test shares out of each search for unreachable objects.
+_modules = 0
+
+
+def leave_libraries_out() -> None:
+    """Leave what was imported since the last call out of each search for unreachable objects.
 
     torch, transformers and thousands of tests are half a second to walk through, and a test that makes a screen or a
     model sets off such walks. What tests make themselves is searched as before.
     """
-    gc.collect()
-    gc.freeze()
+    global _modules
+    if len(sys.modules) > _modules + MANY:
+        gc.collect()
+        gc.freeze()
+        _modules = len(sys.modules)
+
+
+def pytest_collection_finish() -> None:
+    leave_libraries_out()
+
+
+def pytest_runtest_teardown() -> None:
+    leave_libraries_out()
 
 
 @pytest.fixture(autouse=True)
