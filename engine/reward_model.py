@@ -5,9 +5,9 @@ was when RL began. With z the state and :math:`\mu, \varsigma` the mean and spre
 
 .. math:: r_h = w_h \cdot \frac{z - \mu}{\varsigma} + b_h , \qquad  s_h = g_h r_h + c_h ,
 
-where gain g and bias c make scores have mean 0 and standard deviation 1 on reference samples. The score of a response is
-the mean of the heads. Heads start at random and are trained on bootstrap samples, so what they disagree on is what the
-orderings do not tell. Three kinds, by what is trained beside the heads:
+where gain g and bias c make scores have mean 0 and standard deviation 1 on reference samples. The score of a response
+is the mean of the heads. Heads start at random and are trained on bootstrap samples, so what they disagree on is what
+the orderings do not tell. Three kinds, by what is trained beside the heads:
 
 ====  ==============================================================
 head  nothing: the trunk is frozen
@@ -114,7 +114,7 @@ class RewardModel:
         own: bool = False,
         budget: Budget | None = None,
     ) -> None:
-        settings = (settings or RewardModelSettings()).check()
+        settings = _settled(settings or RewardModelSettings())
         if settings.kind == "lora":
             need_peft()
         self.policy, self.device = policy, policy.device
@@ -144,7 +144,7 @@ class RewardModel:
 
         :param settings: others, of the same kind.
         """
-        settings = (settings or self.state.settings).check()
+        settings = _settled(settings or self.state.settings)
         if settings.kind != self.kind:
             raise UsageError(f"a reward model of kind {self.kind} is not followed by one of kind {settings.kind}")
         other = copy.copy(self)
@@ -197,8 +197,8 @@ class RewardModel:
                 matrix.zero_()
                 continue
             bound = 1 / math.sqrt(matrix.shape[1])
-            numbers = stream("reward model adapter", self.state.settings.seed, name).uniform(-bound, bound, matrix.shape)
-            matrix.copy_(torch.from_numpy(numbers))
+            random = stream("reward model adapter", self.state.settings.seed, name)
+            matrix.copy_(torch.from_numpy(random.uniform(-bound, bound, matrix.shape)))
 
     def _adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self._trunk.named_parameters() if "lora_" in name)
@@ -238,10 +238,17 @@ class RewardModel:
 
     def read(self, rows: Sequence[Lesson]) -> Tensor:
         """The states [N, D] at the last tokens, in one forward pass; with gradient where gradients are on."""
+        return self._read([self._followed(row) for row in rows])
+
+    def _followed(self, row: Lesson) -> Lesson:
+        """A row with one token more, which nothing reads: batches know from which state each token is predicted."""
+        return Lesson(row.prompt, [*row.tokens, self.policy.pad])
+
+    def _read(self, rows: Sequence[Lesson]) -> Tensor:
         policy = self.policy
         make = pack_batch if policy.packs and all(map(fits, rows)) else make_batch
-        tokens = [[*row.tokens, policy.pad] for row in rows]  # a batch reads what comes before a token; of this one, all
-        batch = make([row.prompt for row in rows], tokens, [1.0] * len(rows), policy.pad, policy.device)
+        prompts, tokens = [row.prompt for row in rows], [row.tokens for row in rows]
+        batch = make(prompts, tokens, [1.0] * len(rows), policy.pad, self.device)
         with torch.autocast(self.device.type, enabled=False):
             states = self._trunk(
                 input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False
@@ -255,7 +262,7 @@ class RewardModel:
 
         :param safe_point: called before each pass; it may block or raise.
         """
-        whole = [self.closed(row) for row in rows]
+        whole = [self._followed(self.closed(row)) for row in rows]
         found: dict[int, Tensor] = {}
 
         def parts() -> None:
@@ -263,7 +270,7 @@ class RewardModel:
             cut = packed_micro_batches if self.policy.packs else padded_micro_batches
             for part in cut(left, self.budget.tokens, None):
                 safe_point()
-                for row, state in zip(part, self.read(part), strict=True):
+                for row, state in zip(part, self._read(part), strict=True):
                     found[id(row)] = state
 
         self.budget.retry(parts, _nothing)
@@ -373,7 +380,8 @@ class RewardModel:
 
     def _whole_model(self) -> dict[str, Tensor]:
         """The weights of the policy's model with the trunk's in their place, and in that of what is tied to them."""
-        own = {name.replace(".base_layer", ""): t for name, t in self._trunk.state_dict().items() if "lora_" not in name}
+        trunk = self._trunk.state_dict()
+        own = {name.replace(".base_layer", ""): t for name, t in trunk.items() if "lora_" not in name}
         others = self.policy.model.state_dict()
         return {name: others[name] if inside is None else own[inside] for name, inside in self._places.items()}
 
@@ -430,6 +438,12 @@ def need_peft() -> None:
             "a reward model of kind lora needs the package peft; `pip install 'rl-workbench[lora]'` brings it, "
             "the kinds head and full need none"
         )
+
+
+def _settled(settings: RewardModelSettings) -> RewardModelSettings:
+    """Settings with the defaults of their kind filled in, for the record."""
+    settings.check()
+    return msgspec.structs.replace(settings, learning_rate=settings.rate, epochs=settings.passes)
 
 
 def _only(text: Text, role: str) -> str | None:

@@ -7,9 +7,9 @@ over the B orderings of an optimizer step and H heads, with :math:`\ell` the los
 (:mod:`engine.preference_losses`), c ``centering``, and :math:`w_{h,o}` how often ordering o is in the bootstrap sample
 of head h: a Poisson number of mean 1 that depends on the seed, the head and what the ordering says, so that a head has
 the same sample in every version. Orderings about held-out prompts (:func:`sessions.orderings.held_out`) are never
-trained on. AdamW; the learning rate rises over the first tenth of the steps and falls linearly to 0. With a frozen trunk
-each response is read once, and only the heads are run; that is cheap, and one epoch would leave them far from their
-best, so their default is more.
+trained on. AdamW; the learning rate rises over the first tenth of the steps and falls linearly to 0. With a frozen
+trunk each response is read once and only the heads are run: that is cheap, and one epoch would leave them far from
+their best, so their default is more.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ class Examples:
         return sum(len(better_worse(example.tiers)) for example in self.all)
 
 
-def encode_orderings(
-    model: RewardModel, orderings: Iterable[Ordering], safe_point: SafePoint = _nothing
-) -> Examples:
+def encode_orderings(model: RewardModel, orderings: Iterable[Ordering], safe_point: SafePoint = _nothing) -> Examples:
     """Orderings as tokens.
 
     :raises InputFileError: naming the source of one that cannot be encoded, or has too many ties to average over.
@@ -128,7 +126,9 @@ def bootstrap_weights(examples: Sequence[Example], heads: int, seed: int) -> Ten
     return torch.from_numpy(np.array(each, dtype=np.float32).reshape(len(examples), heads).T.copy())
 
 
-def losses(raw: Tensor, examples: Sequence[Example], places: Sequence[Sequence[int]], ties: str) -> tuple[Tensor, Tensor]:
+def losses(
+    raw: Tensor, examples: Sequence[Example], places: Sequence[Sequence[int]], ties: str
+) -> tuple[Tensor, Tensor]:
     """Each ordering's loss [heads, B] and its centering term [heads, B].
 
     :param raw: [heads, N], scores before they are normalised.
@@ -364,8 +364,9 @@ def calibration_error(p: Sequence[float]) -> float:
     bins: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
     for one in p:
         sure = max(one, 1 - one)
-        bins[min(BINS - 1, int((sure - 0.5) * 2 * BINS))].append((sure, 1.0 if one > 0.5 else 0.5 if one == 0.5 else 0.0))
-    apart = [abs(math.fsum(right - sure for sure, right in own)) for own in bins]
+        right = 0.5 if one == 0.5 else float(one > 0.5)
+        bins[min(BINS - 1, int((sure - 0.5) * 2 * BINS))].append((sure, right))
+    apart = [abs(math.fsum(share - mean for mean, share in own)) for own in bins]
     return math.fsum(apart) / len(p)
 
 

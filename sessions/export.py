@@ -125,7 +125,7 @@ def new_folder(target: Path) -> Iterator[tuple[Path, Path]]:
     :raises InputFileError: if the target is anything but a new or an empty folder.
     """
     final = Path(os.path.abspath(target.expanduser()))
-    _check_free(final)
+    check_free(final)
     place = final.with_name(f".{final.name[:100]}.{uuid.uuid4().hex[:12]}.partial")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def new_folder(target: Path) -> Iterator[tuple[Path, Path]]:
         raise InputFileError(f"{final}: cannot be made ({error.strerror})") from None
     try:
         yield place, final
-        _check_free(final)
+        check_free(final)
         try:
             place.rename(final)  # takes the place of an empty folder, and of nothing else
         except OSError as error:
@@ -143,7 +143,8 @@ def new_folder(target: Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _check_free(final: Path) -> None:
+def check_free(final: Path) -> None:
+    """Raise InputFileError if a path is anything but a new or an empty folder."""
     try:
         if final.is_symlink() or (final.exists() and not final.is_dir()) or (final.is_dir() and any(final.iterdir())):
             raise InputFileError(f"{final}: is there already; give a new or empty folder")

@@ -12,8 +12,8 @@ from sessions.records import Record
 KINDS = ("head", "lora", "full")
 """What is trained: heads on a frozen trunk, adapters in it as well, or all of it."""
 TIES = ("skip", "average")
-RATES = {"head": 1e-2, "lora": 5e-4, "full": 5e-5}
-"""Default learning rate of what is trained: of the heads, or of adapters or trunk, beside which the heads have theirs."""
+RATES = {"head": 1e-2, "lora": 1e-3, "full": 1e-4}
+"""Default learning rate of the heads, or of the adapters or the trunk, beside which the heads have theirs."""
 EPOCHS = {"head": 30, "lora": 1, "full": 1}
 """Default times through the orderings. A linear head on a frozen trunk is far from its best after one."""
 
@@ -21,7 +21,7 @@ EPOCHS = {"head": 30, "lora": 1, "full": 1}
 class RewardModelSettings(Record):
     """How a reward model is made and trained.
 
-    :ivar heads: how many there are; each begins and is trained differently, so that they disagree where little is known.
+    :ivar heads: each begins and is trained differently, so that they disagree where little is known.
     :ivar epochs: times through the orderings; 0: those of the kind, in :data:`EPOCHS`.
     :ivar learning_rate: 0: that of the kind, in :data:`RATES`.
     :ivar batch: orderings of an optimizer step.
@@ -84,8 +84,9 @@ class RewardModelFigures(Record):
     :ivar pairs: preferences of one response over another that were looked at.
     :ivar accuracy: share of them in which the preferred one has the higher score; equal scores count half.
     :ivar log_loss: mean of -log p of what was preferred, nats; 0.693 is a coin's.
-    :ivar calibration: expected calibration error of p: pairs in five bins of equal width by how sure the model is of the
-        one that it prefers (0.5 to 1), the mean over pairs of how far a bin's share of right ones is from its mean p.
+    :ivar calibration: expected calibration error of p: pairs in five bins of equal width by how sure the model is
+        of the one that it prefers (0.5 to 1); the mean over pairs of how far the share of right ones in a bin is from
+        the mean p there.
     :ivar length_correlation: Spearman correlation of score and tokens over the responses.
     :ivar agreement: share of the pairs that all heads put in the same order.
     """

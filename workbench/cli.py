@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     warm_up.add_argument("--steps", type=_natural, default=480, metavar="N", help="optimizer steps (480)")
     warm_up.add_argument("--seed", type=int, default=0, metavar="N")
     export.add_argument("folder", metavar="DIR", help="a new or empty folder")
+    reward_model = add(
+        "reward-model", "commands_reward_model:train", "train a model of what people prefer, or measure one"
+    )
+    _add_reward_model(reward_model)
     doctor = add("doctor", "doctor:doctor", "check this machine, and say what to do")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
     for command in (listing, status, follow, send, plan, stop, compare, export, fetch, warm_up, doctor, knobs):
@@ -181,6 +185,43 @@ def _add_race(race: argparse.ArgumentParser) -> None:
     )
     race.add_argument("--metric", dest="metrics", action="append", metavar="M", help="compared at the end")
     race.add_argument("--json", action="store_true", help="one JSON line a step, and the comparison at the end")
+
+
+def _add_reward_model(reward_model: argparse.ArgumentParser) -> None:
+    verbs = reward_model.add_subparsers(
+        title="what to do", metavar="train|evaluate", required=True, parser_class=_Parser
+    )
+    help_text = "train one on a .jsonl file of preferences"
+    train = verbs.add_parser("train", help=help_text, description=help_text, allow_abbrev=False)
+    train.set_defaults(function="workbench.commands_reward_model:train")
+    train.add_argument("file", metavar="FILE", help="JSON lines: prompt, chosen, rejected, as TRL reads them")
+    train.add_argument(
+        "--model", default="tiny", metavar="M", help="tiny (embedded, the default), smollm2, or a folder"
+    )
+    train.add_argument("--output", default="reward-model", metavar="DIR", help="a new or empty folder (reward-model)")
+    train.add_argument("--kind", choices=("head", "lora", "full"), default="head", help="what is trained (head)")
+    train.add_argument("--epochs", type=_natural, default=0, metavar="N", help="times through FILE (head 30, others 1)")
+    train.add_argument(
+        "--learning-rate", type=float, default=0.0, metavar="X", help="highest (head 1e-2, lora 1e-3, full 1e-4)"
+    )
+    train.add_argument("--batch", type=_natural, default=8, metavar="N", help="preferences an optimizer step (8)")
+    train.add_argument("--ties", choices=("skip", "average"), default="skip", help="of rankings (skip)")
+    train.add_argument("--seed", type=int, default=0, metavar="N")
+    help_text = "measure one on a .jsonl file of preferences"
+    evaluate = verbs.add_parser("evaluate", help=help_text, description=help_text, allow_abbrev=False)
+    evaluate.set_defaults(function="workbench.commands_reward_model:evaluate")
+    evaluate.add_argument("folder", metavar="DIR", help="that `reward-model train` wrote")
+    evaluate.add_argument("file", metavar="FILE", help="as for train")
+    for verb in (train, evaluate):
+        verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+        verb.add_argument("--threads", type=_natural, metavar="N", help="of torch (default: physical cores less one)")
+        verb.add_argument(
+            "--micro-tokens", type=_natural, default=16_384, metavar="N", help="tokens that a pass may hold"
+        )
+        verb.add_argument(
+            "--trust-remote-code", action="store_true", help="run the Python code in the model's folder; read it first"
+        )
+        verb.add_argument("--json", action="store_true", help="JSON lines")
 
 
 def _whole(text: str) -> int:
