@@ -85,8 +85,7 @@ def test_the_folder_is_the_data_and_figures_that_are_not_known_are_dashes(small:
         "epochs": 2, "batch": 4, "ties": "average", "seed": 3
     }  # fmt: skip
     one = tmp_path / "one.jsonl"
-    one.write_text('{"prompt": "1+1=", "chosen": "2", "rejected": "3"}\n')    if kind != "head":
-        return
+    one.write_text('{"prompt": "1+1=", "chosen": "2", "rejected": "3"}\n')
     assert main(["reward-model", "evaluate", str(folder), str(one), *COMMON]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["held-out", "prompts", "all"]
