@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine import reward_model, reward_training
@@ -270,6 +271,75 @@ def test_the_losses_of_a_batch_are_those_of_its_orderings_one_by_one() -> None:
     assert torch.equal(average[:, [0, 2]], loss[:, [0, 2]])
 
 
+def test_the_gradient_of_a_step_is_that_of_the_formula() -> None:
+    model = RewardModel(random_policy(), settings(centering=0.3))
+    rankings = [Ordering(prompt="1+1=", tiers=[["2"], ["3", "44"], ["555"]], source="r")]
+    examples = encode_orderings(model, [*pairs(6), *rankings])
+    training = reward_training.Training(model, examples)
+    chosen = [5, 0, 6, 2]
+    training._backward(chosen)
+    heads = model.heads
+    w, b = heads.weight.detach().clone().requires_grad_(), heads.bias.detach().clone().requires_grad_()
+    z = (model.states(examples.rows) - heads.centre) / heads.spread
+    total = torch.zeros(())
+    weights = bootstrap_weights(examples.all, 4, seed=0)
+    assert len(weights[:, chosen].unique()) > 1
+    for i, h in itertools.product(chosen, range(4)):
+        own = z[examples.all[i].rows] @ w[h] + b[h]
+        if i == 6:
+            below = own[3]
+            loss = -(own[0] - own.logsumexp(0))
+            loss = loss - sum(own[j] - torch.stack([own[j], below]).logsumexp(0) for j in (1, 2))
+        else:
+            loss = -torch.nn.functional.logsigmoid(own[0] - own[1])
+        total = total + weights[h, i] * (loss + 0.3 * (2 * own.mean()) ** 2) / 4 / len(chosen)
+    total.backward()
+    assert torch.allclose(heads.weight.grad, w.grad, atol=1e-5)
+    assert torch.allclose(heads.bias.grad, b.grad, atol=1e-5)
+
+
+def test_heads_read_standardised_states() -> None:
+    model = RewardModel(random_policy())
+    examples = encode_orderings(model, pairs(60))
+    reward_training.Training(model, examples)
+    z = (model.states(examples.rows) - model.heads.centre) / model.heads.spread
+    assert torch.allclose(z.mean(0), torch.zeros(z.shape[1]), atol=1e-4)
+    varies = model.states(examples.rows).var(0) > 0.1 * model.states(examples.rows).var(0).mean()
+    assert bool(((z.std(0) > 0.9) & (z.std(0) < 1.05))[varies].all())
+    assert float(z.std(0).max()) < 1.05
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing_and_is_the_kinds() -> None:
+    model = RewardModel(random_policy(), settings("full", epochs=4, batch=2, learning_rate=0.003))
+    training = reward_training.Training(model, encode_orderings(model, pairs(20)))
+    assert training.steps == 40
+    rates = [training._rate(number) for number in range(40)]
+    assert rates[:4] == pytest.approx([0.25 * 1, 0.5 * 39 / 40, 0.75 * 38 / 40, 37 / 40])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(1 / 40)
+    training._step(3, [0, 1])
+    heads, trunk = training._optimizer.param_groups
+    assert (heads["lr"], trunk["lr"]) == (pytest.approx(0.01 * 37 / 40), pytest.approx(0.003 * 37 / 40))
+    frozen = RewardModel(random_policy(), settings(learning_rate=0.02))
+    only = reward_training.Training(frozen, encode_orderings(frozen, pairs(4)))._optimizer.param_groups
+    assert [group["rate"] for group in only] == [0.02]
+
+
+def test_the_loss_that_is_reported_is_the_mean_over_the_last_epoch() -> None:
+    seen: list[float] = []
+    model = RewardModel(random_policy(), settings(epochs=2, batch=8))
+    orderings = [o for o in pairs(30) if not held_out(o.prompt)][:20]
+    report = train(model, orderings, progress=lambda step, steps, loss: seen.append(loss))
+    assert (report.steps, len(seen)) == (6, 6)
+    assert report.loss == pytest.approx((8 * seen[3] + 8 * seen[4] + 4 * seen[5]) / 20)
+    assert report.loss < (8 * seen[0] + 8 * seen[1] + 4 * seen[2]) / 20
+
+
+def test_an_untrained_one_before_is_nothing_to_drift_from() -> None:
+    first = RewardModel(random_policy(), settings(epochs=1))
+    assert train(first.successor(), pairs(30), before=first).drift is None
+
+
 def test_held_out_prompts_are_never_trained_on(monkeypatch) -> None:
     trained: list[str] = []
     encode = encode_orderings
@@ -358,6 +428,10 @@ def test_a_successor_begins_where_the_first_began_and_leaves_it_alone(kind: str)
     second = first.successor()
     assert torch.equal(second.score(ROWS), untrained)
     assert not torch.equal(trained, untrained)
+    third = first.successor()
+    train(third, pairs(40, seed=3), before=first)
+    assert not torch.equal(third.score(ROWS), trained)
+    assert torch.equal(second.score(ROWS), untrained)
     again = train(second, pairs(40), before=first)
     assert torch.equal(second.score(ROWS), trained)
     assert torch.equal(first.score(ROWS), trained)
@@ -419,6 +493,8 @@ def test_too_few_held_out_preferences_are_no_figure() -> None:
 
 def test_figures_are_those_of_pairs_looked_at_one_by_one() -> None:
     model = RewardModel(random_policy())
+    with torch.no_grad():
+        model.heads.weight.mul_(20)  # heads that disagree
     every = [*pairs(30), Ordering(prompt="5+5=", tiers=[["1", "22"], ["333"]], source="r")]
     examples = encode_orderings(model, every)
     model.normalise(model.states(examples.rows))
@@ -522,6 +598,13 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def poison(folder: Path) -> None:
+    path = folder / "heads.safetensors"
+    tensors = load_file(path)
+    tensors["heads.weight"][0, 0] = float("nan")
+    save_file(tensors, path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -533,6 +616,7 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
         (lambda f: (f / "heads.safetensors").unlink(), "No such file"),
         (lambda f: (f / "heads.safetensors").write_bytes(b"\x80pickle"), "reward model .*; give a folder of"),
         (lambda f: change(f, gains=[1.0]), "not as many gains and biases as heads"),
+        (poison, "numbers that are not finite"),
         (lambda f: change(f, gains=[0.0] * 4), "gains and biases are not numbers"),
     ],
 )

@@ -227,4 +227,8 @@ def test_duplicates_and_contradictions_are_counted_and_told() -> None:
         f"5 pairs, 2 rankings (2 with ties), {census.held_out} of them held out; 2 preferences stated more than once; "
         "2 preferences of which the opposite is stated too"
     )
+    apart = Census()
+    for ordering in (pair("p", "ab", "c"), pair("p", "a", "bc"), pair("pa", "b", "c"), pair("p", "c", "abc")):
+        apart.add(ordering)
+    assert (apart.duplicates, apart.contradictions) == (0, 0)
     assert Census().describe() == "0 pairs, 0 of them held out"
