@@ -198,7 +198,7 @@ class RewardModel:
                 continue
             bound = 1 / math.sqrt(matrix.shape[1])
             random = stream("reward model adapter", self.state.settings.seed, name)
-            matrix.copy_(torch.from_numpy(random.uniform(-bound, bound, matrix.shape)))
+            matrix.copy_(torch.from_numpy(random.uniform(-bound, bound, matrix.shape)).float())
 
     def _adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self._trunk.named_parameters() if "lora_" in name)

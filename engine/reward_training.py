@@ -171,7 +171,7 @@ def train(
     :param orderings: all of them; those about held-out prompts are only measured on.
     :param reference: rows of prompt and response tokens that scores are normalised on; none: the training responses.
     :param before: the version before, which drift is measured against.
-    :param safe_point: called between minibatches, and between forward passes elsewhere; it may block or raise.
+    :param safe_point: called before each minibatch and each pass over a part of one; it may block or raise.
     :param progress: given (optimizer steps taken, of how many, loss of the last).
     :raises InputFileError: if nothing is left to train on.
     :raises SessionError: if the loss or its gradient is not finite.
@@ -280,7 +280,9 @@ class Training:
 
     def _backward(self, chosen: Sequence[int]) -> float:
         total = 0.0
-        for part in self._parts(chosen):
+        for k, part in enumerate(self._parts(chosen)):
+            if k:
+                self._safe_point()
             examples = [self._examples.all[i] for i in part]
             rows = list(dict.fromkeys(row for example in examples for row in example.rows))
             place = {row: k for k, row in enumerate(rows)}
