@@ -18,9 +18,10 @@ from screens.dialogs import ConfirmDialog, TextDialog
 from screens.link import Link
 from screens.numbers import span
 from sessions.branches import BranchInfo, Probe
-from sessions.commands import Command, QueryBranches, QueryPlan, QueryProbes, QueryWatches, Stop
+from sessions.commands import Command, QueryBranches, QueryPlan, QueryProbes, QueryRewardModel, QueryWatches, Stop
 from sessions.errors import WorkbenchError
 from sessions.plans import Plan
+from sessions.reward_models import RewardModelState, reward_model_lines
 from sessions.watch_book import WatchState, state_lines
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def in_lines(query: Command, data: str) -> list[str]:
             return state_lines(msgspec.json.decode(data, type=list[WatchState]))
         if isinstance(query, QueryPlan):
             return msgspec.json.decode(data, type=Plan).describe().split("\n")
+        if isinstance(query, QueryRewardModel):
+            return reward_model_lines(msgspec.json.decode(data, type=RewardModelState | None))
         if isinstance(query, QueryBranches):
             return aligned(branch_table(msgspec.json.decode(data, type=list[BranchInfo]), time.time()))
         if isinstance(query, QueryProbes):

@@ -446,6 +446,17 @@ class Rating(Record):
         """The responses judged, by name."""
         return [f"{self.step}.{self.group}{letter}" for letter in self.values]
 
+    def said(self) -> str:
+        """The answer in short: ``C=4``, ``A=1, F=0``, ``C=1, wrong, format``, with the better text of an edit."""
+        parts = [f"{letter}={value:g}" for letter, value in self.values.items()] + self.flags
+        return ", ".join(parts) + (f": {shorten(' '.join(self.text.split()), 60)}" if self.text else "")
+
+    def fate(self, use: RatingUse | None) -> str:
+        """What became of it, one line: ``used in update 813, on time, retracted after``."""
+        if use is None:
+            return "taken back" if self.retracted else "waits for an update"
+        return use.describe() + (", retracted after" if self.retracted and use.step else "")
+
 
 RatingFate = Literal["on_time", "late", "reward_model_only", "unused"]
 

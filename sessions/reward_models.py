@@ -12,6 +12,8 @@ from sessions.records import Record
 KINDS = ("head", "lora", "full")
 """What is trained: heads on a frozen trunk, adapters in it as well, or all of it."""
 TIES = ("skip", "average")
+KEPT_REPORTS = 100
+"""Trainings of which a reward model remembers the report."""
 RATES = {"head": 1e-2, "lora": 1e-3, "full": 1e-4}
 """Default learning rate of the heads, or of the adapters or the trunk, beside which the heads have theirs."""
 EPOCHS = {"head": 30, "lora": 1, "full": 1}
@@ -160,5 +162,33 @@ class RewardModelState(Record):
     trained: int = 0
     reports: list[RewardModelReport] = []
 
+    def describe(self) -> list[str]:
+        """Lines for people: what it is, and a line for each training, the newest first."""
+        lines = [
+            f"reward model version {self.version}, kind {self.settings.kind}, {self.settings.heads} heads, "
+            f"trained on {self.trained:,} orderings",
+            "",
+            "version  orderings   pairs  held out  accuracy  calibration  length   agree    drift    loss",
+        ]
+        for report in reversed(self.reports):
+            figures = report.held_out
+            lines.append(
+                f"{report.version:7}  {report.orderings:9,}  {report.pairs:6,}  {figures.pairs:8,}  "
+                f"{_number(figures.accuracy):>8}  {_number(figures.calibration):>11}  "
+                f"{_number(figures.length_correlation):>6}  {_number(figures.agreement):>6}  "
+                f"{_number(report.drift):>7}  {_number(report.loss):>6}"
+            )
+        return lines
 
-KEPT_REPORTS = 100
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+
+
+def reward_model_lines(state: RewardModelState | None) -> list[str]:
+    """What there is to say of a session's reward model, if it has one."""
+    if state is None:
+        return ["there is no reward model yet; `reward-model train` trains one from what was rated"]
+    return state.describe()

@@ -19,12 +19,15 @@ from sessions.commands import (
     QueryGroups,
     QueryPlan,
     QueryProbes,
+    QueryRatings,
     QueryResponse,
+    QueryRewardModel,
     QuerySeries,
     QueryWatches,
 )
 from sessions.plans import Plan
-from sessions.records import GroupHead, Response, SeriesData
+from sessions.records import GroupHead, Rating, Response, SeriesData
+from sessions.reward_models import RewardModelState, reward_model_lines
 from sessions.watch_book import WatchState, state_lines
 from sessions.wire import AnyEvent, GroupDetail, describe
 from workbench.output import table
@@ -50,6 +53,10 @@ def readable(command: Command, data: Any) -> str:
                 return table(branch_table(msgspec.convert(data, list[BranchInfo]), time.time()), frozenset({2, 3}))
             case QueryProbes():
                 return "\n".join(probe_words(msgspec.convert(data, list[Probe])))
+            case QueryRewardModel():
+                return "\n".join(reward_model_lines(msgspec.convert(data, RewardModelState | None)))
+            case QueryRatings():
+                return _ratings(msgspec.convert(data, list[Rating]))
             case QueryWatches():
                 return "\n".join(state_lines(msgspec.convert(data, list[WatchState])))
     except msgspec.ValidationError:
@@ -105,10 +112,9 @@ def _group(detail: GroupDetail) -> str:
         lines += ["", f"--- {group.name}{response.letter} ---", _response(response)]
     uses = {use.rating: use for use in detail.uses}
     for rating in detail.ratings:
-        said = ", ".join(f"{letter}={value:g}" for letter, value in rating.values.items())
-        fate = "taken back" if rating.retracted else uses[rating.id].describe() if rating.id in uses else "not used yet"
         comment = f" ({rating.comment})" if rating.comment else ""
-        lines += ["", f"{rating.who} rated {said} ({rating.mode}){comment}: {fate}  [{rating.id}]"]
+        fate = rating.fate(uses.get(rating.id))
+        lines += ["", f"{rating.who} rated {rating.said()} ({rating.mode}){comment}: {fate}  [{rating.id}]"]
     return "\n".join(lines)
 
 
@@ -121,6 +127,15 @@ def _response(response: Response) -> str:
     parts += [f"{name} {number(value)}" for name, value in response.components.items()]
     parts += [f"failed: {response.failed}"] if response.failed else []
     return f"{', '.join(parts)}\n{response.text}"
+
+
+def _ratings(ratings: list[Rating]) -> str:
+    rows = [["time", "who", "group", "mode", "said", "id"]]
+    for rating in ratings:
+        when = time.strftime("%m-%d %H:%M:%S", time.localtime(rating.time))
+        said = rating.said() + (" (taken back)" if rating.retracted else "") + (" (asked again)" * bool(rating.repeats))
+        rows.append([when, rating.who, f"{rating.step}.{rating.group}", rating.mode, said, rating.id])
+    return table(rows)
 
 
 def _series(series: list[SeriesData]) -> str:

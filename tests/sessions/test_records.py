@@ -166,3 +166,14 @@ def test_the_head_of_a_group_says_how_unsure_and_at_odds_its_scores_are() -> Non
     head = head_of(group)
     assert head.discord == 1
     assert head.doubt == pytest.approx(1 - abs(2 / (1 + 2.718281828**-0.1) - 1))
+
+
+def test_a_rating_says_what_it_said_and_what_became_of_it() -> None:
+    used = RatingUse(rating="r", group="3.1", fate="late", step=5, kl=0.0031)
+    assert rating(3, 1, {"A": 4.0}).fate(None) == "waits for an update"
+    assert rating(3, 1, {"A": 4.0}, retracted=9.0).fate(None) == "taken back"
+    assert rating(3, 1, {"A": 4.0}).fate(used) == "used in update 5, late (KL 0.0031)"
+    assert rating(3, 1, {"A": 4.0}, retracted=9.0).fate(used).endswith("late (KL 0.0031), retracted after")
+    assert rating(3, 1, {"A": 1.0, "B": 0.0}, mode="pair").said() == "A=1, B=0"
+    assert rating(3, 1, {"A": 1.0}, mode="critique", flags=["wrong"]).said() == "A=1, wrong"
+    assert rating(3, 1, {"A": 1.0}, mode="edit", text="a\nb").said() == "A=1: a b"
