@@ -18,7 +18,7 @@ def preferences(tmp_path_factory) -> Path:
     generator = random.Random(1)
     path = tmp_path_factory.mktemp("preferences") / "short.jsonl"
     rows = []
-    for _ in range(400):
+    for _ in range(600):
         a, b = generator.randrange(100), generator.randrange(100)
         short, long = sorted(
             ("".join(generator.choices("0123456789", k=k)) for k in generator.sample(range(1, 7), 2)), key=len
@@ -45,9 +45,9 @@ def test_a_model_trained_on_a_file_orders_held_out_responses(
     trained = json.loads(line)
     secret = sum(held_out(json.loads(row)["prompt"]) for row in preferences.read_text().splitlines())
     assert trained["folder"] == str(folder)
-    assert (trained["report"]["orderings"], trained["report"]["held_out"]["pairs"]) == (400 - secret, secret)
+    assert (trained["report"]["orderings"], trained["report"]["held_out"]["pairs"]) == (600 - secret, secret)
     assert trained["report"]["held_out"]["accuracy"] > 0.8
-    assert f"short.jsonl: 400 pairs, {secret} of them held out" in printed.err
+    assert f"short.jsonl: 600 pairs, {secret} of them held out" in printed.err
     assert f"held out: {secret} preferences; accuracy" in printed.err
     if kind != "head":
         return
@@ -55,7 +55,7 @@ def test_a_model_trained_on_a_file_orders_held_out_responses(
     found = json.loads(capsys.readouterr().out)
     expected = trained["report"]["held_out"]
     assert found["held_out"] == {name: pytest.approx(value, rel=1e-3) for name, value in expected.items()}
-    assert (found["all"]["pairs"], found["version"]) == (400, 1)
+    assert (found["all"]["pairs"], found["version"]) == (600, 1)
 
 
 @pytest.fixture
