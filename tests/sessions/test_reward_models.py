@@ -12,9 +12,12 @@ from sessions.reward_models import (
 
 
 def test_the_newest_training_comes_first_and_what_is_not_known_is_a_dash() -> None:
+    held_out = RewardModelFigures(pairs=12, accuracy=0.75)
     reports = [
         RewardModelReport(version=1, orderings=20, pairs=30),
-        RewardModelReport(version=2, orderings=40, pairs=60, drift=0.5, held_out=RewardModelFigures(pairs=12, accuracy=0.75)),
+        RewardModelReport(
+            version=2, orderings=40, pairs=60, drift=0.5, held_out=RewardModelFigures(pairs=12, accuracy=0.75)
+        ),
     ]
     state = RewardModelState(settings=RewardModelSettings(), version=2, trained=40, reports=reports)
     first, _, _, newest, oldest = reward_model_lines(state)
