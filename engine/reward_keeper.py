@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,13 @@ LEAST = 4
 """Orderings to train on below which there is nothing to learn."""
 REFERENCE_GROUPS = 16
 """Of the first groups of the session, on whose responses scores are normalised: the policy had not learned yet."""
+
+
+RESTS = 1.0
+"""For as long as it works, times this, the training rests: the interpreter runs one thread at a time, and one that is
+never idle would hold up every operation of a step."""
+LONGEST_REST = 0.1
+"""Seconds."""
 
 
 class Given(Exception):
@@ -65,8 +73,16 @@ class Material:
         return sum(not held_out(ordering.prompt) for ordering in self.orderings)
 
 
-def gather(store: Store) -> Material:
-    """On the store's thread: all that people said, in the order of the groups."""
+def gather(database: Path) -> Material:
+    """All that people said, in the order of the groups; on another thread than those that a step waits for."""
+    store = Store(database, read_only=True)
+    try:
+        return _gather(store)
+    finally:
+        store.close()
+
+
+def _gather(store: Store) -> Material:
     orderings: list[Ordering] = []
     for name, branch in store.rated_groups():
         standing = store.standing_ratings(name, branch)
@@ -118,7 +134,7 @@ class RewardKeeper:
             raise Refused("a reward model is being trained already")
         self._running = True  # of two that ask at once the second is refused
         try:
-            material = await engine.write(gather, engine.store)
+            material = await engine.aside(gather, engine.folder.database)
             if material.usable < LEAST:
                 raise Refused(
                     f"there are {material.usable} comparisons to train on and at least {LEAST} are needed; rate "
@@ -150,11 +166,19 @@ class RewardKeeper:
             return
         self._tried_at = ratings
         self._running = True
-        material = await engine.write(gather, engine.store)
+        engine.spawn(self._train_again())
+
+    async def _train_again(self) -> None:
+        """Enough has been rated: train, if it can be trained on."""
+        try:
+            material = await self._engine.aside(gather, self._engine.folder.database)
+        except BaseException:
+            self._running = False
+            raise
         if material.usable < LEAST:
             self._running = False
-            return
-        engine.spawn(self._train(material, ""))
+        else:
+            await self._train(material, "")
 
     # -------------------------------------------------------------------------------------------- training
 
@@ -227,10 +251,14 @@ def _trained(model: RewardModel, before: RewardModel | None, material: Material,
     """On the thread beside: train, normalise and measure."""
     from engine.reward_training import train
 
+    worked = time.monotonic()
+
     def safe_point() -> None:
+        nonlocal worked
         if given_up.is_set():
             raise Given
-        time.sleep(0)  # lets the threads that a step waits for go first
+        time.sleep(min(LONGEST_REST, RESTS * (time.monotonic() - worked)))
+        worked = time.monotonic()
 
     reference = [model.encode(prompt, text, "reference samples") for prompt, text in material.reference]
     return train(model, material.orderings, reference=reference, before=before, safe_point=safe_point)

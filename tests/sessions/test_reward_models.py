@@ -15,9 +15,7 @@ def test_the_newest_training_comes_first_and_what_is_not_known_is_a_dash() -> No
     held_out = RewardModelFigures(pairs=12, accuracy=0.75)
     reports = [
         RewardModelReport(version=1, orderings=20, pairs=30),
-        RewardModelReport(
-            version=2, orderings=40, pairs=60, drift=0.5, held_out=RewardModelFigures(pairs=12, accuracy=0.75)
-        ),
+        RewardModelReport(version=2, orderings=40, pairs=60, drift=0.5, held_out=held_out),
     ]
     state = RewardModelState(settings=RewardModelSettings(), version=2, trained=40, reports=reports)
     first, _, _, newest, oldest = reward_model_lines(state)
