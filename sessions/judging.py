@@ -35,6 +35,13 @@ class Judged:
     relative: dict[str, float] = field(default_factory=dict)
 
 
+def standing(ratings: Iterable[Rating]) -> list[Rating]:
+    """The ratings that count, oldest first: neither taken back, nor replaced by one that stands, nor silent repeats."""
+    kept = [rating for rating in ratings if not rating.retracted and not rating.repeats]
+    replaced = {rating.supersedes for rating in kept}
+    return [rating for rating in kept if rating.id not in replaced]
+
+
 def judge(standing: Iterable[Rating]) -> Judged:
     """Bring together the ratings of a group that count.
 

@@ -21,6 +21,7 @@ from sessions.branches import END, Branch, BranchInfo, Dropped, Probe, Segment, 
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
 from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
+from sessions.judging import standing
 from sessions.lineage import Lineage
 from sessions.modes import MODES
 from sessions.records import (
@@ -577,7 +578,7 @@ class Store:
 
     def standing_ratings(self, name: ResponseName, branch: str) -> list[Rating]:
         """Ratings of a group that count: not taken back, not superseded by one that stands, and no silent repeats."""
-        return _standing(self.ratings_of(name, branch))
+        return standing(self.ratings_of(name, branch))
 
     def standing_of_step(self, branch: str, step: int) -> dict[int, list[Rating]]:
         """Group number -> the ratings of it that count, for the groups of a step that have any."""
@@ -588,8 +589,8 @@ class Store:
         for row in rows:
             rating = self._rating(*row)
             given.setdefault(rating.group, []).append(rating)
-        standing = {number: _standing(ratings) for number, ratings in given.items()}
-        return {number: ratings for number, ratings in standing.items() if ratings}
+        counted = {number: standing(ratings) for number, ratings in given.items()}
+        return {number: ratings for number, ratings in counted.items() if ratings}
 
     def judged(self, branch: str, step: int) -> dict[str, set[str]]:
         """Group -> letters of its responses that somebody has rated or skipped, of a step; no letter: all."""
@@ -825,14 +826,7 @@ class Store:
 
 def shown_ratings(ratings: Iterable[Rating]) -> dict[str, str]:
     """What a head shows of a group's ratings, oldest first: letter -> the newest that counts, as its mode shows it."""
-    return _shown(_standing(ratings))
-
-
-def _standing(ratings: Iterable[Rating]) -> list[Rating]:
-    """Those of a group's ratings that count."""
-    kept = [r for r in ratings if not r.retracted and not r.repeats]
-    superseded = {r.supersedes for r in kept}
-    return [r for r in kept if r.id not in superseded]
+    return _shown(standing(ratings))
 
 
 def _shown(standing: Iterable[Rating]) -> dict[str, str]:
