@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sessions.records import Group, Response, head_of
 from sessions.watches import Apart, Condition, Limit, NonFinite, metrics_of
@@ -16,10 +16,21 @@ HIGHEST = 3
 Measure = Callable[[Response], float | None]
 
 
-def blamed(condition: Condition, groups: Sequence[Group]) -> list[str]:
-    """Names of responses (or of groups that are dead), at most :data:`MOST`; empty where one cannot say."""
+def blamed(condition: Condition, groups: Sequence[Group], named: Mapping[str, Sequence[str]] = {}) -> list[str]:
+    """Names of responses (or of groups that are dead), at most :data:`MOST`; empty where one cannot say.
+
+    :param groups: that the step learned from.
+    :param named: metric -> names, of metrics that these groups do not show.
+    """
     if isinstance(condition, NonFinite):
         return _where(groups, _not_finite)[:MOST]
+    for metric in metrics_of(condition):
+        if named.get(metric):
+            return list(named[metric])[:MOST]
+    if isinstance(condition, Apart) and condition.way == "rises" and condition.other_way == "falls":
+        match condition.metric.split("/"), condition.other.split("/"):
+            case ["reward", "mean" | "automatic"], ["reward", check]:
+                return _gamed(groups, check)
     low = isinstance(condition, Limit) and condition.sign in ("<", "<=")
     if isinstance(condition, Apart):
         low = condition.way == "falls"
@@ -39,9 +50,12 @@ def _of(metric: str, groups: Sequence[Group], *, low: bool) -> list[str]:
             return [g.name for g in groups if "dead" in head_of(g).flags]
         case ["response", "length"]:
             return _extremes(groups, lambda r: float(r.length), low=low)
+        case ["response", "repetition"]:
+            return _extremes(groups, lambda r: r.repetition, low=low)
         case ["reward", "length_correlation"]:
-            longest = _extremes(groups, lambda r: float(r.length))
-            return longest + [n for n in _extremes(groups, lambda r: float(r.length), low=True) if n not in longest]
+            return _both_ends(groups, lambda r: float(r.length))
+        case ["reward", "repetition_correlation"]:
+            return _both_ends(groups, lambda r: r.repetition)
         case ["reward", "mean" | "std" | "automatic"]:
             return _extremes(groups, _reward, low=low)
         case ["reward", component]:
@@ -53,6 +67,22 @@ def _of(metric: str, groups: Sequence[Group], *, low: bool) -> list[str]:
         case ["entropy"]:
             return _extremes(groups, lambda r: sum(r.entropies) / len(r.entropies) if r.entropies else None, low=True)
     return []
+
+
+def _gamed(groups: Sequence[Group], check: str) -> list[str]:
+    """The responses with the highest reward; of equal ones those first that a held-out check likes least."""
+    found = [
+        (-reward, value, f"{g.name}{r.letter}")
+        for g in groups
+        for r in g.responses
+        if (reward := _reward(r)) is not None and (value := r.components.get(check)) is not None
+    ]
+    return [name for _, _, name in sorted(found, key=lambda row: row[:2])[:HIGHEST]]
+
+
+def _both_ends(groups: Sequence[Group], measure: Measure) -> list[str]:
+    highest = _extremes(groups, measure)
+    return highest + [name for name in _extremes(groups, measure, low=True) if name not in highest]
 
 
 def _reward(response: Response) -> float | None:

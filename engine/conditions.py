@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 
@@ -159,6 +160,8 @@ def _apart(condition: Apart, past: Past) -> Finding | None:
         margin = condition.margin
         if name == "eval/accuracy":
             margin = max(margin, 2 * math.sqrt(2 * then * (1 - then) / max(past.prompts, 1)))
+        elif name == condition.other:
+            margin = max(margin, 2 * _chance(_near(past, name, old.step), _near(past, name, new.step)))
         if (now - then if way == "rises" else then - now) <= margin:
             return None
         moved.append(f"{name} {now - then:+.3g}")
@@ -169,8 +172,23 @@ def _has(record: StepRecord, metrics: Iterable[str]) -> bool:
     return all(record.metrics.get(name) is not None for name in metrics)
 
 
+def _near(past: Past, name: str, step: int) -> list[float]:
+    """What was measured in up to ten steps that end with ``step``."""
+    near = [r.metrics.get(name) for r in past.steps if step - SMOOTHED < r.step <= step]
+    return [v for v in near if v is not None]
+
+
 def _smoothed(past: Past, name: str, step: int) -> float:
     """Mean over up to ten steps that end with ``step``, at which it was measured."""
-    near = [r.metrics.get(name) for r in past.steps if step - SMOOTHED < r.step <= step]
-    found = [v for v in near if v is not None]
+    found = _near(past, name, step)
     return sum(found) / len(found)
+
+
+def _chance(*samples: Sequence[float]) -> float:
+    """Standard error of the difference of two means, from how neighbouring values of both differ: a trend is no chance.
+
+    0 where each is of one value alone.
+    """
+    squares = sum((b - a) ** 2 / 2 for found in samples for a, b in pairwise(found))
+    freedom = sum(len(found) - 1 for found in samples)
+    return math.sqrt(squares / freedom * sum(1 / len(found) for found in samples)) if freedom else 0.0

@@ -8,6 +8,7 @@ compute thread and awaits it. The store has one writer thread. Nothing here impo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from engine.agreements import Agreements
 from engine.board import Board
 from engine.branching import Moves
 from engine.control import Control, Discarded, Leaving, Stopping
@@ -46,7 +48,9 @@ from sessions.records import (
     Group,
     GroupHead,
     Preview,
+    Rating,
     RatingUse,
+    ResponseName,
     SessionSettings,
     StepRecord,
     UpdateInputs,
@@ -121,6 +125,7 @@ class Engine(Threads):
         self._failures = 0
         self._times: Times | None = None
         self.watching = Watching()
+        self.agreements = Agreements()
         self._broken: list[Broken] = []
         self.warming: Warming | None = None
         self.evaluated: Evaluation | None = None
@@ -156,6 +161,7 @@ class Engine(Threads):
         """Tell everybody; on the event loop."""
         for event in events:
             self.board.note(event)
+            self.agreements.note(event)
             self.service.send(event)
             self.mirror.note(event)
 
@@ -269,7 +275,7 @@ class Engine(Threads):
         self.watching = Watching(
             "bf16" if learner.policy.bf16 else "fp32",
             len(learner.task.evaluation),
-            learner.task.components,
+            {name: component.weight for name, component in learner.task.components.items()},
             await self.write(self.store.meta, KEY),
         )
         self.service.device = str(learner.policy.device)
@@ -317,6 +323,7 @@ class Engine(Threads):
         board = await self.write(Board, self.store, self.branch)
         board.task, board.start_values = self.board.task, self.board.start_values
         self.board, self.step, self._times = board, self.learner.step, None
+        self.agreements.look_again()
         self.watching.begin_again()
         newest = board.last_step.step if board.last_step is not None else 0
         self.watching.dog.remember(
@@ -711,6 +718,7 @@ class Engine(Threads):
         metrics["loop/lag"] = self.service.take_lag()
         metrics |= self._new_reward
         self._new_reward = {}
+        metrics |= await self._agreements()
         record = StepRecord(
             branch=self.branch,
             step=step,
@@ -741,13 +749,33 @@ class Engine(Threads):
             self.control.phase = "saving"
             await self.checkpoint(asked or (f"every {every} steps" if step % every == 0 else "5 minutes"), wait=False)
 
+    async def _agreements(self) -> dict[str, float]:
+        """How far people agree, measured anew where a rating has come or gone since the last step."""
+        if self.agreements.known is not None:
+            return self.agreements.known
+        ratings, came = list(self.board.ratings.values()), self.agreements.came
+        try:
+            return await self.write(self.agreements.measure, ratings, self._group_of, self.branch, came)
+        except UNWRITABLE:  # the step is made, and must be recorded without them
+            traceback.print_exc()
+            return {}
+
+    def _group_of(self, rating: Rating) -> Group | None:
+        """On the store's thread: the group that a rating is about, without its tokens."""
+        name = ResponseName(rating.step, rating.group, branch=rating.branch)
+        with contextlib.suppress(InvalidValue):
+            return self.store.group(name, rating.branch, tokens=False)
+        return None
+
     async def _watch(self, record: StepRecord, groups: Sequence[Group]) -> str:
         """Raise the alarms of a step, and do what their watches say.
 
         :returns: why a checkpoint is wanted; empty if none is.
         """
         asked = ""
-        for watch, alarm in self.watching.dog.look(record, Evidence(groups, self._broken), self.board.alarms.values()):
+        for watch, alarm in self.watching.dog.look(
+            record, Evidence(groups, self._broken, self.agreements.blamed), self.board.alarms.values()
+        ):
             await self._raise_alarm(msgspec.structs.replace(alarm, branch=self.branch))
             if watch.action == "pause":
                 self.control.pause(f"alarm: {watch.name}")

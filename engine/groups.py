@@ -20,6 +20,7 @@ from engine.sampling import Growth, Samples, sample
 from engine.scoring import Scored, score_group
 from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
+from engine.statistics import repetition
 from engine.tasks import Prompt, Task
 from engine.truncation import Truncation
 from sessions.branches import PROBES
@@ -66,11 +67,13 @@ class Read:
     """A response as text, and what it is worth.
 
     :ivar ends: where in the text each token ends, characters.
+    :ivar repetition: as :func:`~engine.statistics.repetition` has it.
     """
 
     text: str
     ends: list[int]
     scored: Scored
+    repetition: float | None
 
 
 class GroupSampler:
@@ -190,7 +193,10 @@ class GroupSampler:
         """On the scoring thread: the responses to a prompt as text, and the automatic reward of each."""
         texts = [self._policy.token_ends(row) for row in tokens]
         scored = score_group(self.task.components, prompt, [text for text, _ in texts])
-        return [Read(text, ends, result) for (text, ends), result in zip(texts, scored, strict=True)]
+        return [
+            Read(text, ends, result, repetition(row))
+            for (text, ends), result, row in zip(texts, scored, tokens, strict=True)
+        ]
 
     def _scored(self, scoring: Round[list[Read]], count: int) -> list[list[Read]]:
         """What the scoring thread has made of every group, waiting for what is not done yet."""
@@ -269,5 +275,6 @@ def _response(place: int, row: int, samples: Samples, read: Read) -> Response:
         reward=read.scored.reward,
         tokens=samples.tokens[row],
         ends=read.ends,
+        repetition=read.repetition,
         logprobs=samples.logprobs[row],
     )

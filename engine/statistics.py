@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.advantages import DEAD_STD
 from engine.rollout import RolloutGroup
@@ -58,14 +58,46 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     return covariance / spread if spread > 0 else None
 
 
+RUN = 4
+"""Tokens of the runs whose repetition is counted."""
+
+
+def repetition(tokens: Sequence[int]) -> float | None:
+    """Share of the runs of four tokens that came before in the same response: 1 - distinct runs / runs.
+
+    As seq-rep-4 of Welleck and others (2020), "Neural text generation with unlikelihood training", section 6.1.
+
+    :param tokens: of a response, its end token included.
+    :returns: in [0, 1); None of fewer than four tokens, which hold no such run.
+    """
+    runs = len(tokens) - RUN + 1
+    if runs < 1:
+        return None
+    return 1 - len(set(zip(*(tokens[i:] for i in range(RUN)), strict=False))) / runs
+
+
 def length_correlation(groups: Sequence[RolloutGroup]) -> float | None:
     """Spearman correlation of reward and length inside groups, averaged over the groups that have one."""
+    return _correlation(groups, lambda response: float(response.length))
+
+
+def repetition_correlation(groups: Sequence[RolloutGroup]) -> float | None:
+    """The same of reward and repetition."""
+    return _correlation(groups, lambda response: response.repetition)
+
+
+def _correlation(groups: Sequence[RolloutGroup], measure: Callable[[Response], float | None]) -> float | None:
+    """Spearman correlation of reward and a measure inside groups, averaged over the groups that have one."""
     found = []
     for group in groups:
-        pairs = [(effective_reward(r), float(r.length)) for r in group.record.responses]
-        scored = [(reward, length) for reward, length in pairs if reward is not None]
-        if len(scored) > 2:
-            value = spearman([s[0] for s in scored], [s[1] for s in scored])
+        rewards, measured = [], []
+        for response in group.record.responses:
+            reward, value = effective_reward(response), measure(response)
+            if reward is not None and value is not None:
+                rewards.append(reward)
+                measured.append(value)
+        if len(rewards) > 2 and min(measured) < max(measured):
+            value = spearman(rewards, measured)
             if value is not None:
                 found.append(value)
     return sum(found) / len(found) if found else None
@@ -97,7 +129,10 @@ def reward_statistics(groups: Sequence[RolloutGroup], reward_range: tuple[float,
         metrics["response/length"] = sum(r.length for r in responses) / len(responses)
         metrics["response/truncated_fraction"] = sum(not r.ended for r in responses) / len(responses)
         metrics["response/failed"] = float(sum(bool(r.failed) for r in responses))
+    repeated = [r.repetition for r in responses if r.repetition is not None]
+    metrics["response/repetition"] = mean_std(repeated)[0]
     metrics["reward/length_correlation"] = length_correlation(fresh)
+    metrics["reward/repetition_correlation"] = repetition_correlation(fresh)
     return {name: value for name, value in metrics.items() if value is not None}
 
 

@@ -31,10 +31,12 @@ class Evidence:
 
     :ivar groups: that it learned from.
     :ivar broken: the invariants that it broke.
+    :ivar named: metric -> names of responses, of metrics that the groups do not show.
     """
 
     groups: Sequence[Group] = ()
     broken: Sequence[Broken] = ()
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -158,7 +160,7 @@ def _alarm(watch: Watch, record: StepRecord, finding: Finding, evidence: Evidenc
     if watch.says:
         known = {name: number for name, number in record.metrics.items() if number is not None}
         message = watch.says.format_map(_Shown(known, value=finding.value))
-    responses = blamed(watch.condition, evidence.groups)
+    responses = blamed(watch.condition, evidence.groups, evidence.named)
     if watch.condition.metric == "invariants/broken" and evidence.broken:
         message, responses = say_broken(evidence.broken)
     return Alarm(

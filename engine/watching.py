@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 import msgspec
@@ -24,15 +24,19 @@ class Watching:
 
     :param precision: of the computation.
     :param prompts: held-out prompts.
-    :param components: of the task's reward.
+    :param components: of the task's reward, with their weights; one of weight 0 is a held-out check.
     :param kept: the book as the database has it.
     """
 
     def __init__(
-        self, precision: Precision = "fp32", prompts: int = 0, components: Iterable[str] = (), kept: str | None = None
+        self,
+        precision: Precision = "fp32",
+        prompts: int = 0,
+        components: Mapping[str, float] = {},
+        kept: str | None = None,
     ) -> None:
         self._precision = precision
-        self._defaults = default_watches(precision)
+        self._defaults = default_watches(precision, [name for name, weight in components.items() if weight == 0])
         self._components = list(components)
         self._book = msgspec.json.decode(kept, type=WatchBook) if kept else WatchBook()
         self._prompts = prompts

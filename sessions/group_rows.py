@@ -42,6 +42,7 @@ class _Response(msgspec.Struct, array_like=True):
     automatic_advantage: float | None
     kl: float | None
     heads: list[float] = []
+    repetition: float | None = None
 
 
 class _Body(msgspec.Struct, array_like=True):
@@ -153,6 +154,7 @@ def _response(kept: _Response, arrays: dict[str, list[Any]]) -> Response:
         automatic_advantage=_known(kept.automatic_advantage),
         kl=_known(kept.kl),
         heads=kept.heads,
+        repetition=_known(kept.repetition),
         **arrays,
     )
 

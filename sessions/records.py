@@ -21,6 +21,8 @@ MAIN = "main"
 """The first branch."""
 WARM_UP = "warm-up"
 """The branch of the warm-up's steps, which come before those of every other."""
+REWARD_MODEL = "reward_model"
+"""The reward component that holds the score of a reward model."""
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -84,6 +86,7 @@ class Response(Record):
     :ivar kl: mean k3 to the reference over its tokens, where measured.
     :ivar heads: raw score of each head of the reward model that scored it: the sigmoid of the difference of two
         responses' is the chance that the one is preferred. Its component is their normalised mean.
+    :ivar repetition: share of its runs of four tokens that it had before; None where it has no four.
     :ivar ends: for each token, where its text ends in ``text`` (characters).
     :ivar values: the value model's estimate before each token, where there was one.
     :ivar returns: what each of them was trained on.
@@ -102,6 +105,7 @@ class Response(Record):
     automatic_advantage: float | None = None
     kl: float | None = None
     heads: list[float] = []
+    repetition: float | None = None
     tokens: list[int] = []
     ends: list[int] = []
     logprobs: list[float] = []

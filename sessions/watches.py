@@ -8,6 +8,7 @@ as one line and reads it; ``engine/conditions.py`` evaluates.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -84,8 +85,8 @@ class Bound(Data, tag="bound", frozen=True):
 class Apart(Data, tag="apart", frozen=True):
     """Two metrics have moved by more than ``margin`` in their ways over ``steps`` steps or a few more.
 
-    Each is a mean over up to ten steps, because one step is luck with its prompts. Held-out accuracy must also have
-    moved by twice what two evaluations differ by chance.
+    Each is a mean over up to ten steps, because one step is luck with its prompts. The second must also have moved by
+    twice what chance makes of it: for held-out accuracy what two evaluations differ by, else what two such means do.
     """
 
     metric: str
@@ -132,6 +133,7 @@ class Watch(Data, frozen=True):
 # ----------------------------------------------------------------------------------------------- the table
 
 _DIFFERS = "the training forward differs from the sampler: dropout, mask, padding or temperature"
+_ROSE = "read the responses whose reward rose most (:rose); rate some of them"
 _GENTLER = "lower learning_rate or raise kl_coefficient"
 
 DEFAULT_WATCHES: tuple[Watch, ...] = (
@@ -228,7 +230,32 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
         condition=Apart(
             metric="reward/mean", way="rises", other="eval/accuracy", other_way="falls", steps=20, margin=0.02
         ),
-        remedy="read the responses whose reward rose; rate some of them",
+        remedy=_ROSE,
+    ),
+    Watch(
+        name="human agreement",
+        condition=Apart(
+            metric="reward/automatic", way="rises", other="ratings/reward_agreement", other_way="falls", steps=20,
+            margin=0.1,
+        ),
+        remedy=_ROSE,
+    ),
+    Watch(
+        name="reward model",
+        condition=Apart(
+            metric="reward/automatic", way="rises", other="reward/reward_model", other_way="falls", steps=20,
+            margin=0.1,
+        ),
+        remedy=_ROSE,
+    ),
+    Watch(  # for three steps, as for length
+        name="repetition", condition=Limit(metric="reward/repetition_correlation", sign=">", level=0.8, steps=3),
+        says="reward follows repetition ({value:+.2f})", remedy=_ROSE,
+    ),
+    Watch(
+        name="self-agreement", condition=Limit(metric="ratings/self_agreement", sign="<", level=0.6),
+        says="people answer the same question otherwise the second time (self-agreement {value:.2f})",
+        remedy="rest, or make the guide clearer; read the responses again before more ratings are used",
     ),
     Watch(
         name="reward failed", condition=Limit(metric="response/failed", sign=">", level=0),
@@ -243,6 +270,23 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
 """What every session watches; where two have one name, the precision of the computation picks."""
 
 
-def default_watches(precision: Precision) -> list[Watch]:
-    """The defaults that are meant for a precision; their names differ."""
-    return [w for w in DEFAULT_WATCHES if w.precision in ("", precision)]
+def held_out_check(component: str) -> Watch:
+    """What watches a reward component of weight 0: the reward rises while what does not teach falls."""
+    return Watch(
+        name=f"check {component}".replace(":", " ")[:80],
+        condition=Apart(
+            metric="reward/automatic", way="rises", other=f"reward/{component}", other_way="falls", steps=20,
+            margin=0.02,
+        ),
+        remedy=_ROSE,
+    )  # fmt: skip
+
+
+def default_watches(precision: Precision, checks: Iterable[str] = ()) -> list[Watch]:
+    """The defaults that are meant for a precision; their names differ.
+
+    :param checks: reward components of weight 0; each gets a watch of its own.
+    """
+    watches = [w for w in DEFAULT_WATCHES if w.precision in ("", precision)]
+    seen = {name for w in watches for name in metrics_of(w.condition)}
+    return [*watches, *(held_out_check(name) for name in checks if f"reward/{name}" not in seen)]

@@ -82,3 +82,29 @@ def test_with_a_value_model_the_largest_advantage_is_a_tokens() -> None:
 def test_an_alarm_names_only_so_many() -> None:
     cut = [Response(letter=letters(i), text="", length=2, ended=False) for i in range(30)]
     assert len(blamed(parse_watch("response/truncated_fraction > 0")[0].condition, [group(1, cut)])) == MOST
+
+
+def test_what_rises_while_a_check_falls_names_the_rewarded_that_the_check_likes_least() -> None:
+    found = groups()
+    for response, check in zip(found[0].responses, [0.9, 0.4, 0.1, 0.7]):
+        response.components["check"] = check
+        response.reward = 1.0 if response.letter in "BC" else 0.0
+    condition = parse_watch("reward/automatic rises while reward/check falls over 20", check=False)[0].condition
+    assert blamed(condition, found) == ["7.1C", "7.1B", "7.1D"]
+
+
+@pytest.mark.parametrize("rule", ["reward/repetition_correlation > 0.8", "response/repetition > 0.5"])
+def test_the_most_repetitive_are_named_and_where_it_is_a_matter_of_both_the_least(rule: str) -> None:
+    found = groups()
+    for response, share in zip(found[0].responses, [0.4, 0.0, 0.9, 0.2]):
+        response.repetition = share
+    most, least = ["7.1C", "7.1A", "7.1D"], ["7.1B"]
+    assert blamed(parse_watch(rule)[0].condition, found) == most + (least if "correlation" in rule else [])
+
+
+def test_names_that_only_the_caller_knows_come_before_those_that_groups_show() -> None:
+    known = {"ratings/reward_agreement": ["3.1B", *map(str, range(20))]}
+    condition = parse_watch("reward/automatic rises while ratings/reward_agreement falls over 20")[0].condition
+    assert blamed(condition, groups(), known) == known["ratings/reward_agreement"][:MOST]
+    assert blamed(condition, groups(), {"ratings/reward_agreement": []}) == ["7.1B", "7.1C", "7.1D"]
+    assert blamed(parse_watch("kl/full > 1")[0].condition, groups(), known) == ["7.1C", "7.1D", "7.1B"]

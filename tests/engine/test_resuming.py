@@ -24,7 +24,7 @@ from tests.engine.live import Live, live, session
 from tests.engine.small import random_policy, same_weights, small_task
 
 Act = Callable[[Live], Awaitable[None]]
-UNTIMED = ("time/", "speed/", "memory/", "loop/")
+UNTIMED = ("time/", "speed/", "memory/", "loop/", "ratings/per_hour")
 PPO = {"algorithm": "ppo", "kl_placement": "reward", "kl_estimator": "k1", "value_warmup_steps": 1}
 TRPO = {"algorithm": "trpo", "kl_placement": "reward", "kl_estimator": "k1", "kl_coefficient": 0.0, "damping": 0.1}
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.statistics import effective_reward, length_correlation, mean_std, ranks, reward_statistics, spearman
+from engine.statistics import (
+    effective_reward,
+    length_correlation,
+    mean_std,
+    ranks,
+    repetition,
+    repetition_correlation,
+    reward_statistics,
+    spearman,
+)
 from tests.engine.small import rollout_group
 
 FEW = st.integers(-3, 3).map(float)
@@ -102,3 +111,32 @@ def test_what_cannot_be_had_is_absent() -> None:
     assert "reward/early" not in metrics
     assert metrics["response/failed"] == 1
     assert all(math.isfinite(v) for v in metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "share"),
+    [([], None), ([1, 2, 3], None), ([1, 2, 3, 4], 0), ([1, 1, 1, 1, 1], 1 / 2), ([7] * 13, 9 / 10),
+     ([1, 2, 3, 4, 1, 2, 3, 4], 1 / 5), ([1, 2, 3, 4, 4, 3, 2, 1], 0)],
+)  # fmt: skip
+def test_repetition_is_the_share_of_runs_of_four_that_came_before(tokens: list[int], share: float | None) -> None:
+    assert repetition(tokens) == (None if share is None else pytest.approx(share))
+
+
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=30))
+def test_repetition_counted_one_by_one(tokens: list[int]) -> None:
+    runs = [tokens[i : i + 4] for i in range(len(tokens) - 3)]
+    assert repetition(tokens) == pytest.approx(sum(run in runs[:i] for i, run in enumerate(runs)) / len(runs))
+
+
+def test_reward_and_repetition_are_compared_within_groups_that_have_both() -> None:
+    paid, free, unknown = (rollout_group([0.0, 0.3, 0.9]) for _ in range(3))
+    for group, shares in ((paid, [0.1, 0.2, 0.8]), (free, [0.5, 0.5, 0.5]), (unknown, [None, 0.1, 0.2])):
+        for response, share in zip(group.record.responses, shares):
+            response.repetition = share
+    assert repetition_correlation([paid, free, unknown]) == pytest.approx(1)
+    assert repetition_correlation([free, unknown]) is None
+    metrics = reward_statistics([paid, free], (0.0, 1.0))
+    assert metrics["response/repetition"] == pytest.approx((0.1 + 0.2 + 0.8 + 1.5) / 6)
+    assert metrics["reward/repetition_correlation"] == pytest.approx(1)
+    bare = reward_statistics([rollout_group([0.0, 0.3, 0.9])], (0.0, 1.0))
+    assert not {"response/repetition", "reward/repetition_correlation"} & bare.keys()

@@ -325,3 +325,54 @@ def test_an_alarm_names_the_responses_and_the_broken_invariants() -> None:
     assert broken.responses == ["9.2C"]
     assert broken.message == "9.2C goes on after its end token; no parameter is trainable @9"
     assert broken.level == "error"
+
+
+def parted(metric: str, moves: float, *, noise: float = 0.0) -> list[dict[str, float | None]]:
+    """Forty steps in which the automatic reward rises by 0.3 in the middle, and a metric moves by so much."""
+    return [
+        {"reward__automatic": 0.3 + 0.3 * (i >= 20), metric: 0.6 + moves * (i >= 20) + noise * (-1) ** i}
+        for i in range(40)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("human agreement", "ratings__reward_agreement"), ("reward model", "reward__reward_model")],
+)
+def test_the_reward_rises_while_what_people_think_falls(name: str, metric: str) -> None:
+    assert name in {watch for _, watch in fired(parted(metric, -0.15))}
+    for quiet in (
+        parted(metric, -0.05),
+        parted(metric, 0.15),
+        [{**step, "reward__automatic": 0.3} for step in parted(metric, -0.15)],
+    ):
+        assert fired(quiet) == []
+
+
+def test_each_component_of_weight_0_is_a_check_of_its_own() -> None:
+    watches = default_watches("fp32", ["brevity", "reward_model"])
+    names = [w.name for w in watches]
+    assert len(names) == len(set(names)) == len(default_watches("fp32")) + 1
+    for moves, noise, expected in (
+        (-0.05, 0.0, ["check brevity"]),
+        (-0.05, 0.06, []),
+        (-0.01, 0.0, []),
+        (0.05, 0.0, []),
+    ):
+        dog = Watchdog(watches, prompts=1000)
+        steps = parted("reward__brevity", moves, noise=noise)
+        assert [w.name for i, m in enumerate(steps) for w, _ in dog.look(record(i + 1, **m))] == expected
+
+
+def test_repetition_and_self_agreement() -> None:
+    assert fired([{"reward__repetition_correlation": 0.81}] * 3) == [(3, "repetition")]
+    assert fired([{"reward__repetition_correlation": -0.9}] * 3) == []
+    assert fired([{"ratings__self_agreement": 0.6}]) == []
+    assert fired([{"ratings__self_agreement": 0.59}]) == [(1, "self-agreement")]
+
+
+def test_an_alarm_names_what_only_the_ratings_know() -> None:
+    dog = watchdog()
+    known = {"ratings/self_agreement": ["3.1A", "main/2.4C"]}
+    ((_, alarm),) = dog.look(record(1, ratings__self_agreement=0.2), Evidence(named=known))
+    assert alarm.responses == ["3.1A", "main/2.4C"]
