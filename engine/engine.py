@@ -56,6 +56,7 @@ from sessions.records import (
     UpdateInputs,
     head_of,
 )
+from sessions.rose import WEIGHTS
 from sessions.store import Store
 
 if TYPE_CHECKING:
@@ -272,10 +273,12 @@ class Engine(Threads):
         started = await self.write(self.store.meta, "start_values")
         self.board.start_values = msgspec.json.decode(started) if started else knobs.values
         self.board.task = learner.task.info()
+        weights = self.board.task.components
+        await self.write(self.store.set_meta, WEIGHTS, wire.encode_json(weights))
         self.watching = Watching(
             "bf16" if learner.policy.bf16 else "fp32",
             len(learner.task.evaluation),
-            {name: component.weight for name, component in learner.task.components.items()},
+            weights,
             await self.write(self.store.meta, KEY),
         )
         self.service.device = str(learner.policy.device)

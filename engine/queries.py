@@ -9,6 +9,7 @@ from sessions import wire
 from sessions.branches import find_branch
 from sessions.errors import InvalidValue, Refused
 from sessions.records import ResponseName, parse_response_name
+from sessions.rose import rated_now, roses
 from sessions.store import Store
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
         case c.QueryProbes():
             find_branch(command.branch, await engine.write(store.branches))
             return await engine.write(store.probes, command.branch)
+        case c.QueryRose():
+            limit = min(max(command.limit, 1), 200)
+            while await engine.write(store.prompts.catch_up):
+                pass  # in parts, so that what a step keeps need not wait for all of it
+            return await engine.write(
+                lambda: roses(store, branch, command.step, limit, rated=rated_now(store))
+            )  # fmt: skip
         case c.QueryGroups():
             limit = min(max(command.limit, 1), 2000)
             return await engine.write(

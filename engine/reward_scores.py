@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from engine.reward_model import RewardModel
 from engine.rollout import RolloutGroup, Row
 from engine.supervised import Lesson
+from sessions.records import REWARD_MODEL
 
-COMPONENT = "reward_model"
+COMPONENT = REWARD_MODEL
 """The component's name."""
 
 

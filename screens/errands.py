@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import subprocess
@@ -13,16 +14,28 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from textual.app import SuspendNotSupported
+from textual.screen import ModalScreen
 
 from screens.dialogs import ConfirmDialog, TextDialog
 from screens.link import Link
 from screens.numbers import span
 from sessions.branches import BranchInfo, Probe
-from sessions.commands import Command, QueryBranches, QueryPlan, QueryProbes, QueryRewardModel, QueryWatches, Stop
+from sessions.commands import (
+    Command,
+    QueryBranches,
+    QueryPlan,
+    QueryProbes,
+    QueryRewardModel,
+    QueryRose,
+    QueryWatches,
+    Stop,
+)
 from sessions.errors import WorkbenchError
 from sessions.plans import Plan
 from sessions.reward_models import RewardModelState, reward_model_lines
+from sessions.rose import Roses
 from sessions.watch_book import WatchState, state_lines
+from sessions.wire import Answer
 
 if TYPE_CHECKING:
     from screens.base import WorkbenchScreen
@@ -56,12 +69,22 @@ def show_answer(screen: WorkbenchScreen, query: Command, title: str) -> None:
                 if answer.status == "rejected":
                     screen.say(answer.text, "error")
                 else:
-                    lines = answer.text.split("\n") if answer.text else in_lines(query, answer.data)
-                    screen.app.push_screen(TextDialog(title, lines))
+                    screen.app.push_screen(_dialog(query, title, answer))
         except WorkbenchError as error:
             screen.say(str(error), "error")
 
     screen.run_worker(ask(), group="ask", exit_on_error=False)
+
+
+def _dialog(query: Command, title: str, answer: Answer) -> ModalScreen[None]:
+    """What shows an answer; one of an engine of another version is shown as it is."""
+    if isinstance(query, QueryRose):
+        from screens.rose import RoseDialog
+
+        with contextlib.suppress(msgspec.ValidationError):
+            return RoseDialog(msgspec.json.decode(answer.data, type=Roses))
+    lines = answer.text.split("\n") if answer.text else in_lines(query, answer.data)
+    return TextDialog(title, lines)
 
 
 def show_long_answer(screen: WorkbenchScreen) -> None:

@@ -312,6 +312,17 @@ class QueryRewardModel(Command, tag="reward"):
     """The reward model in use, and how good it is: a :class:`~sessions.reward_models.RewardModelState`, or null."""
 
 
+class QueryRose(Command, tag="rose"):
+    """The responses whose reward rose most: a :class:`~sessions.rose.Roses`.
+
+    :ivar step: since which; 0: a hundred steps before the newest.
+    :ivar limit: rows.
+    """
+
+    step: int = 0
+    limit: int = 20
+
+
 class QueryPlan(Command, tag="plan"):
     """What a step takes, and would take with some hyperparameters set: a :class:`~sessions.plans.Plan`.
 
@@ -358,6 +369,7 @@ COMMANDS: dict[str, type[Command]] = {
         QueryBranches,
         QueryProbes,
         QueryRewardModel,
+        QueryRose,
         QueryPlan,
     )
 }
@@ -374,6 +386,7 @@ QUERIES: tuple[type[Command], ...] = (
     QueryBranches,
     QueryProbes,
     QueryRewardModel,
+    QueryRose,
     QueryPlan,
     Subscribe,
 )
@@ -750,6 +763,10 @@ WORDS: dict[str, Words] = {
         Words("watches", "", "every watch, and how it stands", _plain(QueryWatches)),
         Words("branches", "", "every branch, and what became of it", _plain(QueryBranches)),
         Words("probes", "BRANCH", "what a branch answered to the probe prompts", _read_probes),
+        Words(
+            "rose", "[STEP]", "the responses whose reward rose most since a step, or since a hundred steps ago",
+            lambda a: QueryRose(step=_read_number("rose", a, 0)),
+        ),
         Words("plan", "[NAME=VALUE ...]", "memory and seconds of a step, as it is or with changes", _read_plan),
         Words("series", "METRIC ...", "points of metrics", _read_series),
         Words(

@@ -116,6 +116,10 @@ class PastGroups:
         head = head_of(group, shown_ratings(ratings))
         return GroupDetail(group=group, head=head, ratings=ratings, uses=self.uses(ratings, seq))
 
+    def shown(self, group: Group, seq: int) -> dict[str, str]:
+        """What a head showed of a group's ratings at a moment."""
+        return shown_ratings(self._ratings_of(group.branch, group.step, group.number, seq))
+
     def _as_it_was(self, group: Group, seq: int) -> Group:
         """The group without what updates after the moment wrote into it.
 

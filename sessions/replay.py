@@ -35,6 +35,7 @@ from sessions.records import (
     StepRecord,
     parse_response_name,
 )
+from sessions.rose import roses
 from sessions.series import Series
 from sessions.store import Store
 from sessions.wire import AlarmRaised, AnyEvent, Changed, CheckpointSaved, Snapshot, encode_json
@@ -297,6 +298,13 @@ class Replay:
                     if response.letter == name.letter:
                         return encode_json(response)
                 raise InvalidValue(f"no response {text}")
+            case c.QueryRose(step=since, limit=limit):
+                groups, limit = self._groups, min(max(limit, 1), 200)
+                return encode_json(
+                    roses(
+                        self._store, self.branch, since, limit, before=before, rated=lambda g: groups.shown(g, seq)
+                    )
+                )  # fmt: skip
             case c.QueryEvents(before=asked, limit=limit):
                 upto = min(asked or seq + 1, seq + 1)
                 return encode_json(self._store.events(upto, limit))

@@ -24,6 +24,7 @@ from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
 from sessions.judging import standing
 from sessions.lineage import Lineage
 from sessions.modes import MODES
+from sessions.prompt_rows import PromptIndex
 from sessions.records import (
     MAIN,
     WARM_UP,
@@ -61,6 +62,7 @@ class Store:
     :param path: of ``session.db``; made if it is missing.
     :param read_only: open an existing one for reading only, as the session list does.
     :raises SessionError: if the file is not a session's database, or of a newer version.
+    :ivar prompts: when each prompt was asked.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -80,6 +82,7 @@ class Store:
             self.database_id = self.meta("database_id") or ""
             self._bring_up(int(self.meta("schema") or 0), read_only=read_only)
             self._lineage = Lineage(self._db)
+            self.prompts = PromptIndex(self._db)
             self._settled: dict[str, int] = {}
             self._settled_in = 0
         except sqlite3.Error as error:
@@ -459,7 +462,16 @@ class Store:
             if unrated
             else ""
         )
-        limit = min(limit, 5000)
+        return self.heads_of(self._newest_groups(branch, before, min(limit, 5000), after, clause))
+
+    def newest_groups(self, branch: str, before: int = 0, limit: int = 200) -> list[Group]:
+        """The newest groups of a line that were not discarded, as :meth:`heads` orders them; without their tokens.
+
+        :param before: only of earlier steps than this one; 0: of all.
+        """
+        return self._newest_groups(branch, before, limit, -1, "AND status!='discarded'")
+
+    def _newest_groups(self, branch: str, before: int, limit: int, after: int, clause: str) -> list[Group]:
         last = before - 1 if before else END
         found: list[Group] = []
         for segment in reversed(self.line(branch)):
@@ -472,7 +484,23 @@ class Store:
             found += [unpack(segment.branch, step, number, status, body) for step, number, status, body in rows]
             if len(found) >= limit:
                 break
-        return self.heads_of(found)
+        return found
+
+    def groups_of_prompt(self, branch: str, prompt: str, last: int, limit: int) -> list[Group]:
+        """The newest groups of a line that asked a prompt by a step, the newest first; without their tokens."""
+        return self.prompts.groups(self.line(branch), prompt, last, limit)
+
+    def mean_rewards(self, branch: str, last: int, limit: int) -> list[float]:
+        """The mean automatic reward of a line's newest steps up to one, the newest first, where it was measured."""
+        found: list[float] = []
+        for segment in reversed(self.line(branch)):
+            rows = self._db.execute(
+                "SELECT body FROM steps WHERE branch=? AND step>? AND step<=? ORDER BY step DESC LIMIT ?",
+                (segment.branch, segment.after, min(segment.last, last), limit - len(found)),
+            )
+            means = [_measured.decode(body).metrics.get("reward/automatic") for (body,) in rows]
+            found += [mean for mean in means if mean is not None]
+        return found[:limit]
 
     def owner(self, name: ResponseName, branch: str) -> str:
         """The branch that a group belongs to.

@@ -10,6 +10,7 @@ import msgspec
 
 from screens.branch_words import branch_table
 from screens.probe_lines import probe_words
+from screens.rose_lines import rose_words
 from sessions.branches import BranchInfo, Probe
 from sessions.commands import (
     Command,
@@ -22,12 +23,14 @@ from sessions.commands import (
     QueryRatings,
     QueryResponse,
     QueryRewardModel,
+    QueryRose,
     QuerySeries,
     QueryWatches,
 )
 from sessions.plans import Plan
 from sessions.records import GroupHead, Rating, Response, SeriesData
 from sessions.reward_models import RewardModelState, reward_model_lines
+from sessions.rose import Roses
 from sessions.watch_book import WatchState, state_lines
 from sessions.wire import AnyEvent, GroupDetail, describe
 from workbench.output import table
@@ -57,6 +60,8 @@ def readable(command: Command, data: Any) -> str:
                 return "\n".join(reward_model_lines(msgspec.convert(data, RewardModelState | None)))
             case QueryRatings():
                 return _ratings(msgspec.convert(data, list[Rating]))
+            case QueryRose():
+                return "\n".join(rose_words(msgspec.convert(data, Roses)))
             case QueryWatches():
                 return "\n".join(state_lines(msgspec.convert(data, list[WatchState])))
     except msgspec.ValidationError:

@@ -99,7 +99,8 @@ def test_raters_their_pace_and_their_agreement() -> None:
 
 def test_a_group_that_is_gone_is_left_out() -> None:
     groups = Groups()
-    metrics, _ = measured(pairs(10, "A", "B") + [rating(-1, mode="pair", values={"C": 1.0, "A": 0.0})], groups)
+    gone = rating(-1, mode="pair", values={"C": 1.0, "A": 0.0})
+    metrics, _ = measured([*pairs(10, "A", "B"), gone], groups)
     assert metrics["ratings/reward_agreement"] == 1
 
 

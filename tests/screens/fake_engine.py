@@ -44,6 +44,7 @@ from sessions.records import (
     letters,
     parse_response_name,
 )
+from sessions.rose import Roses
 from sessions.series import Series
 from sessions.server import Server
 from sessions.wire import (
@@ -103,6 +104,7 @@ class FakeEngine:
         self.last_step: StepRecord | None = None
         self.infos: dict[str, BranchInfo] = {}
         self.answers: dict[str, list[Probe]] = {}
+        self.roses: Roses | None = None
         self.others: dict[str, dict[str, Series]] = {}
         self.status = Status(
             time=self.now, session=name, branch="main", state="RUN", phase="sampling", algorithm="grpo", steps=2000,
@@ -417,6 +419,8 @@ class FakeEngine:
                 return self._data(command, found)
             case c.QueryBranches():
                 return self._data(command, self.branch_infos())
+            case c.QueryRose():
+                return self._data(command, self.roses)
             case c.QueryProbes(branch=branch):
                 return self._data(command, self.answers.get(branch, []))
             case c.QueryGroups(before=before, limit=limit, unrated=unrated):

@@ -35,6 +35,7 @@ FIELDS = {
     "automatic_advantage": number,
     "kl": number,
     "heads": st.lists(st.floats(-1e6, 1e6), max_size=4),
+    "repetition": number,
     "tokens": integers,
     "ends": integers,
     "logprobs": floats,
@@ -117,7 +118,7 @@ def test_a_store_keeps_what_the_last_update_left(made: Sequence[Group]) -> None:
 @given(groups(), st.sampled_from([1, 2]))
 def test_a_group_of_an_earlier_version_is_read_and_moved_as_it_was(made: Group, version: int) -> None:
     for response in made.responses:
-        response.heads = []
+        response.heads, response.repetition = [], None
     if version == 1:
         for response in made.responses:
             response.values, response.returns, response.advantages = [], [], []

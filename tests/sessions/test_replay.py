@@ -23,6 +23,7 @@ from sessions.folders import SessionFolder
 from sessions.past_series import TAIL, Past, PastSeries
 from sessions.records import WARM_UP, Group, GroupHead, ResponseName, SeriesData, SessionSettings, Status, head_of
 from sessions.replay import BLOCK, Replay
+from sessions.rose import Roses
 from sessions.series import Series
 from sessions.store import Store
 from tests.sessions.samples import alarm, change, checkpoint, group, rating, skip, status, step_record, use
@@ -509,3 +510,26 @@ def test_events_come_once_where_numbers_are_missing(tmp_path: Path) -> None:
     seqs = [e.seq for e in opened(gaps.folder).snapshot().events]
     assert seqs == sorted(set(seqs))
     assert len(seqs) == 200
+
+
+def test_rose_looks_at_the_records_as_they_stood(tmp_path: Path) -> None:
+    folder = SessionFolder(tmp_path / "s")
+    folder.path.mkdir(parents=True)
+    store = Store(folder.database)
+    for step, reward in ((1, 0.0), (2, 0.5), (3, 1.0)):
+        store.add_groups([group(step, 1, [reward])])
+        if step == 2:
+            store.add_rating(rating(2, id="first", values={"A": 2.0}))
+        store.add_step(step_record(step, **{"reward/automatic": reward}), [], 5)
+    store.add_rating(rating(2, id="second", values={"A": 5.0}, supersedes="first"))
+    store.close()
+    replay = Replay(folder)
+    try:
+        for at, rating_then, newest in ((2, "2", 2), (3, "5", 3)):
+            found = msgspec.json.decode(replay.answer(c.QueryRose(step=1), at), type=Roses)
+            assert found.newest == newest
+            assert {row.response.name: row.response.rating for row in found.rows}["2.1A"] == rating_then
+        with pytest.raises(InvalidValue, match="step 2 is not before"):
+            replay.answer(c.QueryRose(step=2), 2)
+    finally:
+        replay.close()

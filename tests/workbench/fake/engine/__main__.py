@@ -29,6 +29,7 @@ from sessions.commands import (
     QueryPlan,
     QueryProbes,
     QueryResponse,
+    QueryRose,
     QuerySeries,
     QueryStatus,
     QueryWatches,
@@ -43,6 +44,7 @@ from sessions.folders import EngineInfo, SessionFolder
 from sessions.hyperparameters import parse_assignment
 from sessions.plans import Plan
 from sessions.records import Alarm, Group, Response, Status, StepRecord, parse_response_name
+from sessions.rose import rated_now, roses
 from sessions.server import Server
 from sessions.store import Store
 from sessions.watch_book import WatchState
@@ -140,6 +142,8 @@ class FakeEngine:
                 data(store.branch_infos())
             case QueryProbes(branch=branch):
                 data(store.probes(branch))
+            case QueryRose(step=step):
+                data(roses(store, "main", step, rated=rated_now(store)))
             case Race(algorithms=[]):
                 self.note("branch", "ann: gave race 1 up")
                 self.leave_race()
