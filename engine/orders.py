@@ -22,10 +22,12 @@ from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
 from sessions.errors import InvalidValue, Refused, WorkbenchError
+from sessions.giving import rated_group, rating_of, skip_of
 from sessions.hyperparameters import hyperparameter
-from sessions.modes import rating_mode, replaces
+from sessions.importing import Received, give_back
+from sessions.orderings import check_ordering
 from sessions.presets import preset
-from sessions.records import Change, Group, GroupHead, Rating, ResponseName, SkipRecord, parse_response_name
+from sessions.records import Change, Group, GroupHead, Rating, ResponseName, parse_response_name
 from sessions.server import is_query
 from sessions.store import Store
 from sessions.watch_book import WatchBook
@@ -220,6 +222,10 @@ class Orders:
                 await self._picked(command)
             case c.TrainRewardModel():
                 self._accepted(command, await engine.reward.ask(command))
+            case c.ImportRatings():
+                await self._import_ratings(command)
+            case c.ImportOrderings():
+                await self._import_orderings(command)
             case c.TakeCheckpoint():
                 self._accepted(command, "writes a checkpoint at the next safe point between updates")
                 engine.spawn(self._take_checkpoint(command))
@@ -347,40 +353,10 @@ class Orders:
 
     async def _rate(self, command: c.Rate) -> None:
         engine, store = self._engine, self._engine.store
-        name = parse_response_name(command.group)
-        if name.letter or not command.values:
-            raise InvalidValue("a rating names a group, such as 812.3, and at least one of its responses")
-        mode = rating_mode(command.mode)
-        mode.check(command.values, command.text, command.flags)
+        name = rated_group(command)
         group = await engine.write(store.group, name, engine.branch)
-        unknown = set(command.values) - {r.letter for r in group.responses}
-        if unknown:
-            raise InvalidValue(f"group {command.group} has no response {', '.join(sorted(unknown))}")
         standing = await engine.write(store.standing_ratings, name, engine.branch)
-        own = [r for r in standing if r.who == command.who]
-        mine = [r for r in own if replaces(mode.name, command.values, r.mode, r.values)]
-        if command.repeats and command.repeats not in {r.id for r in mine}:
-            raise Refused(f"rating {command.repeats[:8]} is not one of {command.who}'s that answers the same question")
-        rating = Rating(
-            id=command.id,
-            time=time.time(),
-            who=command.who,
-            branch=group.branch,
-            step=name.step,
-            group=name.group,
-            mode=mode.name,
-            values=dict(command.values),
-            comment=command.comment,
-            order=command.order,
-            blind=command.blind,
-            seconds=command.seconds,
-            supersedes=mine[-1].id if mine and not command.repeats else "",
-            text=command.text,
-            flags=command.flags,
-            rule=command.rule,
-            repeats=command.repeats,
-            redoes=command.redoes,
-        )
+        rating = rating_of(command, group, standing, time.time())
         engine.publish(await engine.write(_add_rating, store, rating, group))
         await self._head_changed(name)
         ahead = group.status == "scored" and name.step == engine.step != engine.rated_step
@@ -426,19 +402,7 @@ class Orders:
         engine = self._engine
         name = parse_response_name(command.response)
         group = await engine.write(engine.store.group, name, engine.branch)
-        if name.letter and name.letter not in {r.letter for r in group.responses}:
-            raise InvalidValue(f"group {name.step}.{name.group} has no response {name.letter}")
-        skip = SkipRecord(
-            id=command.id,
-            time=time.time(),
-            who=command.who,
-            branch=group.branch,
-            step=name.step,
-            group=name.group,
-            letter=name.letter,
-            reason=command.reason,
-            rule=command.rule,
-        )
+        skip = skip_of(command, group, time.time())
         engine.publish(await engine.write(engine.store.add_skip, skip))
         engine.gate.judged(f"{name.step}.{name.group}", {name.letter} if name.letter else set())
         self._applied(command.id, engine.step, "skipped")
@@ -452,6 +416,41 @@ class Orders:
         )  # fmt: skip
         engine.publish(await engine.write(engine.store.add_event, event))
         self._applied(command.id, engine.step, "noted")
+
+    async def _import_ratings(self, command: c.ImportRatings) -> None:
+        engine = self._engine
+        found = Received()
+        for returned in command.ratings:
+            rating = returned.rating
+            event = await engine.write(give_back, engine.store, returned, engine.branch, found)
+            if event is not None:
+                engine.publish(event)
+                await self._head_changed(ResponseName(rating.step, rating.group, branch=rating.branch))
+                if beside_updates(rating) is None and not rating.repeats:
+                    engine.gate.judged(f"{rating.step}.{rating.group}", set(rating.values))
+        if found.new:
+            told = wire.Imported(
+                time=time.time(), step=engine.step, who=command.who, source=command.source, ratings=found.new
+            )
+            engine.publish(await engine.write(engine.store.add_event, told))
+        self._received(command.id, found)
+
+    async def _import_orderings(self, command: c.ImportOrderings) -> None:
+        engine = self._engine
+        for ordering in command.orderings:
+            check_ordering(ordering)
+        added, event = await engine.write(
+            lambda: engine.store.add_orderings(command.orderings, command.source, command.who, time.time(), engine.step)
+        )
+        if event is not None:
+            engine.publish(event)
+        self._received(command.id, Received(new=added, known=len(command.orderings) - added))
+
+    def _received(self, command_id: str, found: Received) -> None:
+        answer = wire.Answer(
+            id=command_id, status="applied", step=self._engine.step, text=found.describe(), data=wire.encode_json(found)
+        )
+        self._answer(answer)
 
     async def _acknowledge(self, command: c.Acknowledge) -> None:
         engine = self._engine

@@ -19,6 +19,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from screens.base import WorkbenchScreen
+from screens.file_link import FileLink
 from screens.keys import check_keymap
 from screens.link import Link
 from screens.live import Live
@@ -36,6 +37,7 @@ from sessions.wire import Answer
 
 if TYPE_CHECKING:
     from screens.replaying import ReplayLink
+    from sessions.rating_file import RatingFile
     from sessions.replay import Replay
 
 _T = TypeVar("_T")
@@ -54,6 +56,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     :param folder: the session; None opens the list of sessions.
     :param replay: show the session from these records.
     :param step: where the replay begins; at its last step if none is given.
+    :param file: rate this file, without a session.
+    :param rating_mode: that rating begins with; empty: the first.
     :param who: the name of the person; their user's if none is given.
     :param read_only: nothing can be changed from here.
     :param slow: for slow links: fewer bytes, one beat a second.
@@ -84,6 +88,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         *,
         replay: Replay | None = None,
         step: int | None = None,
+        file: RatingFile | None = None,
+        rating_mode: str = "",
         who: str = "",
         read_only: bool = False,
         slow: bool = False,
@@ -102,8 +108,10 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.marks = terminal.choose_marks(marks)
         self.start_session, self.restart_session = start_session, restart_session
         self.live = Live(folder.name if folder else "")
-        self.link: Link | ReplayLink | None = None
+        self.link: Link | ReplayLink | FileLink | None = None
         self._begin = (replay, step)
+        self._file = file
+        self.rating_mode = rating_mode
         self.long_answer: tuple[str, list[str]] | None = None
         self._staged: tuple[Live, Staging] | None = None
         self.pace = Pace(terminal.SLOW_BYTES if slow else terminal.BYTES)
@@ -123,7 +131,9 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         terminal.watch_for_hangup(self)
         self.set_interval(1.0 if self.slow else 0.5, self._beat)
         replay, step = self._begin
-        if self.folder is None:
+        if self._file is not None:
+            self.rate_file(self._file)
+        elif self.folder is None:
             self.switch_mode("sessions")
         elif replay is not None:
             self.replay(replay, step)
@@ -143,6 +153,18 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         live = Live(replay.folder.name)
         self._show(replay.folder, live, ReplayLink(replay, live, step=step, on_frame=self._film))
 
+    def rate_file(self, file: RatingFile) -> None:
+        """Show a file of responses to rate from now on; there is no other screen."""
+        live = Live(file.path.name)
+        self.live, self.link = live, FileLink(file, live)
+        self.run_worker(self.link.run(), group="link", exclusive=True, exit_on_error=True)
+        self.switch_mode("rate")
+        self.call_later(self._tell, "; ".join(file.told))
+
+    def _tell(self, text: str) -> None:
+        if text and isinstance(self.screen, WorkbenchScreen):
+            self.screen.say(text, "warning")
+
     def _show(self, folder: SessionFolder, live: Live, link: Link | ReplayLink) -> None:
         if self.link is not None:
             self.link.close_records()
@@ -153,7 +175,12 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     @property
     def replaying(self) -> ReplayLink | None:
         """The time line, where a recorded session is shown."""
-        return None if isinstance(self.link, Link) else self.link
+        return None if isinstance(self.link, Link | FileLink) else self.link
+
+    @property
+    def rating_file(self) -> FileLink | None:
+        """What takes the ratings, where a file is rated without a session."""
+        return self.link if isinstance(self.link, FileLink) else None
 
     def _beat(self) -> None:
         """Redraw what is new, if the terminal has taken what was drawn before."""
@@ -179,13 +206,19 @@ class WorkbenchApp(App[str], inherit_bindings=False):
 
     def show_mode(self, name: str) -> None:
         """Go to a screen by its mode."""
-        if self.folder is not None or name == "sessions":
+        if self.rating_file is not None:
+            if name != "rate":
+                self._tell(self.rating_file.refusal)
+        elif self.folder is not None or name == "sessions":
             self.switch_mode(name)
         elif isinstance(self.screen, WorkbenchScreen):
             self.screen.say("attach to a session first: enter")
 
     def goto(self, step: int) -> None:
         """The charts around a step; in a replay, the moment of it."""
+        if self.rating_file is not None:
+            self._tell(self.rating_file.refusal)
+            return
         if self.replaying is not None:
             self.replay_to(step)
             return
@@ -237,7 +270,10 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     def detach(self) -> None:
         """Leave; the engine does not notice."""
         name = self.folder.name if self.folder else ""
-        if not name:
+        if self.rating_file is not None:
+            self.rating_file.close_records()
+            self.exit(self.rating_file.farewell)
+        elif not name:
             self.exit("")
         elif self.replaying is not None:
             self.exit(f"left the replay of {name}. See it again with: workbench replay {name}")

@@ -15,7 +15,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from screens.errands import ask_to_stop, open_in_pager, show_long_answer
-from screens.keys import NOT_IN_REPLAY, REPLAY_ACTIONS, bindings
+from screens.file_link import NOT_FOR_FILES
+from screens.keys import ACTIONS, NOT_IN_REPLAY, REPLAY_ACTIONS, bindings, named
 from screens.live import Live
 from screens.read_only import REFUSAL, marked, room
 from screens.switching import told_with
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+_OF_TRAINING = frozenset(
+    named(key)
+    for action in ACTIONS.values()
+    if action.scope == "global" and (action.action in NOT_FOR_FILES or action.action.startswith("mode("))
+    for key in action.keys
+)
+"""Keys that do nothing where a file is rated."""
 SOON = 0.02
 """Seconds after a key that moves along a replay until the rest of the screen follows."""
 PATIENCE = 1.5
@@ -303,12 +311,17 @@ class WorkbenchScreen(Screen[None]):
     def on_key(self, event: events.Key) -> None:
         self._keys += 1
         self.query_one(MessageLine).clear()
+        filed = self.workbench.rating_file
+        if filed is not None and event.key not in self.active_bindings and event.key in _OF_TRAINING:
+            self.say(filed.refusal)
         self.call_later(self.refresh_now)
 
     # -------------------------------------------------------------------------------------------- actions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A replay has keys of its own, in the place of some."""
+        """A replay has keys of its own, in the place of some; a file that is rated has none of the training's."""
+        if self.workbench.rating_file is not None and (action in NOT_FOR_FILES or action == "mode"):
+            return False
         if action in REPLAY_ACTIONS or action in NOT_IN_REPLAY:
             return (action in REPLAY_ACTIONS) == (self.replaying is not None)
         return True
@@ -377,7 +390,7 @@ class WorkbenchScreen(Screen[None]):
 
     def action_back(self) -> None:
         """esc: to the dashboard, from wherever one is."""
-        if self.MODE not in ("dashboard", "sessions"):
+        if self.workbench.rating_file is None and self.MODE not in ("dashboard", "sessions"):
             self.workbench.show_mode("dashboard")
 
     def action_command(self) -> None:
@@ -420,5 +433,8 @@ class WorkbenchScreen(Screen[None]):
     def action_interrupt(self) -> None:
         if self.replaying is not None:
             self.say("q leaves the replay", "warning")
+            return
+        if self.workbench.rating_file is not None:
+            self.say("q leaves; what is rated is saved", "warning")
             return
         self.say("q detaches: the training goes on.   Q stops the session, after a question", "warning")

@@ -249,7 +249,7 @@ def bindings(*scopes: str, without: Iterable[str] = ()) -> list[Binding]:
     """
     left_out = set(without)
     return [
-        Binding(",".join(_textual(key) for key in a.keys), a.action, a.label, show=bool(a.footer), id=a.id)
+        Binding(",".join(named(key) for key in a.keys), a.action, a.label, show=bool(a.footer), id=a.id)
         for a in ACTIONS.values()
         if a.scope in scopes and a.id not in left_out
     ]
@@ -283,7 +283,7 @@ _NAMES = {
 _SHOWN = {name: key for key, name in _NAMES.items()} | {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}
 
 
-def _textual(key: str) -> str:
+def named(key: str) -> str:
     """A key as Textual names it."""
     return _NAMES.get(key, key)
 

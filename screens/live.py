@@ -53,7 +53,7 @@ from sessions.wire import (
 )
 
 _T = TypeVar("_T")
-Connection = Literal["connecting", "live", "lost", "ended", "replay"]
+Connection = Literal["connecting", "live", "lost", "ended", "replay", "file"]
 HeadKey = tuple[str, int, int]
 
 SERIES_CAPACITY = 4000
@@ -123,11 +123,11 @@ class Live:
     # ---------------------------------------------------------------------------------------------- reading
 
     def state_word(self, now: float | None = None) -> str:
-        """LOADING, RUN, PAUSED, WAIT, STALE, DOWN, DONE or FAILED; REPLAY where no engine is looked at."""
+        """LOADING, RUN, PAUSED, WAIT, STALE, DOWN, DONE or FAILED; REPLAY or FILE where no engine is looked at."""
         if self.restarting:
             return "LOADING"
-        if self.connection == "replay":
-            return "REPLAY"
+        if self.connection in ("replay", "file"):
+            return self.connection.upper()
         if self.connection == "ended":
             done = self.exit.code == 0 if self.exit else self.status is not None and self.status.state == "DONE"
             return "DONE" if done else "FAILED"
@@ -248,7 +248,7 @@ class Live:
 
     def connected(self, state: Connection) -> None:
         """The link says how it stands; anything but ``live`` after a failure counts as one more attempt."""
-        self.attempts = 0 if state in ("live", "ended", "replay") else self.attempts + 1
+        self.attempts = 0 if state in ("live", "ended", "replay", "file") else self.attempts + 1
         self.connection = state
         if state == "live":
             self.last_beat = self.clock()  # who has just answered has not been silent

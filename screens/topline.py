@@ -20,6 +20,7 @@ STATE_STYLE = {
     "DONE": "bold $text-primary",
     "FAILED": "bold reverse $text-error",
     "REPLAY": "bold reverse $text-primary",
+    "FILE": "bold $text-primary",
 }
 """Theme variables only; the word itself says the state where there is no colour."""
 
@@ -54,6 +55,8 @@ def state_parts(live: Live, width: int) -> list[tuple[int, str]]:
     status = live.status
     if status is None:
         return [(0, live.name), (1, "no engine answers yet" if live.connection == "connecting" else "")]
+    if live.connection == "file":
+        return [(0, live.name), (1, f"{status.done} of {status.total} group{'s' * (status.total != 1)} rated")]
     name = f"{live.name or status.session}/{status.branch}"
     step = f"step {status.step}" + (f"/{status.steps}" if status.steps else "")
     parts = [(0, name), (4, status.algorithm.upper()), (1, step)]
@@ -120,8 +123,11 @@ def phase_text(live: Live, *, with_bar: bool = False) -> str:
 
 
 def alarm_content(live: Live, width: int) -> Content:
-    """The standing alarms, newest first, as many as fit; blank when there are none."""
+    """The standing alarms, newest first, as many as fit; blank when there are none. Of a file that is rated: where the
+    ratings go."""
     alarms = live.standing_alarms()
+    if live.connection == "file" and live.status is not None:
+        return Content.styled(f" {fit(visible(live.status.note), max(0, width - 2))}", "$text-muted")
     if not alarms:
         return Content("")
     hint = "! ack  e events"

@@ -17,9 +17,10 @@ from sessions.branches import check_branch_name
 from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import Value, hyperparameter, parse_assignment
 from sessions.modes import BOTH_BAD, CRITIQUE, EDIT, LEFT, MODES, MUCH_LEFT, PAIR, RANK, TIE, rating_mode
+from sessions.orderings import Ordering
 from sessions.people import whoami
 from sessions.presets import PRESETS, preset
-from sessions.records import parse_response_name
+from sessions.records import Rating, Record, parse_response_name
 from sessions.watch_words import parse_watch
 from sessions.watches import DEFAULT_WATCHES
 
@@ -119,6 +120,38 @@ class Picked(Command, tag="picked"):
 
 class TrainRewardModel(Command, tag="reward_model"):
     """Train the reward model anew, beside the steps, from all that people said."""
+
+
+class Returned(Record):
+    """A rating that was exported and comes back.
+
+    :ivar texts: letter -> text of the responses judged: the group of the rating's name must have them.
+    """
+
+    rating: Rating
+    texts: dict[str, str]
+
+
+class ImportRatings(Command, tag="import_ratings"):
+    """Bring ratings back to groups of the session, as they were given: the answer's data is a
+    :class:`~sessions.importing.Received`.
+
+    :ivar source: the file, for people.
+    """
+
+    source: str
+    ratings: list[Returned]
+
+
+class ImportOrderings(Command, tag="import_orderings"):
+    """Keep preferences about responses that no group of the session has, for a reward model: the answer's data is a
+    :class:`~sessions.importing.Received`.
+
+    :ivar source: the file, for people.
+    """
+
+    source: str
+    orderings: list[Ordering]
 
 
 class TakeCheckpoint(Command, tag="checkpoint"):
@@ -346,6 +379,8 @@ COMMANDS: dict[str, type[Command]] = {
         Skip,
         Picked,
         TrainRewardModel,
+        ImportRatings,
+        ImportOrderings,
         TakeCheckpoint,
         Preview,
         Rewind,

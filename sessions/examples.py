@@ -17,6 +17,8 @@ from sessions.errors import InputFileError
 ROLES = ("system", "user", "assistant", "tool")
 FORMS = '{"prompt": "...", "completion": "..."}'
 Message = dict[str, str]
+Text = str | list[Message]
+"""A text, or in a conversation the messages that it is."""
 
 
 @dataclass(frozen=True, slots=True)

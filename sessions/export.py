@@ -25,17 +25,19 @@ from sessions.export_tables import (
     RatingRow,
     ResponseRow,
     Row,
+    SkipRow,
     StepRow,
     TokensRow,
     alarm_rows,
     change_rows,
     rating_rows,
     response_rows,
+    skip_rows,
     step_rows,
 )
 from sessions.folders import SessionFolder
 from sessions.formats import FORMATS
-from sessions.preferences import judged, labelled, pairs
+from sessions.preferences import demonstrations, judged, labelled, pairs
 from sessions.records import WARM_UP, Alarm, Change, Record
 from sessions.store import Store
 
@@ -205,6 +207,7 @@ def _tables(store: Store, parts: list[Segment], place: Path, wanted: Wanted, *, 
             lambda: response_rows(store, parts, active, tokens=wanted.tokens),
         ),
         ("ratings", RatingRow, lambda: rating_rows(store, parts, active, line)),
+        ("skips", SkipRow, lambda: skip_rows(store, parts, active)),
         ("changes", ChangeRow, lambda: change_rows(_of_lines(store, wanted, store.changes))),
         ("alarms", AlarmRow, lambda: alarm_rows(_of_lines(store, wanted, store.alarms))),
     ]
@@ -219,11 +222,16 @@ def _tables(store: Store, parts: list[Segment], place: Path, wanted: Wanted, *, 
 
 def _preferences(store: Store, parts: list[Segment], place: Path, wanted: Wanted) -> list[Written]:
     active = store.line(store.active)
-    with JsonLines(place / "preferences.jsonl") as paired, JsonLines(place / "unpaired.jsonl") as unpaired:
+    with (
+        JsonLines(place / "preferences.jsonl") as paired,
+        JsonLines(place / "unpaired.jsonl") as unpaired,
+        JsonLines(place / "demonstrations.jsonl") as shown,
+    ):
         for group, said in judged(store, parts):
             paired.write(pairs(group, said, active, conversational=wanted.conversational))
             unpaired.write(labelled(group, said, active, conversational=wanted.conversational))
-        return [paired.written(), unpaired.written()]
+            shown.write(demonstrations(group, said, active, conversational=wanted.conversational))
+        return [paired.written(), unpaired.written(), shown.written()]
 
 
 def _model(folder: SessionFolder, store: Store, place: Path, final: Path, wanted: Wanted) -> Exported:

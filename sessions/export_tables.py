@@ -108,6 +108,7 @@ class RatingRow(Row):
     :ivar scores: the same in [0, 1], 1 the best.
     :ivar text: the better text that an edit gives, and ``flags`` those that a critique raises.
     :ivar rule: by which the question was picked.
+    :ivar prompt: of the group, and ``texts`` letter -> text of the responses judged: a line stands by itself.
     :ivar repeats: id of the rating whose question this asks a second time.
     :ivar standing: neither taken back nor superseded, and no repeat.
     :ivar retracted: when it was taken back.
@@ -135,6 +136,9 @@ class RatingRow(Row):
     flags: list[str]
     rule: str
     repeats: str
+    redoes: str
+    prompt: str
+    texts: dict[str, str]
     standing: bool
     retracted: float | None
     fate: str | None
@@ -143,6 +147,24 @@ class RatingRow(Row):
     why: str
     advantages: dict[str, float]
     automatic: dict[str, float]
+
+
+class SkipRow(Row):
+    """A person chose not to rate.
+
+    :ivar response: its name; the group's where all of it was skipped.
+    :ivar retracted: when it was taken back; null while it stands.
+    """
+
+    id: str
+    time: float
+    who: str
+    response: str
+    branch: str
+    step: int
+    reason: str
+    rule: str
+    retracted: float | None
 
 
 class ChangeRow(Row):
@@ -244,11 +266,29 @@ def rating_rows(store: Store, parts: Iterable[Segment], active: Line, line: str 
             ratings = store.ratings_of(name, part.branch)
             standing = {r.id for r in store.standing_ratings(name, part.branch)}
             uses = {use.rating: use for use in store.uses_of(ratings, line or part.branch)}
+            group = store.group(name, part.branch, tokens=False)
             for rating in ratings:
-                yield _rating_row(rating, uses.get(rating.id), active, standing=rating.id in standing)
+                yield _rating_row(rating, group, uses.get(rating.id), active, standing=rating.id in standing)
 
 
-def _rating_row(rating: Rating, use: RatingUse | None, active: Line, *, standing: bool) -> RatingRow:
+def skip_rows(store: Store, parts: Iterable[Segment], active: Line) -> Iterator[SkipRow]:
+    """Every skip of the groups of some parts, in the order of groups, then as they came."""
+    for part in parts:
+        for skip in store.each_skip(part):
+            yield SkipRow(
+                id=skip.id,
+                time=skip.time,
+                who=skip.who,
+                response=name_of(skip.branch, skip.step, skip.group, active, skip.letter),
+                branch=skip.branch,
+                step=skip.step,
+                reason=skip.reason,
+                rule=skip.rule,
+                retracted=skip.retracted or None,
+            )
+
+
+def _rating_row(rating: Rating, group: Group, use: RatingUse | None, active: Line, *, standing: bool) -> RatingRow:
     heights = MODES[rating.mode].heights(rating.values) if rating.mode in MODES else Heights()
     return RatingRow(
         id=rating.id,
@@ -269,6 +309,9 @@ def _rating_row(rating: Rating, use: RatingUse | None, active: Line, *, standing
         flags=rating.flags,
         rule=rating.rule,
         repeats=rating.repeats,
+        redoes=rating.redoes,
+        prompt=group.prompt,
+        texts={r.letter: r.text for r in group.responses if r.letter in rating.values},
         standing=standing,
         retracted=rating.retracted or None,
         fate=use.fate if use else None,

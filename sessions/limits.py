@@ -16,13 +16,17 @@ from sessions.errors import InvalidValue, MalformedFrame
 COMMAND = 2**20
 """Bytes of a command or a hello."""
 DEPTH = 16
-"""Lists and objects inside each other, in a command or a hello; none that there is has more than 3."""
+"""Lists and objects inside each other, in a command or a hello; none that there is has more than 7."""
 NAME = 200
 """Characters of a text that has no limit of its own: names, ids, who asks."""
-TEXTS = {"comment": 4000, "text": 200_000, "reason": 1000, "rule": 500, "values": 1000, "expect": 1000}
-"""Field -> characters of it, or of each text in it; a comment or a reason is what a person wrote."""
+TEXTS = {
+    "comment": 4000, "text": 200_000, "reason": 1000, "rule": 500, "values": 1000, "expect": 1000,
+    "prompt": COMMAND, "tiers": COMMAND, "texts": COMMAND,
+}  # fmt: skip
+"""Field -> characters of it, or of each text in it; a comment or a reason is what a person wrote, and texts that are
+imported with a preference may be as long as the command."""
 ITEMS = 1000
-"""Values of a rating or a change, letters of an order, names of series."""
+"""Values of a rating or a change, letters of an order, names of series, preferences of an import."""
 WHOLE = 2**63 - 1
 """Whole numbers go from -1 to here, as far as SQLite's; values by name, whose definition bounds them, from -2**63."""
 ANSWER = 256 * 2**20
@@ -78,6 +82,8 @@ def _check(name: str, value: object, characters: int, lowest: int = -1) -> None:
             _check_size(name, len(value))
             for item in value:
                 _check(name, item, characters)
+        case msgspec.Struct():
+            check_fields(value)
         case dict():
             _check_size(name, len(value))
             for key, item in value.items():

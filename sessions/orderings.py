@@ -21,9 +21,8 @@ from typing import Any
 
 import msgspec
 
-from sessions.errors import InputFileError
-from sessions.examples import ROLES
-from sessions.preferences import Text
+from sessions.errors import InputFileError, InvalidValue
+from sessions.examples import ROLES, Text
 from sessions.records import Record
 
 FORMS = 'give {"prompt": "...", "chosen": "...", "rejected": "..."}, one a line'
@@ -66,6 +65,30 @@ class Ordering(Record):
     def is_pair(self) -> bool:
         """Whether it is one response over one other."""
         return self.sizes == [1, 1]
+
+
+def check_ordering(ordering: Ordering) -> None:
+    """Refuse what is no ordering, of somebody who may send anything.
+
+    :raises InvalidValue: saying what is wrong with it.
+    """
+    if sum(ordering.sizes) < 2 or not all(ordering.sizes):
+        raise InvalidValue("a preference has two responses or more, and no empty tier")
+    if sum(ordering.sizes) > MOST:
+        raise InvalidValue(f"a preference of {sum(ordering.sizes)} responses; at most {MOST} are taken")
+    if not 0 <= ordering.margin <= MOST_MARGIN:
+        raise InvalidValue(f"margin: {ordering.margin:g} is out of bounds; allowed: 0 to {MOST_MARGIN:g}")
+    for text in (ordering.prompt, *ordering.responses):
+        if not isinstance(text, str) and not (text and all(map(_is_message, text))):
+            raise InvalidValue("a preference's texts are text, or lists of messages with a role and a content")
+
+
+def ordering_id(ordering: Ordering) -> str:
+    """What an ordering is known by: the same words, wherever they are from, are the same ordering."""
+    parts = [plain(ordering.prompt), repr(float(ordering.margin))]
+    for tier in ordering.tiers:  # tied ones in any order
+        parts += ["tier", *sorted(map(_said, tier))]
+    return _digest(*parts)[:16].hex()
 
 
 def better_worse(sizes: Iterable[int]) -> list[tuple[int, int]]:
@@ -197,6 +220,14 @@ def read_orderings(path: Path) -> Iterator[Ordering]:
         raise InputFileError(f"preferences {path}: cannot be read ({error.strerror})") from None
     if not found:
         raise InputFileError(f"preferences {path}: the file is empty; {FORMS}")
+
+
+def read_ordering(path: Path, number: int, line: bytes) -> Ordering:
+    """The ordering of one line of a file.
+
+    :raises InputFileError: as :func:`read_orderings`.
+    """
+    return _Line(path, number).read(line)
 
 
 @dataclass(frozen=True, slots=True)

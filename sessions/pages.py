@@ -13,11 +13,12 @@ import msgspec
 
 from sessions.branches import Segment
 from sessions.group_rows import unpack
-from sessions.records import Group, ResponseName, StepRecord
+from sessions.records import Group, ResponseName, SkipRecord, StepRecord
 
 STEPS, GROUPS, GROUPS_WITH_TOKENS, RATED = 100, 32, 4, 500
 """Rows of a page: of steps, of groups, and of the names of groups."""
 _step = msgspec.json.Decoder(StepRecord)
+_skip = msgspec.json.Decoder(SkipRecord)
 
 
 def each_step(db: sqlite3.Connection, segment: Segment) -> Iterator[StepRecord]:
@@ -72,3 +73,20 @@ def each_rated(db: sqlite3.Connection, segment: Segment) -> Iterator[ResponseNam
         at = rows[-1]
         for step, number in rows:
             yield ResponseName(step, number, branch=branch)
+
+
+def each_skip(db: sqlite3.Connection, segment: Segment) -> Iterator[SkipRecord]:
+    """What people chose not to rate of the groups of a segment: in the order of groups, then as it came."""
+    branch, after, last = segment
+    at = (after, 2**62, 2**62)
+    while True:
+        rows = db.execute(
+            "SELECT step, number, rowid, body FROM skips WHERE branch=? AND (step, number, rowid)>(?, ?, ?) "
+            "AND step<=? ORDER BY step, number, rowid LIMIT ?",
+            (branch, *at, last, RATED),
+        ).fetchall()
+        if not rows:
+            return
+        at = rows[-1][:3]
+        for *_, body in rows:
+            yield msgspec.structs.replace(_skip.decode(body), branch=branch)

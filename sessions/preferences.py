@@ -1,7 +1,8 @@
-"""What people's ratings say, as TRL's trainers read it: preference pairs, and completions with a label.
+"""What people's ratings say, as TRL's trainers read it: preference pairs, completions with a label, demonstrations.
 
 A pair is ``{"prompt", "chosen", "rejected"}``, a labelled completion ``{"prompt", "completion", "label"}``: TRL's
-*preference* (with an explicit prompt) and *unpaired preference* types. Other columns say where a line comes from; none
+*preference* (with an explicit prompt) and *unpaired preference* types; a demonstration is ``{"prompt", "completion"}``,
+its *prompt-completion*, which a warm-up reads. Other columns say where a line comes from; none
 is called ``margin``, which TRL's reward trainer would train with.
 """
 
@@ -12,13 +13,11 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from sessions.branches import Segment
+from sessions.examples import Text
 from sessions.export_tables import Line, Row, name_of
 from sessions.modes import MODES, preferred
 from sessions.records import Group, Rating
 from sessions.store import Store
-
-Text = str | list[dict[str, str]]
-"""A text, or in a conversation the messages that it is."""
 
 
 class Pair(Row):
@@ -51,6 +50,18 @@ class Labelled(Row):
     mode: str
 
 
+class Demonstration(Row):
+    """The better text that an edit gave in the place of a response.
+
+    :ivar response: the name of that one.
+    """
+
+    prompt: Text
+    completion: Text
+    response: str
+    who: str
+
+
 class Judgement(msgspec.Struct, frozen=True):
     """What one person said in one mode about the responses of a group: letter -> answer.
 
@@ -74,6 +85,22 @@ def judgements(standing: Iterable[Rating]) -> list[Judgement]:
         before = found[key].values if key in found else {}
         found[key] = Judgement(rating.who, rating.mode, {**before, **rating.values}, rating.text)
     return list(found.values())
+
+
+def demonstrations(
+    group: Group, said: Iterable[Judgement], active: Line, *, conversational: bool = False
+) -> Iterator[Demonstration]:
+    """Every better text that somebody gave in the place of a group's response."""
+    names = _names(group, active)
+    for one in said:
+        for letter in one.values if one.text else ():
+            if letter in names:
+                yield Demonstration(
+                    prompt=_text("user", group.prompt, conversational=conversational),
+                    completion=_text("assistant", one.text, conversational=conversational),
+                    response=names[letter],
+                    who=one.who,
+                )
 
 
 def judged(store: Store, parts: Iterable[Segment]) -> Iterator[tuple[Group, list[Judgement]]]:

@@ -2,8 +2,8 @@
 
 Version 1 and 2 kept a row for every response, in a table of their own (2 had columns for a value model); up to 3 there
 was no table of branches, changes, alarms and uses of ratings had no branch, and what was in their bodies only, or in
-those of steps, had no column. Temporary views show such a database in
-the shape of this version, so that one is read as the other.
+those of steps, had no column; up to 4 there was no table of orderings. Temporary views show such a database in the
+shape of this version, so that one is read as the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sessions.database import Transaction
 from sessions.group_rows import pack_body, pack_measured, pack_sampled
 from sessions.records import MAIN, WARM_UP, Alarm, Change, Group, Response
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 ACCURACY = "eval/accuracy"
 """The metric of a step that has a column."""
 
@@ -36,6 +36,7 @@ _NEW_IN_4 = """
 CREATE TABLE branches (name TEXT PRIMARY KEY, parent TEXT, step INTEGER, body BLOB);
 CREATE TABLE probes (branch TEXT, step INTEGER, place INTEGER, body BLOB, PRIMARY KEY (branch, step, place));
 """
+_NEW_IN_5 = "CREATE TABLE orderings (id TEXT PRIMARY KEY, time REAL, source TEXT, body BLOB)"
 _EVALUATIONS = "CREATE INDEX evaluations ON steps (branch, step, accuracy) WHERE accuracy NOT NULL"
 """What is asked of every branch at once is found without a look at the bodies of its steps."""
 _USES = "CREATE TABLE {name} (rating TEXT, branch TEXT, step INTEGER, body BLOB, PRIMARY KEY (rating, branch))"
@@ -66,7 +67,7 @@ def create(db: sqlite3.Connection) -> None:
     with Transaction(db):
         db.execute(_GROUPS.format(name="groups"))
         db.execute(_USES.format(name="rating_uses"))
-        for statement in (_OTHERS + _NEW_IN_4).split(";"):
+        for statement in (_OTHERS + _NEW_IN_4 + _NEW_IN_5).split(";"):
             db.execute(statement)
         db.execute(_EVALUATIONS)
         db.execute(_ADD_BRANCH, _first_branch())
@@ -79,22 +80,28 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     with Transaction(db):
         if version < 3:
             _upgrade_groups(db, version)
-        db.execute(_USES.format(name="moved"))
-        db.execute("INSERT INTO moved SELECT rating, 'main', step, body FROM rating_uses")
-        db.execute("DROP TABLE rating_uses")
-        db.execute("ALTER TABLE moved RENAME TO rating_uses")
-        _know_bodies(db)
-        for table in ("changes", "alarms"):
-            db.execute(f"ALTER TABLE {table} ADD COLUMN branch TEXT DEFAULT 'main'")
-            db.execute(f"ALTER TABLE {table} ADD COLUMN step INTEGER")
-            db.execute(f"UPDATE {table} SET step=step_of_{table}(body)")
-        db.execute("ALTER TABLE steps ADD COLUMN accuracy REAL")
-        db.execute(f"UPDATE steps SET accuracy=accuracy_of(body) WHERE CAST(body AS TEXT) LIKE '%{ACCURACY}%'")
-        db.execute(_EVALUATIONS)
-        for statement in _NEW_IN_4.split(";"):
-            db.execute(statement)
-        db.executemany(_ADD_BRANCH, [_first_branch(), *_branches_before_4(db)])
+        if version < 4:
+            _upgrade_to_4(db)
+        db.execute(_NEW_IN_5)
         db.execute(_SET_META, ("schema", str(SCHEMA_VERSION)))
+
+
+def _upgrade_to_4(db: sqlite3.Connection) -> None:
+    db.execute(_USES.format(name="moved"))
+    db.execute("INSERT INTO moved SELECT rating, 'main', step, body FROM rating_uses")
+    db.execute("DROP TABLE rating_uses")
+    db.execute("ALTER TABLE moved RENAME TO rating_uses")
+    _know_bodies(db)
+    for table in ("changes", "alarms"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN branch TEXT DEFAULT 'main'")
+        db.execute(f"ALTER TABLE {table} ADD COLUMN step INTEGER")
+        db.execute(f"UPDATE {table} SET step=step_of_{table}(body)")
+    db.execute("ALTER TABLE steps ADD COLUMN accuracy REAL")
+    db.execute(f"UPDATE steps SET accuracy=accuracy_of(body) WHERE CAST(body AS TEXT) LIKE '%{ACCURACY}%'")
+    db.execute(_EVALUATIONS)
+    for statement in _NEW_IN_4.split(";"):
+        db.execute(statement)
+    db.executemany(_ADD_BRANCH, [_first_branch(), *_branches_before_4(db)])
 
 
 def _upgrade_groups(db: sqlite3.Connection, version: int) -> None:
@@ -146,6 +153,9 @@ def _branches_before_4(db: sqlite3.Connection) -> list[_Row]:
 
 def show_as_present(db: sqlite3.Connection, version: int) -> None:
     """Lay views over the tables of an earlier version that have the columns of this one's; on this connection only."""
+    db.execute(_NEW_IN_5.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    if version > 3:
+        return
     if version < 3:
         _show_groups(db, version)
     _know_bodies(db)

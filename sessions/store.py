@@ -24,6 +24,7 @@ from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
 from sessions.judging import standing
 from sessions.lineage import Lineage
 from sessions.modes import MODES
+from sessions.orderings import Ordering, ordering_id
 from sessions.prompt_rows import PromptIndex
 from sessions.records import (
     MAIN,
@@ -728,6 +729,41 @@ class Store:
                 uses.append(msgspec.structs.replace(_json.decode(row[0], type=RatingUse), branch=row[1]))
         return uses
 
+    # ------------------------------------------------------------------------------------------- orderings
+
+    def add_orderings(
+        self, orderings: Iterable[Ordering], source: str, who: str, when: float, step: int = 0
+    ) -> tuple[int, wire.AnyEvent | None]:
+        """Commit what somebody prefers about responses that no group of the session has; on disk when this returns.
+
+        :param source: where they are from, for people.
+        :returns: how many were not known before, and the event that tells of them; None if all were.
+        """
+        with Transaction(self._strict):
+            added = 0
+            for ordering in orderings:
+                row = (ordering_id(ordering), when, ordering.source, _json.encode(ordering))
+                added += self._strict.execute("INSERT OR IGNORE INTO orderings VALUES (?, ?, ?, ?)", row).rowcount
+            if not added:
+                return 0, None
+            event = wire.Imported(time=when, step=step, who=who, source=source, orderings=added)
+            return added, self.add_event(event, self._strict)
+
+    def orderings(self, after: int = 0, limit: int = 1000) -> list[tuple[int, Ordering]]:
+        """(number, ordering) of what was imported, in the order in which it came.
+
+        :param after: only those with a greater number: the last one's of a page begins the next page.
+        """
+        rows = self._db.execute(
+            "SELECT rowid, body FROM orderings WHERE rowid>? ORDER BY rowid LIMIT ?", (after, limit)
+        ).fetchall()
+        return [(number, _json.decode(body, type=Ordering)) for number, body in rows]
+
+    def known_orderings(self, ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are there already."""
+        found = (self._db.execute("SELECT id FROM orderings WHERE id=?", (known,)).fetchone() for known in ids)
+        return {row[0] for row in found if row}
+
     # -------------------------------------------------------------------- changes, alarms, checkpoints, answers
 
     def put_change(self, change: Change) -> wire.AnyEvent:
@@ -850,6 +886,10 @@ class Store:
     def each_rated(self, segment: Segment) -> Iterator[ResponseName]:
         """The names of those groups that anybody has rated, in order."""
         return pages.each_rated(self._db, segment)
+
+    def each_skip(self, segment: Segment) -> Iterator[SkipRecord]:
+        """What people chose not to rate of those groups, in order; also what was taken back."""
+        return pages.each_skip(self._db, segment)
 
 
 def shown_ratings(ratings: Iterable[Rating]) -> dict[str, str]:

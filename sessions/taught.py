@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from sessions.examples import Text
 from sessions.modes import MODES
-from sessions.orderings import Ordering
+from sessions.orderings import Ordering, plain
 from sessions.preferences import judgements
 from sessions.records import Group, Rating
 
@@ -17,22 +18,30 @@ def orderings_of(group: Group, standing: Iterable[Rating]) -> list[Ordering]:
     its strength; a ranking may have ties; an edit is better than its original. What says of two equal texts that one
     is better, and what compares nothing, is left out.
     """
-    texts = {response.letter: response.text for response in group.responses}
+    return orderings_in(group.prompt, {r.letter: r.text for r in group.responses}, standing, group.name)
+
+
+def orderings_in(prompt: Text, texts: Mapping[str, Text], standing: Iterable[Rating], name: str) -> list[Ordering]:
+    """The same where the responses are in hand, by letter; they may be conversations.
+
+    :param name: of the group, for people.
+    """
     found: list[Ordering] = []
-    for said in judgements(rating for rating in standing if not rating.repeats):
-        source = f"{group.name} {said.who}"
+    for said in judgements(rating for rating in standing if not rating.repeats and not rating.retracted):
+        values = {letter: value for letter, value in said.values.items() if letter in texts}
+        margin = 0.0
         if said.text:
-            tiers = [[said.text], [texts[letter] for letter in said.values if letter in texts]]
-            margin = 0.0
+            originals = [texts[letter] for letter in values]
+            plainly = all(isinstance(text, str) for text in originals)
+            better: Text = said.text if plainly else [{"role": "assistant", "content": said.text}]
+            tiers = [[better], originals]
         else:
             mode = MODES[said.mode]
-            tiers = [[texts[letter] for letter in tier if letter in texts] for tier in mode.tiers(said.values)]
-            margin = mode.margin(said.values)
-        tiers = [list(dict.fromkeys(tier)) for tier in tiers if tier]
-        every = [text for tier in tiers for text in tier]
+            tiers = [[texts[letter] for letter in tier] for tier in mode.tiers(values)]
+            margin = mode.margin(values)
+        tiers = [list({plain(text): text for text in tier}.values()) for tier in tiers if tier]
+        every = [plain(text) for tier in tiers for text in tier]
         if len(tiers) > 1 and len(set(every)) == len(every):
             pair = [len(tier) for tier in tiers] == [1, 1]
-            found.append(
-                Ordering(prompt=group.prompt, tiers=[[*tier] for tier in tiers], margin=margin * pair, source=source)
-            )
+            found.append(Ordering(prompt=prompt, tiers=tiers, margin=margin * pair, source=f"{name} {said.who}"))
     return found

@@ -115,6 +115,20 @@ class GroupPicked(Event, tag="picked"):
     who: str
 
 
+class Imported(Event, tag="imported"):
+    """Somebody brought ratings or preferences from a file.
+
+    :ivar source: the file.
+    :ivar ratings: that came back to groups of the session.
+    :ivar orderings: preferences about other responses, kept for a reward model.
+    """
+
+    who: str
+    source: str
+    ratings: int = 0
+    orderings: int = 0
+
+
 class Changed(Event, tag="change"):
     """A hyperparameter change was accepted, applied or superseded."""
 
@@ -150,6 +164,7 @@ AnyEvent = (
     | RatingUsed
     | Skipped
     | GroupPicked
+    | Imported
     | Changed
     | AlarmRaised
     | CheckpointSaved
@@ -198,6 +213,13 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             )
         case GroupPicked(group=group, rule=rule, who=who):
             return "rating", f"{group} was put before {who} (rule: {rule})"
+        case Imported(who=who, source=source, ratings=ratings, orderings=orderings):
+            kinds = [
+                f"{n:,} {what}{'' if n == 1 else 's'}"
+                for n, what in ((ratings, "rating"), (orderings, "preference"))
+                if n
+            ]
+            return "rating", f"{who} imported {' and '.join(kinds) or 'nothing'} from {source}"
         case Changed(change=change):
             when = f" at step {change.applied_step}" if change.applied_step else f", due at the next {change.boundary}"
             return (

@@ -39,6 +39,14 @@ CREATE TABLE groups (
   branch TEXT, step INTEGER, number INTEGER, status TEXT, body BLOB, sampled BLOB, measured BLOB,
   PRIMARY KEY (branch, step, number))
 """
+OTHERS_OF_4 = """
+CREATE TABLE branches (name TEXT PRIMARY KEY, parent TEXT, step INTEGER, body BLOB);
+CREATE TABLE probes (branch TEXT, step INTEGER, place INTEGER, body BLOB, PRIMARY KEY (branch, step, place));
+CREATE INDEX evaluations ON steps (branch, step, accuracy) WHERE accuracy NOT NULL;
+DROP TABLE rating_uses;
+CREATE TABLE rating_uses (rating TEXT, branch TEXT, step INTEGER, body BLOB, PRIMARY KEY (rating, branch))
+"""
+_OWNED = ("branch TEXT DEFAULT 'main'", "step INTEGER")
 ADDED_BY_2 = "value_estimates", "value_returns", "token_advantages"
 
 
@@ -49,22 +57,31 @@ def write_old(
     steps: Iterable[StepRecord] = (),
     ratings: Iterable[Rating] = (),
 ) -> None:
-    """A database of schema 1, 2 or 3, with a change, an alarm and the use of every rating."""
+    """A database of schema 1, 2, 3 or 4, with a change, an alarm and the use of every rating."""
     db = sqlite3.connect(path)
     for statement in TABLES.split(";"):
         db.execute(statement)
-    if version == 3:
+    if version >= 3:
         db.execute("DROP TABLE groups")
         db.execute("DROP TABLE responses")
         db.execute(GROUPS_OF_3)
         db.execute("CREATE INDEX steps_by_number ON steps (step)")
+    if version == 4:
+        for table, columns in {"changes": _OWNED, "alarms": _OWNED, "steps": ("accuracy REAL",)}.items():
+            for column in columns:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+        for statement in OTHERS_OF_4.split(";"):
+            db.execute(statement)
+        for name, parent, step in (("main", "", -1), ("main~1", "main", 0)):
+            body = msgspec.json.encode({"name": name, "parent": parent, "step": max(step, 0), "time": 5.0})
+            db.execute(f"INSERT INTO branches VALUES ({_marks(4)})", (name, parent, max(step, 0), body))
     if version == 2:
         for column in ADDED_BY_2:
             db.execute(f"ALTER TABLE responses ADD COLUMN {column} BLOB")
     db.executemany("INSERT INTO meta VALUES (?, ?)", [("schema", str(version)), ("database_id", "old")])
     for group in groups:
         at = (group.branch, group.step, group.number)
-        if version == 3:
+        if version >= 3:
             blobs = pack_body(group), pack_sampled(group.responses), pack_measured(group.responses)
             db.execute(f"INSERT INTO groups VALUES ({_marks(7)})", (*at, group.status, *blobs))
             continue
@@ -82,17 +99,23 @@ def write_old(
             db.execute(f"INSERT INTO responses VALUES ({_marks(len(row))})", row)
     for record in steps:
         body = msgspec.json.encode(record)
-        db.execute(f"INSERT INTO steps VALUES ({_marks(4)})", (record.branch, record.step, record.time, body))
+        row = [record.branch, record.step, record.time, body]
+        row += [record.metrics.get("eval/accuracy")] if version == 4 else []
+        db.execute(f"INSERT INTO steps VALUES ({_marks(len(row))})", row)
     for r in ratings:
         body = msgspec.json.encode(r)
         db.execute(f"INSERT INTO ratings VALUES ({_marks(7)})", (r.id, r.branch, r.step, r.group, r.time, 0, body))
         use = {"rating": r.id, "group": "2.1", "fate": "on_time", "step": r.step}
-        db.execute(f"INSERT INTO rating_uses VALUES ({_marks(3)})", (r.id, r.step, msgspec.json.encode(use)))
+        row = [r.id, *(["main"] if version == 4 else []), r.step, msgspec.json.encode(use)]
+        db.execute(f"INSERT INTO rating_uses VALUES ({_marks(len(row))})", row)
     change = {"id": "c1", "time": 5.0, "who": "ann", "name": "learning_rate", "old": 1e-4, "new": 1e-5}
     change |= {"boundary": "minibatch", "status": "applied", "applied_step": 2}
-    db.execute("INSERT INTO changes VALUES ('c1', 5.0, 'applied', ?)", (msgspec.json.encode(change),))
+    owned = ["main", 2] if version == 4 else []
+    row = ["c1", 5.0, "applied", msgspec.json.encode(change), *owned]
+    db.execute(f"INSERT INTO changes VALUES ({_marks(len(row))})", row)
     alarm = {"id": "a1", "time": 5.0, "step": 2, "rule": "kl", "message": "high"}
-    db.execute("INSERT INTO alarms VALUES ('a1', 5.0, 0, ?)", (msgspec.json.encode(alarm),))
+    row = ["a1", 5.0, 0, msgspec.json.encode(alarm), *owned]
+    db.execute(f"INSERT INTO alarms VALUES ({_marks(len(row))})", row)
     db.commit()
     db.close()
 
