@@ -74,7 +74,7 @@ class Material:
 
 
 def gather(database: Path) -> Material:
-    """All that people said, in the order of the groups; on another thread than those that a step waits for."""
+    """All that people said, in the order of the groups, and then what they imported; on another thread than those that a step waits for."""
     store = Store(database, read_only=True)
     try:
         return _gather(store)
@@ -88,6 +88,10 @@ def _gather(store: Store) -> Material:
         standing = store.standing_ratings(name, branch)
         if standing:
             orderings += orderings_of(store.group(name, branch, tokens=False), standing)
+    after = 0
+    while imported := store.orderings(after):
+        orderings += [ordering for _, ordering in imported]
+        after = imported[-1][0]
     first: Sequence[Group] = store.first_groups(REFERENCE_GROUPS)
     return Material(orderings, [(g.prompt, r.text) for g in first for r in g.responses], store.count_ratings())
 

@@ -41,7 +41,7 @@ from engine.supervised import Lesson, encode_texts, end_token
 from sessions.checkpoints import sync
 from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.export import new_folder
-from sessions.preferences import Text
+from sessions.examples import Text
 from sessions.reward_models import KEPT_REPORTS, RewardModelReport, RewardModelSettings, RewardModelState
 
 Named = Mapping[str, Tensor]

@@ -5,15 +5,26 @@ What a model wrote is copied as it is: it is data, whatever it says. A value tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from sessions.branches import Segment, owner_of
+from sessions.examples import Text
 from sessions.hyperparameters import Value
 from sessions.modes import MODES, Heights
-from sessions.records import Alarm, Change, Group, Rating, RatingUse, ResponseName, StepRecord, TrustRegionStep
+from sessions.records import (
+    Alarm,
+    Change,
+    Group,
+    Rating,
+    RatingUse,
+    ResponseName,
+    SkipRecord,
+    StepRecord,
+    TrustRegionStep,
+)
 from sessions.store import Store
 
 _NARROW = ("logprobs", "reference_logprobs", "entropies", "values", "returns", "advantages")
@@ -137,8 +148,8 @@ class RatingRow(Row):
     rule: str
     repeats: str
     redoes: str
-    prompt: str
-    texts: dict[str, str]
+    prompt: Text
+    texts: dict[str, Text]
     standing: bool
     retracted: float | None
     fate: str | None
@@ -267,28 +278,38 @@ def rating_rows(store: Store, parts: Iterable[Segment], active: Line, line: str 
             standing = {r.id for r in store.standing_ratings(name, part.branch)}
             uses = {use.rating: use for use in store.uses_of(ratings, line or part.branch)}
             group = store.group(name, part.branch, tokens=False)
+            texts = {r.letter: r.text for r in group.responses}
             for rating in ratings:
-                yield _rating_row(rating, group, uses.get(rating.id), active, standing=rating.id in standing)
+                use = uses.get(rating.id)
+                yield rating_row(rating, group.prompt, texts, use, active, standing=rating.id in standing)
 
 
 def skip_rows(store: Store, parts: Iterable[Segment], active: Line) -> Iterator[SkipRow]:
     """Every skip of the groups of some parts, in the order of groups, then as they came."""
     for part in parts:
         for skip in store.each_skip(part):
-            yield SkipRow(
-                id=skip.id,
-                time=skip.time,
-                who=skip.who,
-                response=name_of(skip.branch, skip.step, skip.group, active, skip.letter),
-                branch=skip.branch,
-                step=skip.step,
-                reason=skip.reason,
-                rule=skip.rule,
-                retracted=skip.retracted or None,
-            )
+            yield skip_row(skip, active)
 
 
-def _rating_row(rating: Rating, group: Group, use: RatingUse | None, active: Line, *, standing: bool) -> RatingRow:
+def skip_row(skip: SkipRecord, active: Line) -> SkipRow:
+    """One skip."""
+    return SkipRow(
+        id=skip.id,
+        time=skip.time,
+        who=skip.who,
+        response=name_of(skip.branch, skip.step, skip.group, active, skip.letter),
+        branch=skip.branch,
+        step=skip.step,
+        reason=skip.reason,
+        rule=skip.rule,
+        retracted=skip.retracted or None,
+    )
+
+
+def rating_row(
+    rating: Rating, prompt: Text, texts: Mapping[str, Text], use: RatingUse | None, active: Line, *, standing: bool
+) -> RatingRow:
+    """One rating of a group with these texts, by letter."""
     heights = MODES[rating.mode].heights(rating.values) if rating.mode in MODES else Heights()
     return RatingRow(
         id=rating.id,
@@ -310,8 +331,8 @@ def _rating_row(rating: Rating, group: Group, use: RatingUse | None, active: Lin
         rule=rating.rule,
         repeats=rating.repeats,
         redoes=rating.redoes,
-        prompt=group.prompt,
-        texts={r.letter: r.text for r in group.responses if r.letter in rating.values},
+        prompt=prompt,
+        texts={letter: text for letter, text in texts.items() if letter in rating.values},
         standing=standing,
         retracted=rating.retracted or None,
         fate=use.fate if use else None,

@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from sessions.errors import InvalidValue, MalformedFrame
+from sessions.records import Record
 
 COMMAND = 2**20
 """Bytes of a command or a hello."""
@@ -82,7 +83,7 @@ def _check(name: str, value: object, characters: int, lowest: int = -1) -> None:
             _check_size(name, len(value))
             for item in value:
                 _check(name, item, characters)
-        case msgspec.Struct():
+        case Record():
             check_fields(value)
         case dict():
             _check_size(name, len(value))

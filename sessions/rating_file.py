@@ -188,6 +188,7 @@ class RatingFile:
             for line in self._log.lines:
                 self._count_in(line)
             self._log.lines.clear()
+            self._latest = max((rating.time for rating in self.rated.ratings.values()), default=0.0)
             self.told = self._news()
             self._keep(Opened(file=path.name, who=who, time=clock(), digest=file.digest, groups=len(file.groups)))
         except BaseException:
@@ -359,8 +360,7 @@ class RatingFile:
         found = self._find(name)
         asked = self.rated.file.texts(found)
         given = self.rated.given(found.key)
-        latest = max((rating.time for rating in given), default=0.0)
-        when = max(self.clock(), latest + 1e-6)  # whatever the clock does, later is later
+        when = self._latest = max(self.clock(), self._latest + 1e-6)  # whatever the clock does, later is later
         rating = rating_of(command, self._group_of(found), standing(given), when)
         ids = dict(zip(asked.responses, found.ids, strict=True))
         line = line_of(rating, asked.prompt, asked.responses, of=found.digest, ids={k: v for k, v in ids.items() if v})

@@ -70,13 +70,23 @@ def parser() -> argparse.ArgumentParser:
     plan = add("plan", "commands_session:plan", "memory and seconds of a step, as it is or with changes")
     stop = add("stop", "commands_session:stop", "stop a session after a checkpoint")
     stop.add_argument("--now", action="store_true", help="without a checkpoint")
+    rate = add("rate", "commands_rate:rate", "rate a plain file of responses; no model and no session are needed")
+    rate.add_argument("file", metavar="FILE.jsonl", help="a prompt and a response, or several, on each line")
+    rate.add_argument("--mode", metavar="M", help="likert (the default), thumbs, pair, rank, edit or critique")
+    rate.add_argument("--rule", metavar="R", help="which groups come first: newest (as in the file), random, spread")
+    rate.add_argument("--output", metavar="FILE", help="where the ratings go (FILE.jsonl.ratings.jsonl)")
+    bring = add("import", "commands_import:import_file", "ratings and preferences from a file, into a session")
+    bring.add_argument("session", metavar="S", help="name of a session; its engine may run or not")
+    bring.add_argument("file", metavar="FILE", help="preferences as TRL reads them, an exported ratings.jsonl, ...")
+    bring.add_argument("--dry-run", action="store_true", help="only say what would become of it")
     export = add("export", "commands_export:export_session", "records, ratings or the model as files for other tools")
     _add_export(export)
-    for command in (status, follow, send, plan, stop, export):
+    for command in (status, follow, send, plan, stop):
         command.add_argument("session", metavar="S", help="name of a session")
+    export.add_argument("session", metavar="S", help="name of a session, or a .jsonl file that was rated")
     plan.add_argument("values", nargs="*", metavar="NAME=VALUE", help="hyperparameters as they would be")
     send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
-    for command in (attach, follow, send, stop):
+    for command in (attach, follow, send, stop, rate, bring):
         _add_person(command)
     compare = add("compare", "commands_compare:compare_branches", "branches of a session side by side")
     compare.add_argument("session", metavar="S", help="name of a session; its engine may run or not")
@@ -96,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     _add_reward_model(reward_model)
     doctor = add("doctor", "doctor:doctor", "check this machine, and say what to do")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, plan, stop, compare, export, fetch, warm_up, doctor, knobs):
+    for command in (listing, status, follow, send, plan, stop, compare, export, bring, fetch, warm_up, doctor, knobs):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
 
@@ -109,6 +119,7 @@ def _add_export(export: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="jsonl, parquet, preferences (as TRL reads them) or model (as transformers loads it)",
     )
+    export.add_argument("--ratings", metavar="FILE", help="of a rated file, where --output gave them another name")
     export.add_argument("--branch", metavar="B", help="default: the active one; with the steps it began from")
     export.add_argument("--all-branches", action="store_true", help="every branch")
     export.add_argument("--steps", metavar="A:B", help="only these, both ends included (100:, :200 and 150 too)")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
 from sessions.branches import END
 from sessions.errors import UsageError
-from sessions.export import Wanted, export
-from sessions.folders import session_folder
+from sessions.export import Exported, Wanted, export
+from sessions.folders import session_folder, sessions_home
 from sessions.wire import encode_json
 from workbench.output import emit, say, show
 
@@ -29,6 +30,10 @@ def export_session(arguments: argparse.Namespace) -> int:
     """``workbench export``: write a session to a new folder; what was written goes to stderr."""
     _check_options(arguments)
     first, last = _range(arguments.steps)
+    if _is_file(arguments.session):
+        return _export_rated(arguments)
+    if arguments.ratings:
+        raise UsageError("--ratings is of a rated file; a session has its own")
     folder = session_folder(arguments.session)
     merge = None
     if arguments.merge:
@@ -48,10 +53,33 @@ def export_session(arguments: argparse.Namespace) -> int:
         best=arguments.best,
         merge=merge,
     )
-    done = export(folder, arguments.to, Path(arguments.folder), wanted)
+    return _say(export(folder, arguments.to, Path(arguments.folder), wanted), as_json=arguments.json)
+
+
+def _is_file(given: str) -> bool:
+    """Whether a file is meant and no session: they may have the same name."""
+    path = Path(given).expanduser()
+    return path.is_file() and (os.sep in given or not (sessions_home() / given / "session.toml").exists())
+
+
+def _export_rated(arguments: argparse.Namespace) -> int:
+    from sessions.export_rated import export_rated  # what few need is loaded when they do
+
+    for name in FOR:
+        if getattr(arguments, name) and name != "conversational":
+            raise UsageError(f"--{name.replace('_', '-')} is for sessions, not for a rated file")
+    if arguments.branch:
+        raise UsageError("--branch is for sessions, not for a rated file")
+    log = Path(arguments.ratings).expanduser() if arguments.ratings else None
+    path = Path(arguments.session).expanduser()
+    done = export_rated(path, log, arguments.to, Path(arguments.folder), conversational=arguments.conversational)
+    return _say(done, as_json=arguments.json)
+
+
+def _say(done: Exported, *, as_json: bool) -> int:
     for line in done.describe():
         say(show(line))
-    if arguments.json:
+    if as_json:
         emit(encode_json(done))
     return 0
 

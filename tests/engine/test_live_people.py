@@ -20,15 +20,19 @@ from sessions.commands import (
     DeleteBranch,
     Discard,
     Fork,
+    ImportOrderings,
+    ImportRatings,
     Pause,
     Picked,
     Preview,
+    QueryResponse,
     Race,
     Rate,
     RemoveWatch,
     RenameBranch,
     Resume,
     Retract,
+    Returned,
     Rewind,
     Set,
     Skip,
@@ -39,10 +43,14 @@ from sessions.commands import (
     TrainRewardModel,
 )
 from sessions.hyperparameters import hyperparameter
+from sessions.orderings import Ordering
+from sessions.records import Rating, Response
 from sessions.store import Store
 from tests.engine.live import Live, live, session
 from tests.engine.test_branching import race_and_pause, settled
 from tests.engine.test_resuming import pause_in
+
+PAIR = Ordering(prompt="p", tiers=[["a"], ["b"]])
 
 
 def told(tested: Live, kind: str = "", since: int = 0) -> list[str]:
@@ -82,6 +90,13 @@ async def test_every_command_that_changes_something_names_its_sender() -> None:
                 await tested.do(Rate(group=f"{step}.{number}", mode="rank", values={"A": 1, "B": 2, "C": 3}))
         await named(TrainRewardModel(), "has one trained", wait=False)
         await named(Picked(group="2.3", rule="random"), "2.3 was put before")
+        await named(ImportOrderings(source="pairs.jsonl", orderings=[PAIR]), "imported 1 preference from pairs.jsonl")
+        back = Rating(id="r9", time=5.0, who="bo", branch="main", step=2, group=4, mode="thumbs", values={"A": 1.0})
+        text = (await tested.client.query(QueryResponse(response="2.4A"), Response)).text
+        await named(
+            ImportRatings(source="old.jsonl", ratings=[Returned(rating=back, texts={"A": text})]),
+            "imported 1 rating from old.jsonl",
+        )
         await named(AddWatch(rule="kl/k3 > 9 for 3"), "watches")
         await named(RemoveWatch(name="kl/k3 high"), "kl/k3")
         await tested.engine.alarm("test", "something is odd")

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from sessions.branches import END, Branch, Segment
 from sessions.errors import InputFileError, InvalidValue, SessionError, UnknownName, UsageError
+from sessions.examples import read_examples
 from sessions.export import Wanted, export
 from sessions.folders import SessionFolder, new_session
 from sessions.preferences import Judgement, judgements, labelled, pairs
 from sessions.records import WARM_UP, SessionSettings, TrustRegionStep, Try
 from sessions.store import Store
 from tests.sessions.old_databases import write_old
-from tests.sessions.samples import alarm, change, checkpoint, group, rating, step_record, use
+from tests.sessions.samples import alarm, change, checkpoint, group, rating, skip, step_record, use
 
 MAIN_LINE = [Segment("main", -1, END)]
 HOSTILE = ' \r\na\u2028b\u0085\x1b[31m"},\n{"label": true}\x00\x7f\ud7ff \U0001f600 \\n \n'
@@ -79,6 +80,7 @@ def test_every_step_and_response_is_there_once_and_in_order(folder, store, tmp_p
         "changes.jsonl",
         "ratings.jsonl",
         "responses.jsonl",
+        "skips.jsonl",
         "steps.jsonl",
     ]
     assert [row["step"] for row in lines(tmp_path / "out" / "steps.jsonl")] == [1, 2, 3]
@@ -484,7 +486,63 @@ def test_preferences_have_the_columns_of_trl_and_none_that_it_trains_with(folder
     one_good, one_bad = lines(tmp_path / "out" / "unpaired.jsonl")
     assert (one_good["prompt"], one_good["completion"], one_good["label"]) == ("5+7=", HOSTILE, True)
     assert one_bad["label"] is False
-    assert [(f.file, f.rows) for f in done.files] == [("preferences.jsonl", 1), ("unpaired.jsonl", 2)]
+    assert [(f.file, f.rows) for f in done.files] == [
+        ("preferences.jsonl", 1),
+        ("unpaired.jsonl", 2),
+        ("demonstrations.jsonl", 0),
+    ]
+
+
+def test_an_edit_is_a_demonstration_that_a_warm_up_reads(folder, store, tmp_path: Path) -> None:
+    store.add_groups([group(3, 1)])
+    better = rating(values={"B": 1.0}, mode="edit", text=HOSTILE)
+    store.add_rating(better)
+    store.add_rating(rating(values={"C": 1.0}, mode="edit", text="taken back", id="gone"))
+    store.retract("gone", "ann", 5.0)
+    export(folder, "preferences", tmp_path / "out")
+    export(folder, "preferences", tmp_path / "chat", Wanted(conversational=True))
+    assert lines(tmp_path / "out" / "demonstrations.jsonl") == [
+        {"prompt": "5+7=", "completion": HOSTILE, "response": "3.1B", "who": "ann"}
+    ]
+    [plain] = read_examples(tmp_path / "out" / "demonstrations.jsonl")
+    [chat] = read_examples(tmp_path / "chat" / "demonstrations.jsonl")
+    assert (plain.prompt, plain.completion) == ("5+7=", HOSTILE)
+    assert (chat.prompt, chat.completion) == (
+        [{"role": "user", "content": "5+7="}],
+        [{"role": "assistant", "content": HOSTILE}],
+    )
+
+
+def test_all_that_people_said_is_in_the_tables(folder, store, tmp_path: Path) -> None:
+    """Text, flags, rule, repeats, and skips with their reasons; a rating's line stands by itself."""
+    store.add_groups([group(3, n) for n in (1, 2)])
+    store.add_rating(rating(values={"B": 1.0}, mode="edit", text="better", id="e", rule="random"))
+    store.add_rating(rating(values={"A": 1.0}, mode="critique", flags=["wrong", "too long"], id="c", comment="no"))
+    store.add_rating(rating(values={"A": 4.0}, id="l", redoes="x"))
+    store.add_rating(rating(values={"A": 3.0}, id="again", repeats="l"))
+    for name, letter, number in (("s1", "B", 2), ("s2", "", 1), ("s3", "A", 1)):
+        store.add_skip(
+            msgspec.structs.replace(skip(3), id=name, letter=letter, group=number, reason=HOSTILE, rule="spread")
+        )
+    store.retract("s3", "ann", 7.0)
+    store.add_skip(msgspec.structs.replace(skip(9), id="s9"))
+    export(folder, "jsonl", tmp_path / "out", Wanted(last=3))
+    export(folder, "parquet", tmp_path / "typed", Wanted(last=3))
+    rows = {row["id"]: row for row in lines(tmp_path / "out" / "ratings.jsonl")}
+    assert (rows["e"]["text"], rows["e"]["rule"], rows["e"]["texts"]) == ("better", "random", {"B": "12\n"})
+    assert (rows["c"]["flags"], rows["c"]["comment"]) == (["wrong", "too long"], "no")
+    assert (rows["again"]["repeats"], rows["again"]["standing"], rows["l"]["redoes"]) == ("l", False, "x")
+    assert {row["prompt"] for row in rows.values()} == {"5+7="}
+    skips = lines(tmp_path / "out" / "skips.jsonl")
+    assert [(row["response"], row["reason"], row["rule"], row["retracted"]) for row in skips] == [
+        ("3.1", HOSTILE, "spread", None),
+        ("3.1A", HOSTILE, "spread", 7.0),
+        ("3.2B", HOSTILE, "spread", None),
+    ]
+    assert table(tmp_path / "typed" / "skips.parquet") == skips
+    assert [row["texts"] for row in table(tmp_path / "typed" / "ratings.parquet")] == [
+        r["texts"] for r in rows.values()
+    ]
 
 
 def test_conversational_preferences_are_messages(folder, store, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_what_was_written_is_said_on_stderr_and_nothing_on_stdout(recorded, tmp_
         "workbench: steps.jsonl: 2 rows",
         "workbench: responses.jsonl: 8 rows",
         "workbench: ratings.jsonl: 1 row",
+        "workbench: skips.jsonl: 0 rows",
         "workbench: changes.jsonl: 0 rows",
         "workbench: alarms.jsonl: 0 rows",
         f"workbench: s is in {out}",
@@ -63,7 +64,11 @@ def test_json_says_it_as_one_line_of_data(recorded, tmp_path: Path, capsys) -> N
     [line] = capsys.readouterr().out.splitlines()
     said = json.loads(line)
     assert (said["session"], said["to"], said["folder"]) == ("s", "preferences", str(tmp_path / "out"))
-    assert [(f["file"], f["rows"]) for f in said["files"]] == [("preferences.jsonl", 1), ("unpaired.jsonl", 2)]
+    assert [(f["file"], f["rows"]) for f in said["files"]] == [
+        ("preferences.jsonl", 1),
+        ("unpaired.jsonl", 2),
+        ("demonstrations.jsonl", 0),
+    ]
     assert len(lines(tmp_path / "out" / "preferences.jsonl")) == 1
 
 
