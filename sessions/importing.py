@@ -189,7 +189,10 @@ class ImportFile:
         return found
 
     def _read(self, number: int, line: bytes) -> Returned | Ordering | None:
-        row = msgspec.json.decode(line, type=dict[str, Any])
+        try:
+            row = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidValue(f"not a JSON object ({error})") from None
         if "chosen" in row or "ranks" in row:
             return read_ordering(self.path, number, line)
         if "label" in row:

@@ -211,7 +211,7 @@ class RatingFile:
                 f"{self.path.name} has changed since it was rated: {before.groups:,} groups then, {count:,} now"
             )
         if self.rated.gone:
-            what = f"{self.rated.gone:,} rating{'s' if self.rated.gone > 1 else ''} or skips"
+            what = f"{self.rated.gone:,} {'rating or skip' if self.rated.gone == 1 else 'ratings or skips'}"
             told.append(f"{what} of groups that are not in it any more: kept, and not shown")
         return told
 

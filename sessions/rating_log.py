@@ -146,14 +146,18 @@ class RatingLog:
             ) from None
 
     def close(self) -> None:
-        """Let go of it."""
-        os.close(self._file)
+        """Let go of it, once."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def append(self, line: Line) -> None:
         """Keep a line; on disk when this returns.
 
         :raises SessionError: if it cannot be; then nothing of it is there.
         """
+        if self._file < 0:
+            raise SessionError(f"{self.path}: is closed; start again")
         self._check_there()
         data = msgspec.json.encode(line) + b"\n"
         if len(data) > LINE_LIMIT:

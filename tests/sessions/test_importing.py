@@ -183,8 +183,8 @@ def test_many_labels_make_orderings_that_may_be_sent(store: Store, tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("nonsense", "line 1: JSON is malformed"),
-        ("[1]", "line 1: Expected `object`"),
+        ("nonsense", "line 1: not a JSON object ("),
+        ("[1]", "line 1: not a JSON object (Expected `object`"),
         ("{}", "line 1: neither a preference nor a rating; give TRL's"),
         ('{"prompt": "p", "completion": "a"}', "line 1: a completion without a label prefers nothing"),
         ('{"prompt": "p", "chosen": "a"}', "line 1: there is no 'rejected'"),
