@@ -31,6 +31,7 @@ from screens.staging import Staging
 from sessions.commands import Command
 from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
+from sessions.modes import rating_mode
 from sessions.people import whoami
 from sessions.records import SessionSettings
 from sessions.wire import Answer
@@ -159,7 +160,16 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.live, self.link = live, FileLink(file, live)
         self.run_worker(self.link.run(), group="link", exclusive=True, exit_on_error=True)
         self.switch_mode("rate")
-        self.call_later(self._tell, "; ".join(file.told))
+        self.call_later(self._begin_rating, "; ".join(file.told))
+
+    def _begin_rating(self, told: str) -> None:
+        """In the mode that was asked for, and with what there is to say."""
+        from screens.rate import RateScreen
+
+        if self.rating_mode and isinstance(self.screen, RateScreen):
+            self.screen.desk.mode = rating_mode(self.rating_mode)
+            self.screen.refresh_now()
+        self._tell(told)
 
     def _tell(self, text: str) -> None:
         if text and isinstance(self.screen, WorkbenchScreen):

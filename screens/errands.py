@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,17 +118,24 @@ def restart(screen: WorkbenchScreen) -> None:
 
 
 def export_session(screen: WorkbenchScreen, to: str, target: str) -> None:
-    """Write the session on the screen to a folder, in a thread; the screen says what became of it."""
+    """Write the session on the screen, or the file that is rated, to a folder, in a thread; the screen says what became
+    of it."""
     from sessions.export import export  # what few need is loaded when they do: attaching does not wait for it
 
-    folder = screen.workbench.folder
-    if folder is None:
+    folder, filed = screen.workbench.folder, screen.workbench.rating_file
+    if filed is not None:
+        from sessions.export_rated import export_rated
+
+        work = partial(export_rated, filed.file.path, filed.file.output, to, Path(target))
+    elif folder is not None:
+        work = partial(export, folder, to, Path(target))
+    else:
         return
 
     async def write() -> None:
         screen.say(f"exporting to {target} ...")
         try:
-            done = await asyncio.to_thread(export, folder, to, Path(target))
+            done = await asyncio.to_thread(work)
             screen.say(done.describe()[-1])
         except WorkbenchError as error:
             screen.say(str(error), "error")

@@ -127,7 +127,12 @@ def alarm_content(live: Live, width: int) -> Content:
     ratings go."""
     alarms = live.standing_alarms()
     if live.connection == "file" and live.status is not None:
-        return Content.styled(f" {fit(visible(live.status.note), max(0, width - 2))}", "$text-muted")
+        text = visible(live.status.note)
+        room = max(0, width - 2)
+        if len(text) > room:  # the end of a path says more than its beginning
+            start = text.index("/") if "/" in text else 0
+            text = f"{text[:start]}..{text[len(text) - max(0, room - start - 2) :]}"
+        return Content.styled(f" {text[:room]}", "$text-muted")
     if not alarms:
         return Content("")
     hint = "! ack  e events"

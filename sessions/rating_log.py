@@ -157,11 +157,11 @@ class RatingLog:
         :raises SessionError: if it cannot be; then nothing of it is there.
         """
         if self._file < 0:
-            raise SessionError(f"{self.path}: is closed; start again")
+            raise SessionError(f"{self.path.name}: is closed; start again")
         self._check_there()
         data = msgspec.json.encode(line) + b"\n"
         if len(data) > LINE_LIMIT:
-            raise SessionError(f"{self.path}: a line of {len(data):,} bytes is too long to be kept")
+            raise SessionError(f"{self.path.name}: a line of {len(data):,} bytes is too long to be kept")
         try:
             left = memoryview(data)
             while left:
@@ -171,7 +171,7 @@ class RatingLog:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
                 os.fsync(self._file)
-            raise SessionError(f"{self.path}: cannot be written ({error.strerror}); nothing was kept") from None
+            raise SessionError(f"{self.path.name}: cannot be written ({error.strerror}); nothing was kept") from None
         self._end += len(data)
 
     def _check_there(self) -> None:
@@ -182,9 +182,9 @@ class RatingLog:
         except OSError:
             same = False
         if not same:
-            raise SessionError(f"{self.path}: was removed or replaced while it was written; leave and start again")
+            raise SessionError(f"{self.path.name}: was removed or replaced while it was written; leave and start again")
         if own.st_size != self._end:
-            raise SessionError(f"{self.path}: another program has changed it; leave and start again")
+            raise SessionError(f"{self.path.name}: another program has changed it; leave and start again")
 
 
 def _who_has(path: Path) -> str:
