@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,26 +18,12 @@ from sessions.commands import ImportOrderings, ImportRatings
 from sessions.errors import InputFileError, Refused, SessionError
 from sessions.folders import SessionFolder, session_folder
 from sessions.importing import ImportFile, Received, foresee, pages, receive
-from sessions.records import Record
 from sessions.store import Store
 from workbench.commands_session import engine_socket
 from workbench.output import emit, say, show
 from workbench.settings import person
 
 Page = ImportRatings | ImportOrderings
-
-
-class Report(Record):
-    """What became of a file: ratings that came back to groups, and preferences kept for a reward model."""
-
-    session: str
-    file: str
-    lines: int
-    dry_run: bool
-    ratings: Received
-    preferences: Received
-    unusable: int
-    why: str
 
 
 def import_file(arguments: argparse.Namespace) -> int:
@@ -67,17 +54,12 @@ def import_file(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         say("nothing was imported: --dry-run")
     if arguments.json:
-        report = Report(
-            session=folder.name,
-            file=str(path),
-            lines=file.lines,
-            dry_run=arguments.dry_run,
-            ratings=ratings,
-            preferences=preferences,
-            unusable=unusable.unusable,
-            why=unusable.why,
-        )
-        emit(msgspec.json.encode(report).decode())
+        counts = {
+            name: {"new": part.new, "known": part.known}
+            for name, part in (("ratings", ratings), ("preferences", preferences))
+        }
+        told = {"unusable": unusable.unusable, "why": unusable.why, "dry_run": arguments.dry_run}
+        emit(json.dumps({"session": folder.name, "file": str(path), "lines": file.lines, **counts, **told}))
     return 0
 
 

@@ -57,8 +57,8 @@ def test_preferences_are_taken_once_and_the_rest_is_told(recorded, pairs: Path, 
     said = capsys.readouterr()
     [line] = said.out.splitlines()
     assert json.loads(line) == {
-        "session": "s", "file": str(pairs), "lines": 4, "dry_run": False, "ratings": {},
-        "preferences": {"known": 3}, "unusable": 1, "why": json.loads(line)["why"],
+        "session": "s", "file": str(pairs), "lines": 4, "dry_run": False, "ratings": {"new": 0, "known": 0},
+        "preferences": {"new": 0, "known": 3}, "unusable": 1, "why": json.loads(line)["why"],
     }  # fmt: skip
     assert "3 known before" in said.err
 
