@@ -74,7 +74,10 @@ class Material:
 
 
 def gather(database: Path) -> Material:
-    """All that people said, in the order of the groups, and then what they imported; on another thread than those that a step waits for."""
+    """All that people said, in the order of the groups, and then what they imported.
+
+    On another thread than those that a step waits for.
+    """
     store = Store(database, read_only=True)
     try:
         return _gather(store)

@@ -40,8 +40,8 @@ from engine.randomness import stream
 from engine.supervised import Lesson, encode_texts, end_token
 from sessions.checkpoints import sync
 from sessions.errors import InputFileError, SessionError, UsageError
-from sessions.export import new_folder
 from sessions.examples import Text
+from sessions.export import new_folder
 from sessions.reward_models import KEPT_REPORTS, RewardModelReport, RewardModelSettings, RewardModelState
 
 Named = Mapping[str, Tensor]

@@ -35,6 +35,10 @@ _FULL = "measured every reference_every steps, or in each step where kl_estimato
 _VALUE = "measured with a value model: ppo, or trpo with baseline value"
 _TRPO = "measured by trpo"
 
+_REWARD_MODEL = (
+    "measured in the steps that begin to use a new reward model; `reward-model train` or reward_model_every makes one"
+)
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -169,6 +173,19 @@ METRICS: dict[str, Metric] = {
         Metric("ratings/raters", "raters", "", "people with a rating that stands among the newest 500", "", "nobody has rated yet"),
         Metric("ratings/alpha", "alpha", "", "Krippendorff's alpha between people, over the newest 500 ratings: ordinal for likert, nominal for thumbs and for which of two responses is better, their mean weighted with the answers; measured from ten answers on", "up", "measured once two people have rated the same responses",
             healthy="Over 0.67 for tentative conclusions, over 0.8 for firm ones. Under 0.4: people mean different things by a good response; agree on a guide."),
+        Metric("reward_model/version", "rm version", "", "which training of the reward model made the one that this step began to use", "", _REWARD_MODEL),
+        Metric("reward_model/accuracy", "rm accuracy", "", "share of held-out preferences in which it gives the preferred response the higher score; equal scores count half; measured from ten on", "up", _REWARD_MODEL,
+            healthy="Over 0.65, rising from version to version. About 0.5: it has learned nothing that carries over; rate more prompts, or try reward_model_kind lora or full."),
+        Metric("reward_model/loss", "rm loss", "nats", "mean Bradley-Terry or Plackett-Luce loss of an ordering over the last epoch of its training", "down", _REWARD_MODEL,
+            healthy="Under 0.6 where all orderings are pairs. Near 0 with an accuracy that does not rise: it knows its orderings by heart."),
+        Metric("reward_model/log_loss", "rm log loss", "nats", "mean of -log p of what was preferred, over held-out preferences; 0.693 is a coin's", "down", _REWARD_MODEL),
+        Metric("reward_model/calibration", "rm calibration", "", "expected calibration error over held-out preferences: how far the share of right ones is from what it expects", "down", _REWARD_MODEL,
+            healthy="Under 0.1. Over 0.2: it is far surer, or less sure, than it should be."),
+        Metric("reward_model/length_correlation", "rm length", "", "Spearman correlation of its score and the length of held-out responses", "", _REWARD_MODEL,
+            healthy="Between -0.5 and 0.5, unless people like short or long responses."),
+        Metric("reward_model/agreement", "rm heads agree", "", "share of held-out preferences that all of its heads put in the same order", "up", _REWARD_MODEL),
+        Metric("reward_model/drift", "rm drift", "std", "how far its scores of the reference samples are from those of the version before, root mean square", "", _REWARD_MODEL,
+            healthy="Falling towards 0 as ratings add up. Over 1: this version likes other things than the one before."),
         Metric("warmup/loss", "warm-up loss", "nats/token", "mean of -log p over the completion tokens of the optimizer step's examples, end tokens included, before the step", "down", _WARM_UP,
             healthy="It falls, fast at first. Still high at the end: more steps, or a higher learning rate for the warm-up."),
         Metric("warmup/accuracy", "held-out", "", "share of held-out prompts answered rightly, greedy, during the warm-up; never trained on", "up", "evaluate_every is 0, or the session has no warm-up",

@@ -185,8 +185,6 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-
-
 def reward_model_lines(state: RewardModelState | None) -> list[str]:
     """What there is to say of a session's reward model, if it has one."""
     if state is None:

@@ -253,6 +253,17 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
         says="reward follows repetition ({value:+.2f})", remedy=_ROSE,
     ),
     Watch(
+        name="reward model accuracy", condition=Limit(metric="reward_model/accuracy", sign="<", level=0.55),
+        says="its held-out accuracy is {value:.0%}, hardly better than a coin's",
+        remedy="rate more prompts before giving it weight, or set reward_model_kind lora or full",
+    ),
+    Watch(
+        name="reward model length",
+        condition=Limit(metric="reward_model/length_correlation", sign=">", level=0.8, absolute=True),
+        says="the reward model follows length ({value:+.2f})",
+        remedy="rate pairs of equal length, or set overlong_penalty; at its weight the policy will follow",
+    ),
+    Watch(
         name="self-agreement", condition=Limit(metric="ratings/self_agreement", sign="<", level=0.6),
         says="people answer the same question otherwise the second time (self-agreement {value:.2f})",
         remedy="rest, or make the guide clearer; read the responses again before more ratings are used",
