@@ -546,8 +546,8 @@ class Engine(Threads):
         self.growth = (prompts, growth)
 
     async def _wait_for_ratings(self, step: int, groups: Sequence[RolloutGroup]) -> None:
-        names = {g.record.name: len(g.record.responses) for g in groups}
-        self.gate.open_for(self.knobs.text("rating_gate"), names)
+        texts = {g.record.name: {r.letter: r.text for r in g.record.responses} for g in groups}
+        self.gate.open_for(self.knobs.text("rating_gate"), texts)
         if self.gate.closed:
             for name, letters in (await self.write(self.store.judged, self.branch, step)).items():
                 self.gate.judged(name, letters)

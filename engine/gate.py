@@ -16,33 +16,37 @@ class RatingGate:
     """Counts the rated groups of the step in progress.
 
     ``async`` never waits; ``wait n`` until n groups are rated; ``timeout s`` until all are, at most s seconds. A group
-    counts as rated when each of its responses is rated or skipped, or when some are and the rater has moved on.
+    counts as rated when each of its responses, or another with the same text, is rated or skipped, or when some are and
+    the rater has moved on: nobody is asked to compare two equal texts.
     """
 
     def __init__(self) -> None:
         self._kind, self._amount = "async", 0.0
-        self._sizes: dict[str, int] = {}
+        self._alike: dict[str, dict[str, set[str]]] = {}
         self._judged: dict[str, set[str]] = {}
         self._touched: dict[str, float] = {}
         self._began = 0.0
         self._news = asyncio.Event()
         self._opened = False
 
-    def open_for(self, gate: str, sizes: Mapping[str, int]) -> None:
+    def open_for(self, gate: str, texts: Mapping[str, Mapping[str, str]]) -> None:
         """A step's groups have been scored.
 
         :param gate: the hyperparameter ``rating_gate``.
-        :param sizes: group name -> number of its responses.
+        :param texts: group name -> its responses, letter -> text.
         """
         self._kind, self._amount = gate_parts(gate)
-        self._sizes = dict(sizes)
+        self._alike = {
+            group: {letter: {other for other, its in of.items() if its == text} for letter, text in of.items()}
+            for group, of in texts.items()
+        }
         self._judged, self._touched = {}, {}
         self._began = time.monotonic()
         self._opened = False
 
     def leave(self) -> None:
         """The step goes on; what is rated from here on is late."""
-        self._sizes = {}
+        self._alike = {}
 
     def open(self) -> None:
         """Let the step through, whatever is rated."""
@@ -51,18 +55,18 @@ class RatingGate:
 
     @property
     def closed(self) -> bool:
-        return bool(self._sizes) and self._kind != "async" and not self._opened
+        return bool(self._alike) and self._kind != "async" and not self._opened
 
     @property
     def wanted(self) -> int:
         """Groups that must be rated."""
-        return min(int(self._amount), len(self._sizes)) if self._kind == "wait" else len(self._sizes)
+        return min(int(self._amount), len(self._alike)) if self._kind == "wait" else len(self._alike)
 
     def judged(self, group: str, letters: set[str]) -> None:
         """A person rated or skipped responses of a group; no letters: the whole group."""
-        if group in self._sizes:
-            size = self._sizes[group]
-            self._judged.setdefault(group, set()).update(letters or {str(i) for i in range(size)})
+        if group in self._alike:
+            alike = self._alike[group]
+            self._judged.setdefault(group, set()).update(*(alike[one] for one in letters or alike if one in alike))
             self._touched = {group: time.monotonic()}
             self._news.set()
 
@@ -81,7 +85,7 @@ class RatingGate:
         """Groups that count as rated now."""
         now = time.monotonic()
         return sum(
-            len(letters) >= self._sizes[group]
+            len(letters) >= len(self._alike[group])
             or now - self._touched.get(group, -QUIET_SECONDS) >= QUIET_SECONDS
             for group, letters in self._judged.items()
         )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from engine import gate as module
 from engine.gate import RatingGate
 
-SIZES = {"3.1": 2, "3.2": 2, "3.3": 2}
+TEXTS = {name: {"A": "one", "B": "two"} for name in ("3.1", "3.2", "3.3")}
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def gate_for(text: str, sizes: dict[str, int] | None = None) -> RatingGate:
+def gate_for(text: str, texts: dict[str, dict[str, str]] | None = None) -> RatingGate:
     gate = RatingGate()
-    gate.open_for(text, SIZES if sizes is None else sizes)
+    gate.open_for(text, TEXTS if texts is None else texts)
     return gate
 
 
@@ -57,6 +57,14 @@ def test_what_is_taken_back_does_not_count(clock: list[float]) -> None:
     assert gate.rated() == 0
     gate.taken_back("9.1", None)  # of another step
     assert gate.rated() == 0
+
+
+def test_a_response_with_the_text_of_a_judged_one_is_judged(clock: list[float]) -> None:
+    gate = gate_for("wait 1", {"3.1": {"A": "one", "B": "two", "C": "one"}, "3.2": {"A": "x", "B": "y"}})
+    gate.judged("3.1", {"A"})
+    assert gate.rated() == 0
+    gate.judged("3.1", {"B", "Z"})
+    assert gate.rated() == 1
 
 
 def test_the_same_response_twice_counts_once(clock: list[float]) -> None:
@@ -108,7 +116,7 @@ def test_a_timeout_lets_it_through(clock: list[float]) -> None:
 
 def test_a_timeout_ends_when_all_are_rated(clock: list[float]) -> None:
     gate = gate_for("timeout 30")
-    for name in SIZES:
+    for name in TEXTS:
         gate.judged(name, {"A", "B"})
     assert gate.satisfied
 
@@ -119,7 +127,7 @@ def test_open_and_the_next_step(clock: list[float]) -> None:
     assert gate.satisfied
     assert not gate.closed
     gate.leave()
-    gate.open_for("wait 1", SIZES)
+    gate.open_for("wait 1", TEXTS)
     assert gate.closed
     assert not gate.satisfied
     gate.leave()
