@@ -82,9 +82,9 @@ _WORTH: dict[str, Callable[[GroupHead], float | None]] = {"uncertain": _doubt, "
 def choose_pairs(group: Group, rule: str, count: int, seed: Seed = 0) -> list[tuple[str, str]]:
     """Which two responses of a group to compare, in order: (left, right).
 
-    The first pair is the most telling one under the rule. After it come those that show responses not shown yet, the
-    most telling first, so that few pairs cover the group; then the rest. Two equal texts are never compared, and a
-    pair of texts that was asked already, under other letters, comes late. Which of the two stands left is keyed.
+    All responses are shown by as few pairs as can be, and then come the rest; as far as that leaves a choice, the most
+    telling pair under the rule comes first. Two equal texts are never compared, and a pair of texts that was asked
+    already, under other letters, comes late. Which of the two stands left is keyed.
 
     :param count: most pairs to choose.
     :raises UnknownName: if there is no such rule.
@@ -98,19 +98,24 @@ def choose_pairs(group: Group, rule: str, count: int, seed: Seed = 0) -> list[tu
         for one, other in combinations(texts, 2)
         if texts[one] != texts[other]
     }
-    shown: set[str] = set()
+    hidden = dict(texts)
     asked: set[frozenset[str]] = set()
     chosen: list[tuple[str, str]] = []
 
-    def worth(pair: tuple[str, str]) -> tuple[int, bool, tuple[float, float]]:
+    def worth(pair: tuple[str, str]) -> tuple[int, int, bool, tuple[float, float]]:
         one, other = pair
-        new = frozenset((texts[one], texts[other])) not in asked
-        return (one not in shown) + (other not in shown), new, left_over[pair]
+        now = [texts[letter] for letter in pair if letter in hidden]
+        alike = max([count - (text in now) for text, count in most_alike], default=0)
+        # equal texts are not compared, so as many pairs are left to go as of the most frequent text are not shown yet
+        left = max(-(-(len(hidden) - len(now)) // 2), alike)
+        return -left, len(now), frozenset((texts[one], texts[other])) not in asked, left_over[pair]
 
     while left_over and len(chosen) < count:
+        most_alike = Counter(hidden.values()).most_common(3)  # a pair takes from two: the third is the most then
         one, other = max(left_over, key=worth)
         del left_over[one, other]
-        shown |= {one, other}
+        for letter in (one, other):
+            hidden.pop(letter, None)
         asked.add(frozenset((texts[one], texts[other])))
         swap = chance(seed, group.branch, group.name, one, other, "left") < 0.5
         chosen.append((other, one) if swap else (one, other))

@@ -26,6 +26,7 @@ class Groups:
     def __init__(self, **scores: float) -> None:
         self.read: list[int] = []
         self.scores = scores
+        self.failed = ""
 
     def __call__(self, asked: Rating) -> Group | None:
         self.read.append(asked.step)
@@ -35,6 +36,7 @@ class Groups:
         for response in found.responses:
             if response.letter in self.scores:
                 response.components["reward_model"] = self.scores[response.letter]
+            response.failed = "accuracy: raised" if response.letter == self.failed else ""
             response.rated_reward = 0.5  # what ratings have moved is never compared with ratings
         return found
 
@@ -74,6 +76,13 @@ def test_the_reward_model_is_compared_by_its_scores() -> None:
     metrics, agreements = measured(pairs(10, "A", "B"), Groups(A=-1.0, B=0.5))
     assert (metrics["ratings/reward_agreement"], metrics["ratings/reward_model_agreement"]) == (1, 0)
     assert agreements.blamed["ratings/reward_model_agreement"][:2] == ["10.1B", "9.1B"]
+
+
+def test_a_response_that_a_reward_function_failed_on_is_compared_with_nothing() -> None:
+    groups = Groups()
+    groups.failed = "C"
+    metrics, _ = measured([*pairs(10, "A", "B"), *pairs(10, "C", "A", who="bob")], groups)
+    assert metrics["ratings/reward_agreement"] == 1
 
 
 def test_only_the_newest_ratings_are_compared_with_rewards() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine.rewards import Component
+from engine.statistics import repetition
 from sessions import wire
 from sessions.commands import AddWatch, QueryRose, Rate, new_id
 from sessions.rose import Roses
@@ -75,6 +76,9 @@ async def test_rose_answers_from_the_records_with_the_checks_of_the_task() -> No
             earned = [r.reward for r in before.group.responses if r.reward is not None]
             assert row.before == pytest.approx(sum(earned) / len(earned))
             assert row.response.reward == pytest.approx(row.before + row.rise)
+            group = await tested.client.query(wire_group(row.response.name[:-1]), wire.GroupDetail)
+            tokens = next(r.tokens for r in group.group.responses if r.letter == row.response.name[-1])
+            assert row.response.repetition == repetition(tokens)
             assert row.response.components["late"] == pytest.approx(1 - (row.response.components["early"] or 0))
 
 

@@ -107,10 +107,12 @@ def test_pairs_are_of_different_texts_and_none_comes_twice(texts: list, rule: st
 
 
 @given(st.integers(2, 16), st.sampled_from(sorted(RULES)), st.integers())
-def test_half_as_many_pairs_as_responses_show_all_of_them(n: int, rule: str, seed: int) -> None:
+def test_each_pair_shows_two_more_responses_until_all_are_shown(n: int, rule: str, seed: int) -> None:
     asked = answers(*map(str, range(n)), reward=[math.sin(i) for i in range(n)])
-    shown = {letter for pair in choose_pairs(asked, rule, -(-n // 2), seed) for letter in pair}
-    assert len(shown) == n
+    shown: set[str] = set()
+    for number, pair in enumerate(choose_pairs(asked, rule, -(-n // 2), seed), 1):
+        shown |= set(pair)
+        assert len(shown) == min(2 * number, n)
 
 
 @given(texts, st.integers())
@@ -119,6 +121,16 @@ def test_every_response_that_differs_from_another_is_shown_by_as_many_pairs_as_t
 ) -> None:
     shown = {letter for pair in choose_pairs(answers(*texts), "random", len(texts), seed) for letter in pair}
     assert len(shown) == (len(texts) if len(set(texts)) > 1 else 0)
+
+
+@given(st.lists(st.sampled_from("uvwx"), min_size=2, max_size=9), st.sampled_from(sorted(RULES)), st.integers())
+def test_all_are_shown_by_as_few_pairs_as_can_be(texts: list, rule: str, seed: int) -> None:
+    if len(set(texts)) < 2:
+        return
+    fewest = max(-(-len(texts) // 2), *(texts.count(text) for text in texts))
+    asked = answers(*texts, reward=[math.sin(i) for i in range(len(texts))])
+    shown = {letter for pair in choose_pairs(asked, rule, fewest, seed) for letter in pair}
+    assert len(shown) == len(texts)
 
 
 def test_a_pair_of_texts_asked_already_under_other_letters_comes_after_the_new_ones() -> None:
