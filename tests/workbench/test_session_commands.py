@@ -174,6 +174,13 @@ def test_queries(workbench: Workbench) -> None:
         ]
         events = workbench("send", "s", "events", "3").stdout.splitlines()
         assert len(events) == 3
+        risen = workbench("send", "s", "rose", "1").stdout.splitlines()
+        assert risen[0].endswith("compared with what was earned up to step 1")
+        assert risen[1:] == ["none of them earned more than was earned before"]
+        assert json.loads(workbench("send", "s", "rose", "1", "--json").stdout)["since"] == 1
+        never = workbench("send", "s", "rose", "999999")
+        assert (never.returncode, never.stdout) == (1, "")
+        assert "step 999999 is not before the newest one" in never.stderr
         watches = workbench("send", "s", "watches").stdout.splitlines()
         assert watches == ["watch  state  rule", "cut    holds  response/length > 9"]
         assert json.loads(workbench("send", "s", "watches", "--json").stdout)[0]["rule"] == "response/length > 9"
