@@ -72,7 +72,8 @@ async def test_the_metrics_of_a_step_have_known_names() -> None:
         metrics = tested.of(wire.StepDone)[-1].record.metrics
         assert set(metrics) - set(METRICS) == {"reward/early"}
         # Of other algorithms, of the warm-up, or of knobs that are off here.
-        elsewhere = {name for name in METRICS if name.startswith(("value/", "trpo/", WARM_UP_PREFIX))} | {
+        others = ("value/", "trpo/", "reward_model/", WARM_UP_PREFIX)
+        elsewhere = {name for name in METRICS if name.startswith(others)} | {
             "kl/full", "ratio/min", "update/optimizer_steps", "groups/replaced", "reward/repetition_correlation",
         }  # fmt: skip
         elsewhere |= {name for name in METRICS if name.startswith("ratings/") and name != "ratings/used"}
