@@ -426,7 +426,7 @@ class Orders:
             if event is not None:
                 engine.publish(event)
                 await self._head_changed(ResponseName(rating.step, rating.group, branch=rating.branch))
-                if beside_updates(rating) is None and not rating.repeats:
+                if beside_updates(rating) is None and not rating.repeats and rating.branch == engine.branch:
                     engine.gate.judged(f"{rating.step}.{rating.group}", set(rating.values))
         if found.new:
             told = wire.Imported(

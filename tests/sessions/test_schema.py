@@ -10,6 +10,7 @@ import pytest
 
 from sessions import schema
 from sessions.errors import SessionError
+from sessions.orderings import Ordering
 from sessions.records import Group, ResponseName, StepRecord
 from sessions.store import Store
 from tests.sessions.old_databases import write_old
@@ -77,6 +78,8 @@ def test_an_earlier_database_is_read_without_a_change_to_it(path: Path, version:
     assert [(u.step, u.branch) for u in store.uses_of(store.recent_ratings())] == [(2, "main")] * 2
     assert store.steps("main") == [step_record(1), step_record(2)]
     assert len(store.recent_ratings()) == 2
+    assert store.orderings() == []
+    assert store.known_orderings(["x"]) == set()
     store.close()
     assert path.read_bytes() == before
 
@@ -87,7 +90,7 @@ def test_an_earlier_database_is_brought_to_this_version(path: Path, version: int
     reader = Store(path, read_only=True)
     heads = reader.heads("main")
     reader.close()
-    for _ in range(2):  # opened again, it is one of this version
+    for turn in range(2):  # opened again, it is one of this version
         store = Store(path)
         assert store.meta("schema") == str(schema.SCHEMA_VERSION)
         assert store.database_id == "old"
@@ -95,6 +98,9 @@ def test_an_earlier_database_is_brought_to_this_version(path: Path, version: int
         assert store.heads("main") == heads
         assert store.steps("main") == [step_record(1), step_record(2)]
         assert len(store.recent_ratings()) == 2
+        added, _ = store.add_orderings([Ordering(prompt="p", tiers=[["a"], ["b"]])], "x.jsonl", "ann", 5.0)
+        assert added == (not turn)
+        assert [ordering.prompt for _, ordering in store.orderings()] == ["p"]
         store.close()
 
 
