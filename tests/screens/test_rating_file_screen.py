@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from screens.app import WorkbenchApp
 from screens.help import help_lines
 from screens.palette import actions_here
 from screens.rate import RateScreen
+from sessions import commands as c
 from sessions.judging import standing
 from sessions.rating_file import RatingFile, read_rated
 from tests.screens.frames import frame, until, until_shown
@@ -191,10 +193,24 @@ async def test_leaving_says_where_the_ratings_are_and_how_to_come_back(path: Pat
     assert app.return_value.endswith(f"workbench rate {path} --output '{tmp_path}/my ratings.jsonl'")  # type: ignore[union-attr]
 
 
-async def test_a_rating_pressed_right_before_leaving_is_kept(path: Path) -> None:
-    async with rating(path) as (_, pilot):
-        await pilot.press("4", "q")
-    assert len(counted(path)) == 1
+@pytest.mark.parametrize("hang_up", [False, True])
+async def test_what_was_pressed_right_before_leaving_is_kept(path: Path, monkeypatch, hang_up: bool) -> None:
+    """The disk is slow: the second rating waits for the first when the screen goes."""
+    served = RatingFile.command
+
+    def slowly(file: RatingFile, command: c.Command) -> Any:
+        if isinstance(command, c.Rate):
+            time.sleep(0.3)
+        return served(file, command)
+
+    monkeypatch.setattr(RatingFile, "command", slowly)
+    async with rating(path) as (app, pilot):
+        await pilot.press("4", "5")
+        if hang_up:
+            app.exit()
+        else:
+            await pilot.press("q")
+    assert len(counted(path)) == 2
 
 
 async def test_what_cannot_be_saved_is_told_and_not_shown_as_saved(path: Path) -> None:
@@ -235,6 +251,7 @@ async def test_a_pair_of_preferences_is_shown_blind(tmp_path: Path) -> None:
 async def test_more_groups_come_from_a_long_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("sessions.rating_file.HEADS", 3)
     monkeypatch.setattr("screens.file_link.LOW", 2)
+    monkeypatch.setattr(RatingFile, "_heads", lambda *_, **__: [])  # as if the first 200 were done
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"q{i}", "response": "a"}) + "\n" for i in range(1, 9)))
     async with rating(path) as (app, pilot):

@@ -313,6 +313,36 @@ def test_ratings_of_a_session_that_is_elsewhere_are_orderings_by_person_and_mode
     fresh.close()
 
 
+def test_of_an_answer_and_the_one_in_its_place_only_that_is_learned_from(folder, store, tmp_path: Path) -> None:
+    rated(
+        folder,
+        store,
+        [
+            rating(values={"A": 1.0, "B": 0.0}, mode="pair", id="p1", time=1.0),
+            rating(values={"B": 2.0, "A": 0.0}, mode="pair", id="p2", time=2.0, supersedes="p1"),
+        ],
+    )
+    export(folder, "jsonl", tmp_path / "out")
+    _, fresh = other()
+    bring(fresh, tmp_path / "out" / "ratings.jsonl")
+    assert [(o.tiers, o.margin) for o in kept(fresh)] == [([["two"], ["one"]], 1.0)]
+    fresh.close()
+
+
+def test_a_rating_of_another_prompt_is_of_another_group(folder, store, tmp_path: Path) -> None:
+    """Also right after one of the group that has the name."""
+    rated(folder, store, [rating(values={"A": 1.0, "B": 2.0}, mode="rank", id="r1")])
+    export(folder, "jsonl", tmp_path / "out")
+    row = json.loads((tmp_path / "out" / "ratings.jsonl").read_text())
+    path = write(tmp_path / "x.jsonl", row, {**row, "id": "r2", "prompt": "another"})
+    _, fresh = other()
+    fresh.add_groups([named(TEXTS)])
+    ratings, preferences, _ = bring(fresh, path)
+    assert (ratings.new, preferences.new) == (1, 1)
+    assert [o.prompt for o in kept(fresh)] == ["another"]
+    fresh.close()
+
+
 def test_a_later_answer_of_the_same_person_stays_and_an_earlier_one_gives_way(folder, store, tmp_path: Path) -> None:
     rated(folder, store, [rating(values={"A": 5.0}, id="x", time=10.0), rating(values={"B": 5.0}, id="y", time=10.0)])
     export(folder, "jsonl", tmp_path / "out")

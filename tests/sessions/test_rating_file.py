@@ -218,6 +218,20 @@ def test_a_rating_sent_again_is_one_rating(file: RatingFile) -> None:
     assert len(file.rated.ratings) == 1
 
 
+def test_a_silent_repeat_takes_the_place_of_nothing(file: RatingFile) -> None:
+    do(file, rate({"A": 4.0}, id="r1"))
+    saved, changed = do(file, rate({"A": 2.0}, id="r2", repeats="r1"))
+    assert (saved.rating.repeats, saved.rating.supersedes) == ("r1", "")
+    assert changed.heads[0].ratings == {"A": "4"}
+
+
+def test_groups_without_rewards_or_with_equal_ones_are_not_dead(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "responses": ["a", "b"]}, {"prompt": "q", "responses": ["a", "b"], "rewards": [1, 1]}]
+    file = RatingFile(write(tmp_path / "x.jsonl", *rows), "ann")
+    assert [head.flags for head in file.snapshot().heads] == [[], []]
+    file.close()
+
+
 def test_retracting_skipping_and_picking(file: RatingFile) -> None:
     do(file, rate({"A": 4.0}, id="r1"))
     back, changed = do(file, c.Retract(rating="r1", who="bo"))
