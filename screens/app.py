@@ -224,6 +224,18 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         elif isinstance(self.screen, WorkbenchScreen):
             self.screen.say("attach to a session first: enter")
 
+    def show_guide(self) -> None:
+        """The guide for whoever rates."""
+        from screens.rate import RateScreen
+
+        self.show_mode("rate")
+
+        def go() -> None:
+            if isinstance(self.screen, RateScreen):
+                self.screen.edit_guide()
+
+        self.call_after_refresh(go)
+
     def goto(self, step: int) -> None:
         """The charts around a step; in a replay, the moment of it."""
         if self.rating_file is not None:

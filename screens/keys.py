@@ -48,8 +48,9 @@ class Action:
 _CHANGING = frozenset(
     [
         "pause", "step", "checkpoint", "acknowledge", "undo", "redo", "stop", "rate.skip", "rate.unskip",
-        "rate.comment", "parameters.apply", "parameters.fork", "branches.open", "branches.rewind", "branches.fork",
-        "branches.rename", "branches.delete", "sessions.new", "sessions.delete", "failed.restart",
+        "rate.comment", "rate.flags", "rate.improve", "parameters.apply", "parameters.fork", "branches.open",
+        "branches.rewind", "branches.fork", "branches.rename", "branches.delete", "sessions.new",
+        "sessions.delete", "failed.restart",
     ]
 )  # fmt: skip
 
@@ -191,24 +192,35 @@ def _charts() -> Iterable[Action]:
 
 def _rating() -> Iterable[Action]:
     r = "rate"
-    for mode in (m for m in MODES.values() if m.slot == "level"):
+    for mode in MODES.values():
         for key, (value, word) in mode.keys.items():
             yield Action(
-                f"rate.{mode.name}.{word}", (key,), word, f"{mode.title}: {word}", f"rate('{mode.name}', {value:g})", r,
-                palette=False,
+                f"rate.{mode.name}.{word.replace(' ', '_')}", (key,), word, f"{mode.title}: {word}",
+                f"rate('{mode.name}', {value:g})", r, palette=False,
             )  # fmt: skip
+    following = "save a half-typed order, or flags; else the next group, the unrated stay so"
+    yield Action("rate.next_group", ("enter",), "next group", following, "next_group", r, 30)
+    yield Action("rate.next_unrated", ("tab",), "next unrated", "the next unrated question", "next_unrated", r)
+    yield Action("rate.previous_unrated", ("shift+tab",), "", "the unrated question before", "previous_unrated", r)
     yield Action(
-        "rate.next_group", ("enter",), "next group", "the next group; the unrated stay so", "next_group", r, 30
+        "rate.next", ("J",), "response", "the next response; of a pair, the other one", "response(1)", r, palette=False
     )
-    yield Action("rate.next_unrated", ("tab",), "next unrated", "the next unrated response", "next_unrated", r)
-    yield Action("rate.previous_unrated", ("shift+tab",), "", "the unrated response before", "previous_unrated", r)
-    yield Action("rate.next", ("J",), "response", "the next response", "response(1)", r, palette=False)
     yield Action("rate.previous", ("K",), "", "the response before", "response(-1)", r, palette=False)
     yield Action("rate.reveal", ("v",), "reveal", "show reward, advantage and step", "reveal", r, 33)
     yield Action("rate.fold", ("P",), "fold", "fold the prompt, or show all of it", "fold", r)
     yield Action("rate.skip", ("x",), "skip", "say that this one will not be rated", "skip", r, 31)
     yield Action("rate.unskip", ("X",), "un-skip", "take a skip back", "unskip", r)
     yield Action("rate.comment", ("c",), "comment", "one line about this response", "comment", r, 32)
+    yield Action(
+        "rate.flags", ("f",), "flags", "flags of this response: digits switch them, enter saves", "flags", r, 35
+    )
+    improve = "write a better text; F2 saves, esc leaves; in the mode edit, o does it in $EDITOR"
+    yield Action("rate.improve", ("i",), "edit", improve, "improve", r, 36)
+    beside = "this response beside the one shown before, what differs marked; again: alone"
+    yield Action("rate.beside", ("D",), "differences", beside, "beside", r, 37)
+    yield Action("rate.zoom", ("z",), "read", "of a ranking, read one response in full; again: the list", "zoom", r, 38)
+    everything = "offer dead groups too, and those that others have rated; again: not"
+    yield Action("rate.everything", ("a",), "all groups", everything, "everything", r, 39)
     yield Action("rate.mode", ("m",), "mode", "the next rating mode", "next_rating_mode", r, 34)
     yield Action("samples.next", ("J",), "response", "the next response", "response(1)", "samples", palette=False)
     yield Action("samples.previous", ("K",), "", "the response before", "response(-1)", "samples", palette=False)

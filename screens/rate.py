@@ -1,7 +1,8 @@
-"""Rating by hand: one response at a time, one key a decision."""
+"""Rating by hand: one key a decision, in six modes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -16,24 +17,33 @@ from screens.headings import heading
 from screens.keys import bindings
 from screens.live import Live
 from screens.rate_body import RateBody, response_shown
-from screens.rate_view import gate_words, keys_line, rating_text, skips_of
+from screens.rate_editing import edit_outside
+from screens.rate_guide import read_guide, write_guide
+from screens.rate_records import Records
+from screens.rate_view import act_text, gate_words
 from screens.rating_desk import Desk
 from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.topline import phase_text
 from screens.widgets.ask import Ask
-from sessions.commands import Command, QueryGroups, Rate, Retract, Skip
+from screens.widgets.lines import FooterLine
+from screens.widgets.rank_list import RankList
+from screens.widgets.text_editor import TextEditor
+from sessions.commands import Command, Picked, QueryGroups, Rate, Retract, Skip
 from sessions.errors import WorkbenchError
+from sessions.modes import CRITIQUE, EDIT, PAIR, RANK
 from sessions.records import GroupHead, parse_response_name
 from sessions.wire import Answer
 
 PREFETCH = 2
 """Groups fetched ahead, so that ``enter`` paints at once."""
 TALL = 36
+COUNT_HIDDEN = 2.0
+"""Seconds between two counts of the groups that are not offered."""
 
 
 class RateScreen(WorkbenchScreen):
-    """The group on the desk: its prompt, one response, the keys, and what became of the last ratings."""
+    """The group on the desk: its prompt, what is judged, the keys, and what became of the last ratings."""
 
     MODE = "rate"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("rate")]
@@ -47,6 +57,10 @@ class RateScreen(WorkbenchScreen):
         self._queue_at = self._link_at = self._line_at = -1
         self._older: dict[tuple[str, int, int], GroupHead] = {}
         self._chosen: tuple[str, int, int] | None = None
+        self._mode = ""
+        self._shown_keys: tuple[str, bool] = ("", False)
+        self._hidden = (0.0, (0, 0))
+        self._waiting_for_older = ""
 
     def compose_body(self) -> Iterable[Widget]:
         yield self.body
@@ -60,11 +74,14 @@ class RateScreen(WorkbenchScreen):
         if self._live is live:
             return
         self._live = live
-        self.desk = Desk(self.workbench.who, live.ratings, live.clock, lambda: live.version["ratings"])
+        self.desk = Desk(self.workbench.who, live.clock, self._mode)
+        self.records = Records(live, self.desk.book)
         self.details = GroupDetails(self, self._came)
+        self.body.guide_text = read_guide(self.workbench.folder)
         self._older.clear()
         self._queue_at = self._link_at = -1
         self._line_at = live.version["line"]
+        self._waiting_for_older = ""
 
     def on_screen_resume(self) -> None:
         self._sit_down()
@@ -80,18 +97,20 @@ class RateScreen(WorkbenchScreen):
     def _elsewhere(self) -> bool:
         """Whether the training waits for a group of its step, and one of another step is on the desk."""
         awaited, visit = self._awaited(), self.desk.current
-        return awaited is not None and visit is not None and visit.key[:2] != awaited
+        # A question that is asked again looks like any other.
+        return awaited is not None and visit is not None and not visit.repeats and visit.key[:2] != awaited
 
     def _go_where_it_waits(self) -> None:
         """Whoever comes here while a step waits at the gate comes to rate it, not what was left here before."""
         visit = self.desk.current
         if visit is not None and self._elsewhere() and visit.key != self._chosen:
             self._update_queue()
-            self.desk.next_group(self._awaited())
+            self.desk.next_group()
             self.refresh_now()
 
     def on_screen_suspend(self) -> None:
         self._chosen = None
+        self.body.forget_focus()
         if self._live is not None:
             self.desk.pause()
 
@@ -104,6 +123,27 @@ class RateScreen(WorkbenchScreen):
             return  # the state of the link is on the first line
         self._older = {(h.branch, h.step, h.number): h for h in heads}
         self._queue_at = -1
+        self.refresh_now()
+
+    @work(group="records", exclusive=True, exit_on_error=False)
+    async def _read_older_records(self, then: str = "") -> None:
+        """Ratings and skips from before what the model of the session holds.
+
+        :param then: ``undo`` or ``redo`` waits for them.
+        """
+        self._waiting_for_older = then
+        try:
+            await self.records.read_older(self.query_engine, wanted=bool(then))
+        except WorkbenchError as error:
+            if then:
+                self.say(f"older ratings cannot be read: {error}", "error")
+            return
+        finally:
+            self._waiting_for_older = ""
+        if then == "undo":
+            self._undo()
+        elif then == "redo":
+            self._redo()
         self.refresh_now()
 
     def _update_queue(self) -> None:
@@ -121,25 +161,23 @@ class RateScreen(WorkbenchScreen):
             self.desk.keep_only(lambda key: self.live.on_line(key[0], key[1]))
             self._older.clear()
             self._ask_for_older()
-        if version == self._queue_at:
-            return
-        self._queue_at = version
         desk = self.desk
-        desk.book.follow(self.live.ratings)
         desk.book.branch = self.live.status.branch if self.live.status else "main"
-        desk.heads = {**self._older, **self.live.heads}
-        desk.skips = skips_of(desk.who, self.live.events)
+        desk.awaited = self._awaited()
+        desk.queue.use(str(self.live.values.get("rating_rule", "newest")))
+        desk.share = float(self.live.values.get("rating_repeats", 0.0))
+        whole = self.records.follow()
+        if whole and desk.book.needs_older:
+            self._read_older_records()
+        if version != self._queue_at:
+            self._queue_at = version
+            desk.heads = {**self._older, **self.live.heads}
 
     def _came(self, name: str) -> None:
         detail = self.details.get(name)
         if detail is not None:
             self.desk.loaded(detail)
         self.refresh_now()
-
-    def _open_next(self) -> None:
-        visit = self.desk.next_group(self._awaited())
-        if visit is None:
-            self.say("no other group waits for a rating")
 
     def rate_response(self, head: GroupHead, letter: str) -> None:
         """Show a response chosen on another screen, where its reward was seen."""
@@ -159,9 +197,29 @@ class RateScreen(WorkbenchScreen):
         return heading(self.live, width, title, parts)
 
     def announcement(self) -> str:
-        if self._live is not None and self._elsewhere():
+        if self._live is None:
+            return ""
+        if self._elsewhere():
             return f"step {self.live.status.step if self.live.status else ''} waits for you: enter opens a group of it"
-        return "J K response   j k scroll   tab next unrated   enter next group   m mode"
+        hidden = self._hidden_words()
+        hidden = self._hidden_words()
+        short = "J K response   tab next unrated   m mode"
+        move = "J K response   j k scroll   tab next unrated   D differences   m mode"
+        if self.desk.mode is PAIR:
+            short = "J K the side in hand   D differences   m mode"
+            move = "j k scroll both   [ ] one   D differences   w stack   J K the side in hand   m mode"
+        elif self.desk.mode is RANK:
+            move = "J K response   z reads one   tab next unrated   D differences   m mode"
+        room = self.size.width - (len(hidden) + 5 if hidden else 2)
+        return "   ".join(text for text in (move if len(move) <= room else short, hidden) if text)
+
+    def _hidden_words(self) -> str:
+        now = time.monotonic()
+        if now - self._hidden[0] > COUNT_HIDDEN:
+            self._hidden = now, self.desk.queue.hidden()
+        dead, others = self._hidden[1]
+        words = ([f"{dead} dead"] if dead else []) + ([f"{others} rated by others"] if others else [])
+        return f"not offered: {', '.join(words)} (a)" if words else ""
 
     def refresh_from_live(self, force: bool) -> None:
         self._sit_down()
@@ -171,19 +229,36 @@ class RateScreen(WorkbenchScreen):
         shown = self.desk.current
         if shown is not None and self.desk.book.name(shown.key) in self.details.failed:
             self.desk.forget_gone()
-        if self.desk.current is None and self.desk.upcoming():
-            self.desk.next_group(self._awaited())
+        if self.desk.current is None and self.desk.upcoming(1):
+            self.desk.next_group()
         self._draw()
 
     def _draw(self) -> None:
         desk = self.desk
         visit = desk.current
+        if visit is not None and visit.detail is None:
+            self._read(visit.key)
+            if desk.mode is PAIR and visit.pairs == [] and visit.rule and desk.upcoming(1):
+                desk.next_group()  # every response says the same: there is nothing to compare
+                self._read(desk.current.key if desk.current is not None else visit.key)
         if visit is not None:
-            if visit.detail is None and (detail := self.details.get(desk.book.name(visit.key))) is not None:
-                desk.loaded(detail)
-            for head in desk.upcoming()[:PREFETCH]:
+            for head in desk.upcoming(PREFETCH):
                 self.details.get(desk.book.name((head.branch, head.step, head.number)))
+        keys = desk.keys_of.name, desk.flagging or self.body.editor.is_open
+        if keys != self._shown_keys:
+            self._shown_keys = keys
+            self._mode = desk.mode.name
+            self.query_one(FooterLine).update_keys()
         self.body.draw(desk, self.live, self.status_text, self._nothing())
+        picked, desk.picked = desk.picked, []
+        if not self.workbench.read_only and self.replaying is None:
+            for command in picked:
+                self.send(command)
+
+    def _read(self, key: tuple[str, int, int]) -> None:
+        detail = self.details.get(self.desk.book.name(key))
+        if detail is not None:
+            self.desk.loaded(detail)
 
     def _nothing(self) -> list[str]:
         state = pane_state(self.live)
@@ -199,11 +274,19 @@ class RateScreen(WorkbenchScreen):
             return [f"nothing waits: the model is warming up ({phase_text(self.live)}); groups come with RL"]
         if not self.desk.heads:
             return ["nothing waits: no group has been sampled and scored yet; the first comes with the first step"]
-        return ["nothing waits: you have rated every group there is.", "New ones come with every step.   d dashboard"]
+        hidden = self._hidden_words()
+        lines = ["nothing waits: you have rated every group there is.", "New ones come with every step.   d dashboard"]
+        if hidden:
+            lines[0] = f"nothing waits.   {hidden.removesuffix(' (a)')}: a offers them"
+        return lines
 
     # ---- answers of the engine
 
     def answer_text(self, command: Command, answer: Answer) -> str:
+        if isinstance(command, Picked):
+            return ""
+        if isinstance(command, Rate) and command.repeats and answer.status == "applied":
+            return "saved"  # a question that is asked again looks like any other
         # The status line says what is saved; the id is for scripts.
         return answer.text.replace(f" (rating {command.id})", "")
 
@@ -213,38 +296,57 @@ class RateScreen(WorkbenchScreen):
         failed = answer.status == "rejected"
         match command:
             case Rate() | Retract() | Skip():
-                self.desk.book.confirmed(command, failed=failed)
+                self.desk.confirmed(command, failed=failed)
         match command:
             case Rate():
-                what = ", ".join(f"{k}={v:g}" for k, v in command.values.items())
+                what = self._words(command)
                 self.status_text = f"not saved: {what}: {answer.text}" if failed else f"saved: {what}"
             case Retract():
                 self.status_text = f"not undone: {answer.text}" if failed else "undone; ctrl+r gives it again"
+            case Skip() if failed:
+                self.status_text = f"not skipped: {answer.text}"
             case _:
                 pass
 
-    def _send_rating(self, command: Rate | None, word: str = "saving") -> None:
-        if command is None:
-            self.say("there is no response to rate yet")
-            return
-        self.status_text = f"{word}: " + ", ".join(f"{k}={v:g}" for k, v in command.values.items()) + " ..."
-        self.send(command)
-        self._draw()
+    def _words(self, command: Rate) -> str:
+        act = self.desk.book.act(command.id)
+        return act_text(act) if act is not None else ", ".join(f"{k}={v:g}" for k, v in command.values.items())
 
     # ---- actions
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A key that several modes share belongs to the mode in use."""
+        if action == "rate" and parameters:
+            return parameters[0] == (self.desk.keys_of.name if self._live is not None else "likert")
+        if action in ("next_group", "next_unrated", "previous_unrated") and self.body.editor.is_open:
+            return False  # they are keys of the text
+        if action == "zoom":
+            return self._live is not None and self.desk.mode is RANK
+        return super().check_action(action, parameters)
+
+    def _done(self, command: Rate | Skip | None, word: str = "saving") -> None:
+        """Show what a key did, in the same frame, and tell the engine."""
+        desk = self.desk
+        if isinstance(command, Rate):
+            self.status_text = f"{word}: {self._words(command)} ..."
+        elif isinstance(command, Skip):
+            letter = parse_response_name(command.response).letter or "the group"
+            self.status_text = f"skipped {letter}; u takes that back"
+        if desk.said:
+            self.say(desk.said)
+            desk.said = ""
+        self._draw()
+        if command is not None:
+            self.send(command)
+
     def action_rate(self, mode: str, value: float) -> None:
-        if mode != self.desk.mode.name:
-            self.say(f"the mode is {self.desk.mode.title}: {keys_line(self.desk.mode).strip()}   m changes it")
-            return
         if response_shown(self.desk) is None:
             self.say("there is no response to rate yet")
             return
-        self._send_rating(self.desk.rate(float(value)))
+        self._done(self.desk.answer(float(value)))
 
     def action_next_group(self) -> None:
-        self._open_next()
-        self._draw()
+        self._done(self.desk.enter())
 
     def action_next_unrated(self) -> None:
         self._go_unrated(1)
@@ -254,33 +356,53 @@ class RateScreen(WorkbenchScreen):
 
     def _go_unrated(self, direction: int) -> None:
         if not self.desk.next_unrated(direction):
-            self.say("every response here is rated or skipped: enter opens the next group")
+            self.say("every question here is answered or skipped: enter opens the next group")
         self._draw()
 
     def action_response(self, direction: int) -> None:
         self.desk.response(direction)
         self._draw()
 
+    @on(RankList.Moved)
+    def _moved(self, event: RankList.Moved) -> None:
+        self.action_response(event.direction)
+
     def action_undo(self) -> None:
         if self.says_nothing_to_undo():
             return
+        if self.desk.book.at_horizon:
+            self.say("reading older ratings ...")
+            self._read_older_records("undo")
+            return
+        self._undo()
+
+    def _undo(self) -> None:
         command = self.desk.undo()
         if command is None:
             self.say("nothing to undo: you have no rating in this session")
             return
-        undone = self.desk.book.undone[-1]
-        self.status_text = f"undoing {rating_text(undone)} ..."
-        self.send(command)
+        undone = self.desk.book.undone
+        self.status_text = f"undoing {act_text(undone)} ..." if undone is not None else "undoing ..."
         self._draw()
+        self.send(command)
+        if self.desk.book.needs_older:
+            self._read_older_records()
 
     def action_redo(self) -> None:
         if self.says_nothing_to_undo():
             return
+        if self.desk.book.at_horizon:
+            self.say("reading older ratings ...")
+            self._read_older_records("redo")
+            return
+        self._redo()
+
+    def _redo(self) -> None:
         command = self.desk.redo()
         if command is None:
             self.say("nothing to redo")
             return
-        self._send_rating(command, "giving again")
+        self._done(command, "giving again")
 
     def action_reveal(self) -> None:
         visit = self.desk.current
@@ -292,46 +414,155 @@ class RateScreen(WorkbenchScreen):
         self.body.folded = not self.body.folded
         self._draw()
 
+    def action_zoom(self) -> None:
+        self.body.zoomed = not self.body.zoomed
+        self._draw()
+
+    def action_beside(self) -> None:
+        visit = self.desk.current
+        if not self.body.comparing and (visit is None or not visit.before or visit.before == visit.letter):
+            self.say("D compares with the response shown before this one: J shows another")
+            return
+        self.body.comparing = not self.body.comparing
+        self._draw()
+
+    def action_everything(self) -> None:
+        queue = self.desk.queue
+        queue.everything = not queue.everything
+        self._hidden = (0.0, (0, 0))
+        self.say("dead groups, and those that others have rated, are offered too" if queue.everything else
+                 "dead groups, and those that others have rated, are not offered")  # fmt: skip
+        self.refresh_now()
+
     def action_next_rating_mode(self) -> None:
         self.desk.next_mode()
+        self.body.comparing = self.body.zoomed = False
         self.refresh_now()
+
+    def action_back(self) -> None:
+        """esc: out of what is open here; else to the dashboard."""
+        if self.desk.flagging:
+            self.desk.close_flags()
+        elif self.body.zoomed or self.body.comparing:
+            self.body.zoomed = self.body.comparing = False
+        else:
+            super().action_back()
+            return
+        self._draw()
 
     def action_skip(self) -> None:
         if response_shown(self.desk) is not None:
-            self.query_one(Ask).ask("skip", "skip, because", hint="enter alone skips without a reason, esc goes back")
-
-    def action_unskip(self) -> None:
-        taken = self.desk.unskip()
-        self.say("the response waits for a rating again" if taken else "this response was not skipped")
-        self._draw()
-
-    def action_comment(self) -> None:
-        visit = self.desk.current
-        if visit is not None and response_shown(self.desk) is not None:
+            what = "skip" if self.desk.mode.responses_shown == 1 else "skip the group"
             self.query_one(Ask).ask(
-                "comment", "comment", visit.comments.get(visit.letter, ""), "one line, kept with it"
+                "skip", f"{what}, because", hint="enter alone skips without a reason, esc goes back"
             )
 
+    def action_unskip(self) -> None:
+        command = self.desk.unskip()
+        self.say("it waits for a rating again" if command is not None else "this response was not skipped")
+        self._draw()
+        if command is not None:
+            self.send(command)
+
+    def action_comment(self) -> None:
+        desk, visit = self.desk, self.desk.current
+        if visit is not None and response_shown(desk) is not None:
+            given = desk.critique(visit, desk.letter)
+            before = given.comment if given is not None else ""
+            self.query_one(Ask).ask("comment", f"comment on {desk.letter}", before, "one line, kept with it")
+
+    def action_flags(self) -> None:
+        desk = self.desk
+        if response_shown(desk) is None:
+            return
+        if desk.mode is CRITIQUE:
+            self.say("digits switch the flags, enter saves")
+        elif desk.flagging:
+            desk.close_flags()
+        else:
+            desk.flagging = True
+        self._draw()
+
     def action_filter(self) -> None:
+        if self.desk.mode is RANK and not self.body.zoomed:
+            self.action_zoom()  # what is searched is read
         self.query_one(Ask).ask("search", "search /", hint="text in this response")
 
     @on(Ask.Answered)
     def _answered(self, event: Ask.Answered) -> None:
         if event.purpose == "search":
-            if not self.body.response.search(event.text):
-                self.say(f"{event.text!r} is not in this response")
+            if not self.body.reading.search(event.text):
+                self.say(f"{event.text!r} is not here")
         elif event.purpose == "skip":
-            command = self.desk.skip(event.text.strip())
-            if command is not None:
-                self.status_text = f"skipped {parse_response_name(command.response).letter}; X on it takes that back"
-                self.send(command)
+            self._done(self.desk.skip(event.text.strip()))
         elif event.purpose == "comment":
-            rating = self.desk.comment(event.text.strip())
-            if rating is not None:
-                self._send_rating(rating, "saving the comment")
-            else:
-                self.status_text = "the comment is kept for the rating of this response"
+            self._done(self.desk.comment(event.text.strip()))
         self._draw()
+
+    # ---- writing
+
+    def action_improve(self) -> None:
+        desk, response = self.desk, response_shown(self.desk)
+        if response is None:
+            return
+        title = f"a better {desk.letter} for this prompt"
+        self.body.editor.open(f"edit {desk.letter}", title, desk.text_to_edit(), response.text)
+        self._draw()
+
+    def action_pager(self) -> None:
+        desk, response = self.desk, response_shown(self.desk)
+        if self._live is None or desk.mode is not EDIT or response is None:
+            super().action_pager()
+            return
+        if self.workbench.read_only or self.replaying is not None:
+            super().action_pager()
+            return
+        text = edit_outside(self, desk.text_to_edit(), response.text)
+        if text is not None:
+            self._edited(desk.letter, text)
+
+    def edit_guide(self) -> None:
+        """Write on the guide, here."""
+        if self.workbench.folder is None or self.workbench.read_only or self.replaying is not None:
+            self.say("the guide can be read here, and not changed")
+            return
+        self.body.editor.open("guide", "the guide for whoever rates here; empty: the usual one", self.body.guide_text)
+        self._draw()
+
+    @on(TextEditor.Done)
+    def _written(self, event: TextEditor.Done) -> None:
+        self.body.forget_focus()
+        if event.purpose == "guide":
+            if event.text is not None:
+                self._keep_guide(event.text)
+        elif self.desk.current is not None:
+            letter = event.purpose.removeprefix("edit ")
+            if event.draft and event.text is not None:
+                self.desk.current.edits[letter] = event.text
+                self.say(f"kept as a draft: i on {letter} goes on with it")
+            elif event.text is not None:
+                self._edited(letter, event.text)
+            else:
+                self.desk.current.edits.pop(letter, None)
+        self._draw()
+
+    def _edited(self, letter: str, text: str) -> None:
+        command = self.desk.edit(letter, text)
+        if command is None:
+            self.say("the text is as it was, or empty: that is no edit")
+        self._done(command)
+
+    def _keep_guide(self, text: str) -> None:
+        folder = self.workbench.folder
+        if folder is None:
+            return
+        try:
+            write_guide(folder, text)
+        except (OSError, WorkbenchError) as error:
+            self.say(f"the guide cannot be kept: {error}", "error")
+            return
+        self.body.guide_text = read_guide(folder)
+        self.say("the guide is kept with the session")
 
     # ---- taking along
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from screens.numbers import span
 from screens.preview import advantages, short, show_advantages
-from screens.rating_book import Key
+from screens.rating_book import Act
 from screens.rating_desk import PART, Desk, Visit
 from screens.safe import visible
 from screens.sample_rows import number
 from screens.switching import used
+from screens.widgets.rank_list import RankRow
 from sessions.hyperparameters import Value, defaults
-from sessions.judging import judge, rated_rewards
-from sessions.modes import MODES, RatingMode
-from sessions.records import Rating, RatingUse, Response, TaskInfo
-from sessions.wire import AnyEvent, Skipped
+from sessions.judging import judge, rated_rewards, standing
+from sessions.modes import CRITIQUE, EDIT, FLAGS, MODES, PAIR, RANK
+from sessions.records import Rating, RatingUse, Response, SkipRecord, TaskInfo
 
 GUIDE = (
     "1. Is the final answer right?   2. Is each step valid?",
@@ -24,16 +25,6 @@ GUIDE = (
 )
 
 PLAIN = "plain"
-
-
-def skips_of(who: str, events: Iterable[AnyEvent]) -> dict[Key, dict[str, str]]:
-    """Group -> letter -> reason: what a person chose not to rate, as far back as the events known reach."""
-    skips: dict[Key, dict[str, str]] = {}
-    for event in events:
-        if isinstance(event, Skipped) and event.skip.who == who:
-            skip = event.skip
-            skips.setdefault((skip.branch, skip.step, skip.group), {})[skip.letter] = skip.reason
-    return skips
 
 
 def gate_words(values: Mapping[str, Value]) -> str:
@@ -47,19 +38,43 @@ def gate_words(values: Mapping[str, Value]) -> str:
     return f"gate: a step waits at most {amount} s"
 
 
-def header(desk: Desk) -> str:
-    """``group 2 of 14 waiting       you: 37 today, 11 s each``."""
+def header(desk: Desk, width: int = 80) -> str:
+    """``group 2 of 14 waiting       you: 37 today, 11 s each   self-agreement .86``, as much as there is room for."""
     visit = desk.current
     count, each = desk.book.today()
+    agreement, hourly = desk.book.figures()
     you = f"you: {count} today" + (f", {each:.0f} s each" if each else "")
-    if visit is None:
-        return f" no group waits       {you}"
-    name = f"{desk.book.name(visit.key)} (group {visit.place} of {desk.total})" if visit.revealed else (
-        f"group {visit.place} of {desk.total} waiting"
-    )  # fmt: skip
-    part, parts = visit.part
-    asked = f"   part {part} of {parts}" if parts > 1 else ""
-    return f" {name}{asked}       {you}"
+    agrees = f"   self-agreement {plain(agreement.value)}" if agreement is not None else ""
+    pace = f"   {hourly:.0f} an hour" if hourly is not None else ""
+    left = "no group waits"
+    asked = short_asked = ""
+    if visit is not None:
+        left = f"group {visit.place} of {desk.total} waiting"
+        if visit.revealed:
+            left = f"{desk.book.name(visit.key)} (group {visit.place} of {desk.total})"
+        part, parts = visit.part
+        rule = f", rule: {visit.rule}" if visit.rule else ""
+        if desk.mode is PAIR and visit.pair is not None:
+            pair = "   pair {} vs {} ({} of {}{})"
+            place = (*visit.pair, visit.pair_at + 1, len(visit.pairs or ()))
+            asked, short_asked = pair.format(*place, rule), pair.format(*place, "")
+        elif parts > 1:
+            asked = short_asked = f"   part {part} of {parts}"
+        elif visit.rule not in ("", "newest"):
+            asked = f"   rule: {visit.rule}"
+    for middle, right in (
+        (asked, you + agrees + pace), (asked, you + agrees), (short_asked, you + agrees), (short_asked, you), ("", you),
+    ):  # fmt: skip
+        if len(left) + len(middle) + len(right) + 6 <= width:
+            break
+    gap = min(7, max(3, width - len(left) - len(middle) - len(right) - 3))
+    return f" {left}{middle}{' ' * gap}{right}"
+
+
+def plain(value: float) -> str:
+    """A share in three cells: ``.86``, ``1.0``."""
+    text = f"{value:.2f}"
+    return text.replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.1f}"
 
 
 def strip(desk: Desk) -> str:
@@ -67,20 +82,109 @@ def strip(desk: Desk) -> str:
     visit = desk.current
     if visit is None:
         return ""
-    answers = desk.book.answers(visit.key)
-    first = (visit.part[0] - 1) * PART
+    answers = desk.answers(visit)
+    skipped = desk.skipped(visit)
     pieces = []
-    for at, letter in enumerate(visit.order[first : first + PART], first):
+    for letter in visit.here:
         given = answers.get(letter)
         if given is not None:
-            said = given.text + ("~" if given.state == "saving" else "")
+            said = (given_text(given.rating) or given.text) + ("~" if given.state == "saving" else "")
         else:
-            said = "x" if letter in visit.skipped else "-"
-        if at == visit.at:
+            said = "x" if letter in skipped or "" in skipped else "-"
+        if letter == visit.letter:
             pieces.append(f">{letter} {said}<" if said != "-" else f">{letter}<")
         else:
             pieces.append(f"[{letter} {said}]")
     return " ".join(pieces)
+
+
+def given_text(rating: Rating) -> str:
+    """What stands beside the letter of a response that was edited or criticised: ``ed``, ``2!``."""
+    if rating.mode == EDIT.name:
+        return "ed"
+    if rating.mode == CRITIQUE.name:
+        return f"{len(rating.flags)}!" if rating.flags else ("c" if rating.comment else "0!")
+    return ""
+
+
+def notes(desk: Desk, visit: Visit, letter: str) -> list[tuple[str, str]]:
+    """What this person has said of a response beside its rating: (line, tone)."""
+    lines = []
+    given = desk.critique(visit, letter)
+    if given is not None and given.flags:
+        lines.append((f"your flags: {', '.join(given.flags)}", "accent"))
+    if given is not None and given.comment:
+        lines.append((f"your comment: {given.comment}", "accent"))
+    edited = desk.edited(visit, letter)
+    if edited is not None:
+        lines.append((f"your better text:\n{edited.text}", "accent"))
+    elif visit.edits.get(letter):
+        lines.append((f"your draft, not saved (i goes on):\n{visit.edits[letter]}", "warn"))
+    skip = desk.skipped(visit).get(letter) or desk.skipped(visit).get("")
+    if skip is not None:
+        lines.append((f"skipped{': ' if skip.reason else ''}{skip.reason}", "warn"))
+    return lines
+
+
+def rank_rows(desk: Desk, visit: Visit) -> list[RankRow]:
+    """The list of a ranking: the order being typed, else the one on record."""
+    placed = {letter: f"[{place}]" for place, tier in enumerate(visit.draft.tiers, 1) for letter in tier}
+    answers = {} if placed else desk.answers(visit)
+    rows = []
+    for at, letter in enumerate(visit.here, 1):
+        place, tone = placed.get(letter, ""), "accent"
+        if letter in answers:
+            place, tone = answers[letter].text + ("~" if answers[letter].state == "saving" else ""), "good"
+        rows.append(RankRow(at, letter, place, tone, visit.response_text(letter), letter == visit.letter))
+    return rows
+
+
+def order_text(visit: Visit) -> str:
+    """``3 > 1 = 2 > ``: the order typed so far, by the numbers on the screen."""
+    numbers = {letter: number for number, letter in enumerate(visit.here, 1)}
+    order = " > ".join(" = ".join(str(numbers[letter]) for letter in tier) for tier in visit.draft.tiers)
+    return order + (" = " if visit.draft.tie else " > " if order and len(visit.draft.placed) < len(numbers) else "")
+
+
+SHORT = {
+    "pair": "h/l better   H/L much better   t tie   0 both bad",
+    "edit": "i write a better one   o in $EDITOR",
+}
+"""The keys of a mode where their table is too long for a line, or has none."""
+
+
+def keys_line(desk: Desk, width: int = 200) -> str:
+    """The keys of the mode in use; flags show which are up."""
+    mode, visit = desk.keys_of, desk.current
+    if mode is RANK:
+        count = len(visit.here) if visit is not None else PART
+        return f"  1-{count} best first   = ties   backspace takes back   z reads one   enter saves"
+    if mode is CRITIQUE:
+        up = desk.flags(visit, desk.letter) if visit is not None else []
+        shown = [f"[{n} {flag}]" if flag in up else f" {n} {flag} " for n, flag in enumerate(FLAGS, 1)]
+        return "\n".join(" " + line for line in _packed(shown, width - 2))
+    line = "   ".join(f"{key} {word}" for key, (_, word) in mode.keys.items())
+    return "  " + (line if line and len(line) + 2 < width - 20 else SHORT.get(mode.name, line))
+
+
+def more_keys(desk: Desk) -> list[str]:
+    """Keys beside those of the mode, the most needed first."""
+    if desk.flagging:
+        return ["enter saves the flags", "esc leaves"]
+    if desk.mode is RANK:
+        return ["x skip", "u undo", "c comment", "f flags", "i write a better one", "v reveal"]
+    if desk.mode is CRITIQUE:
+        return ["enter saves and goes on", "c a line", "x skip", "u undo", "v reveal"]
+    return ["x skip", "u undo", "c comment", "f flags", "i write a better one", "v reveal", "enter next group"]
+
+
+def _packed(pieces: Sequence[str], width: int) -> list[str]:
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + 1 + len(piece) > width:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + piece
+    return lines
 
 
 def facts(response: Response | None) -> str:
@@ -91,11 +195,6 @@ def facts(response: Response | None) -> str:
     return f"reward {number(response.reward)}{advantage}"
 
 
-def keys_line(mode: RatingMode) -> str:
-    """The mode's own keys."""
-    return "  " + "   ".join(f"{key} {word}" for key, (_, word) in mode.keys.items())
-
-
 def effect(
     desk: Desk, visit: Visit, weight: float, reward_range: tuple[float, float], scale: str
 ) -> tuple[dict[str, float], dict[str, float]] | None:
@@ -104,16 +203,15 @@ def effect(
     :param scale: as ``advantage_scale``; :data:`PLAIN` gives the rewards themselves, where a value model turns them
         into an advantage for each token.
     """
-    given = desk.book.answers(visit.key)
-    if visit.detail is None or not given:
+    mine = desk.book.standing(visit.key)
+    if visit.detail is None or not mine:
         return None
     responses = visit.detail.group.responses
     rewards = {r.letter: None if r.failed else r.reward for r in responses}
     failed = {r.letter for r in responses if r.failed}
-    others = [r for r in visit.detail.ratings if not r.retracted and r.who != desk.who]
-    mine = {a.rating.id: a.rating for a in given.values()}
+    others = [r for r in standing(visit.detail.ratings) if r.who != desk.who]
     automatic = {letter: reward for letter, reward in rewards.items() if letter not in failed}
-    with_ratings = rewards | rated_rewards(automatic, judge([*others, *mine.values()]), weight, reward_range)
+    with_ratings = rewards | rated_rewards(automatic, judge([*others, *mine]), weight, reward_range)
     if scale == PLAIN:
         return {k: v or 0.0 for k, v in rewards.items()}, {k: v or 0.0 for k, v in with_ratings.items()}
     return advantages(rewards, scale), advantages(with_ratings, scale)
@@ -140,9 +238,11 @@ def _effect(
     task: TaskInfo | None,
     width: int,
 ) -> list[str]:
-    ratings = [answered.rating for answered in desk.book.answers(visit.key).values()]
+    ratings = [rating for rating in desk.book.standing(visit.key) if MODES[rating.mode].moves_rewards]
     newest = max(ratings, key=lambda rating: rating.time, default=None)
-    use = uses.get(newest.id) if newest else None
+    if newest is None:
+        return []
+    use = uses.get(newest.id)
     name = desk.book.name(visit.key)
     word = "advantages"
     if use is not None and use.advantages:
@@ -171,25 +271,47 @@ def _effect(
     return [*lines, f" {fate}{others}"]
 
 
-def rating_text(rating: Rating) -> str:
-    """``C=4``, as its mode shows it."""
-    mode = MODES.get(rating.mode)
-    return " ".join(f"{k}={mode.show(v) if mode else f'{v:g}'}" for k, v in rating.values.items())
+def act_text(act: Act) -> str:
+    """``C=4``, ``B > C``, ``A > B = C``, ``C edited``, ``C wrong, format``: what was said, as its mode shows it."""
+    if isinstance(act, SkipRecord):
+        return f"skip {act.letter}".rstrip()
+    letters = " ".join(act.values)
+    mode = MODES.get(act.mode)
+    if mode is PAIR:
+        one, other = (act.order if set(act.order) == set(act.values) else list(act.values))[:2]
+        if act.values[one] == act.values[other]:
+            return f"{one} = {other} ({'tie' if act.values[one] else 'both bad'})"
+        better, worse = (one, other) if act.values[one] > act.values[other] else (other, one)
+        return f"{better} {'>>' if act.values[better] > 1 else '>'} {worse}"
+    if mode is RANK:
+        return " > ".join(" = ".join(tier) for tier in RANK.tiers(act.values))
+    if mode is EDIT:
+        return f"{letters} edited"
+    if mode is CRITIQUE:
+        said = ", ".join(visible(flag) for flag in act.flags)
+        return f"{letters} {said or ('a comment' if act.comment else 'no flag')}"
+    return " ".join(f"{k}={mode.show(v) if mode else f'{v:g}'}" for k, v in act.values.items())
 
 
 def last_ratings(desk: Desk, uses: Mapping[str, RatingUse], count: int) -> list[str]:
-    """The newest ratings of this person, the newest first; a group still blind goes by its place."""
+    """What this person did last, the newest first; a group still blind goes by its place."""
     lines = []
-    for rating in reversed(desk.book.mine()[-count:]):
-        key = (rating.branch, rating.step, rating.group)
-        visit = desk.visits.get(key)
-        blind = visit is not None and visit is desk.current and not visit.revealed
-        name = f"group {visit.place}" if blind and visit is not None else desk.book.name(key)
-        use = uses.get(rating.id)
-        fate = use.describe() if use else "waits for an update"
-        if desk.book.state(rating) == "saving":
+    for act in islice(desk.book.newest_first(), count):
+        key = (act.branch, act.step, act.group)
+        name = desk.book.name(key)
+        here = desk.current
+        if here is not None and here.key == key and not here.revealed and (not here.repeats or act.id in here.given):
+            name = f"group {here.place}"
+        if isinstance(act, SkipRecord):
+            fate = visible(act.reason)
+        else:
+            use = uses.get(act.id)
+            aside = act.mode in (EDIT.name, CRITIQUE.name)
+            # One that asked again looks like any other: who knows the repeats answers them otherwise.
+            fate = "" if aside else use.describe() if use and not act.repeats else "waits for an update"
+            fate += f"   {visible(act.comment)}" if act.comment else ""
+        if desk.book.state(act) == "saving":
             fate = "being saved"
-        comment = f"   {visible(rating.comment)}" if rating.comment else ""
-        seconds = f"{span(rating.seconds)}" if rating.seconds else ""
-        lines.append(f" {name:<10} {rating_text(rating):<8} {seconds:<6} {fate}{comment}")
+        seconds = span(act.seconds) if isinstance(act, Rating) and act.seconds else ""
+        lines.append(f" {name:<10} {act_text(act):<8} {seconds:<6} {fate}".rstrip())
     return lines

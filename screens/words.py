@@ -44,6 +44,10 @@ def _answer(screen: WorkbenchScreen, arguments: list[str]) -> None:
     show_long_answer(screen)
 
 
+def _guide(screen: WorkbenchScreen, arguments: list[str]) -> None:
+    screen.workbench.show_guide()
+
+
 def _quit(screen: WorkbenchScreen, arguments: list[str]) -> None:
     screen.workbench.detach()
 
@@ -56,6 +60,7 @@ SCREEN_WORDS: dict[str, ScreenWord] = {
     "goto": ScreenWord("STEP", "the charts around a step, with the crosshair on it", _goto),
     "export": ScreenWord("FORMAT DIR", "write the session to a new folder: " + ", ".join(FORMATS), _export),
     "answer": ScreenWord("", "the newest answer that was longer than a line", _answer),
+    "guide": ScreenWord("", "the guide for whoever rates, to read and to change", _guide),
     "q": ScreenWord("", "detach; the training goes on", _quit),
     "quit": ScreenWord("", "detach; the training goes on", _quit),
     "help": ScreenWord("", "the keys and the words", _help),

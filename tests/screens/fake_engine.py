@@ -20,6 +20,8 @@ from sessions import commands as c
 from sessions.branches import Branch, BranchInfo, Probe
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
 from sessions.hyperparameters import defaults, hyperparameter, switched
+from sessions.judging import standing
+from sessions.modes import rating_mode, replaces
 from sessions.plans import Plan, PlanPart
 from sessions.presets import preset
 from sessions.records import (
@@ -34,6 +36,7 @@ from sessions.records import (
     RatingUse,
     Response,
     SessionSettings,
+    SkipRecord,
     State,
     Status,
     StepRecord,
@@ -63,6 +66,7 @@ from sessions.wire import (
     RatingRetracted,
     RatingSaved,
     RatingUsed,
+    Skipped,
     Snapshot,
     StepDone,
     Welcome,
@@ -72,6 +76,9 @@ from sessions.wire import (
 START = 1_700_000_000.0
 """The fake engine's clock starts here, so that what it says is the same in every run."""
 
+TICK = 1e-3
+"""Seconds between what people do: no two records have the same time."""
+
 
 class FakeEngine:
     """A session with an engine that does what a test says.
@@ -79,6 +86,7 @@ class FakeEngine:
     :ivar received: every command, in order.
     :ivar refuse: tag of a command -> the reason with which it is rejected.
     :ivar rated_text: what a rating is answered with.
+    :ivar snapshot_ratings: how many of the newest ratings a snapshot has; ``snapshot_events``: and events.
     :ivar other_text: what a command is answered with that it only records.
     """
 
@@ -91,12 +99,14 @@ class FakeEngine:
         self.refuse: dict[str, str] = {}
         self.rated_text = "saved"
         self.other_text = "done"
+        self.snapshot_ratings = self.snapshot_events = 500
         self.values = defaults()
         self.start_values = dict(self.values)
         self.events: list[AnyEvent] = []
         self.series: dict[str, Series] = {}
         self.groups: dict[tuple[int, int], Group] = {}
         self.ratings: dict[str, Rating] = {}
+        self.skips: dict[str, SkipRecord] = {}
         self.changes: dict[str, Change] = {}
         self.alarms: dict[str, Alarm] = {}
         self.watches: list[Any] = []
@@ -346,11 +356,11 @@ class FakeEngine:
             start_values=dict(self.start_values),
             series=[series.data(2000) for series in self.series.values()],
             heads=[self.head(group) for group in self.groups.values()][-200:],
-            ratings=list(self.ratings.values()),
+            ratings=list(self.ratings.values())[-self.snapshot_ratings :],
             changes=list(self.changes.values()),
             alarms=list(self.alarms.values()),
             checkpoints=list(self.checkpoints),
-            events=self.events[-500:],
+            events=self.events[-self.snapshot_events :],
             last_step=self.last_step,
             branches=[info.branch for info in self.branch_infos()],
         )
@@ -407,7 +417,30 @@ class FakeEngine:
                 return Answer(id=command.id, status="applied", text="acknowledged")
             case c.Rate():
                 return self._rate(command)
+            case c.Skip(response=text):
+                name = parse_response_name(text)
+                self.now += TICK
+                skip = SkipRecord(
+                    id=command.id, time=self.now, who=command.who, branch="main", step=name.step, group=name.group,
+                    letter=name.letter, reason=command.reason, rule=command.rule,
+                )  # fmt: skip
+                self.skips[skip.id] = skip
+                self.event(Skipped(time=self.now, step=skip.step, skip=skip))
+                return Answer(id=command.id, status="applied", step=step, text="skipped")
+            case c.Picked():
+                return Answer(id=command.id, status="applied", step=step, text="noted")
+            case c.QueryRatings(limit=limit, before=before):
+                names = list(self.ratings)
+                upto = names.index(before) if before else len(names)
+                return self._data(command, list(self.ratings.values())[max(0, upto - limit) : upto])
+            case c.Retract(rating=rating_id) if rating_id in self.skips:
+                self.now += TICK
+                taken = msgspec.structs.replace(self.skips[rating_id], retracted=self.now)
+                self.skips[rating_id] = taken
+                self.event(Skipped(time=self.now, step=taken.step, skip=taken))
+                return Answer(id=command.id, status="applied", text="it waits for a rating again")
             case c.Retract(rating=rating_id):
+                self.now += TICK
                 rating = self.ratings[rating_id]
                 self.ratings[rating_id] = msgspec.structs.replace(rating, retracted=self.now)
                 self.event(RatingRetracted(time=self.now, step=rating.step, rating=rating_id, who=command.who))
@@ -470,13 +503,17 @@ class FakeEngine:
 
     def _rate(self, command: c.Rate) -> Answer:
         name = parse_response_name(command.group)
+        rating_mode(command.mode).check(command.values, command.text, command.flags)
         place = (command.who, name.step, name.group)
-        earlier = [r for r in self.ratings.values() if (r.who, r.step, r.group) == place and not r.retracted]
-        mine = [r for r in earlier if r.values.keys() == command.values.keys()]
+        earlier = [r for r in standing(self.ratings.values()) if (r.who, r.step, r.group) == place]
+        mine = [r for r in earlier if replaces(command.mode, command.values, r.mode, r.values)]
+        self.now += TICK
         rating = Rating(
             id=command.id, time=self.now, who=command.who, branch="main", step=name.step, group=name.group,
             mode=command.mode, values=command.values, comment=command.comment, order=command.order,
-            blind=command.blind, seconds=command.seconds, supersedes=mine[-1].id if mine else "",
+            blind=command.blind, seconds=command.seconds,
+            supersedes=mine[-1].id if mine and not command.repeats else "", text=command.text, flags=command.flags,
+            rule=command.rule, repeats=command.repeats, redoes=command.redoes,
         )  # fmt: skip
         self.ratings[rating.id] = rating
         self.event(RatingSaved(time=self.now, step=name.step, rating=rating))

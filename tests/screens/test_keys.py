@@ -10,10 +10,12 @@ from screens.base import WorkbenchScreen
 from screens.help import help_lines
 from screens.keys import ACTIONS, FORBIDDEN, bindings, check_keymap
 from screens.palette import actions_here
+from screens.rate import RateScreen
 from sessions.errors import UsageError
 from sessions.modes import MODES
 from tests.screens.conftest import Attach
-from tests.screens.frames import until
+from tests.screens.fake_engine import FakeEngine
+from tests.screens.frames import until, until_shown
 
 SCREENS = {
     "sessions": ("screens.session_list", "SessionListScreen"),
@@ -46,8 +48,10 @@ def test_no_key_belongs_to_tmux_or_needs_a_modern_terminal() -> None:
 
 
 def test_every_rating_mode_has_its_keys() -> None:
-    keys = {key for action in ACTIONS.values() if action.action.startswith("rate(") for key in action.keys}
-    assert keys == {key for mode in MODES.values() if mode.slot == "level" for key in mode.keys}
+    for mode in MODES.values():
+        actions = [a for a in ACTIONS.values() if a.action.startswith(f"rate('{mode.name}', ")]
+        assert [a.keys for a in actions] == [(key,) for key in mode.keys]
+        assert [float(a.action.partition(", ")[2][:-1]) for a in actions] == [code for code, _ in mode.keys.values()]
 
 
 @pytest.mark.parametrize("scope", sorted({action.scope for action in ACTIONS.values()}))
@@ -105,3 +109,32 @@ def test_a_keymap_that_breaks_the_rules_is_refused(keymap: dict[str, str]) -> No
     with pytest.raises(UsageError):
         check_keymap(keymap)
     assert check_keymap({"rate.likert.bad": "0", "pause": "f5,P"})
+
+
+async def test_the_help_and_the_keys_are_those_of_the_mode_in_use(attach: Attach) -> None:
+    async with attach(size=(160, 48)) as (app, pilot):
+        await pilot.press("r")
+        screen = app.screen
+        assert isinstance(screen, RateScreen)
+        for mode in MODES.values():
+            await until_shown(app, f"RATE  {mode.title}")
+            here = {name.split(".")[1] for name in offered(screen) if name.count(".") == 2}
+            assert here == ({mode.name} if mode.keys else set())
+            lines = help_lines(screen)
+            for other in MODES.values():
+                told = any(f"{other.title}: " in line for line in lines)
+                assert told == (other is mode and bool(mode.keys))
+            await pilot.press("m")
+
+
+def offered(screen: WorkbenchScreen) -> set[str]:
+    return {active.binding.id or "" for active in screen.active_bindings.values() if active.enabled}
+
+
+async def test_a_key_that_modes_share_can_be_remapped_for_one_of_them(attach: Attach, engine: FakeEngine) -> None:
+    async with attach(keymap={"rate.thumbs.up": "plus"}) as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 of", "####")
+        await pilot.press("m", "=", "+")
+        await until(lambda: engine.ratings, "the rating")
+        assert [list(r.values.values()) for r in engine.ratings.values()] == [[1.0]]
