@@ -20,6 +20,11 @@ def key_of_head(head: GroupHead) -> Key:
     return head.branch, head.step, head.number
 
 
+def tells_nothing(head: GroupHead) -> bool:
+    """Whether a group's rewards are all alike; one without rewards waits for people, who are all that teaches it."""
+    return "dead" in head.flags and head.mean is not None
+
+
 class Queue:
     """The groups that there are, and those of them that wait.
 
@@ -101,7 +106,7 @@ class Queue:
         """Whether a group may be asked about at all."""
         if head.status in GONE:
             return False
-        return self._everything or not ("dead" in head.flags or head.ratings)
+        return self._everything or not (tells_nothing(head) or head.ratings)
 
     def waiting(self, *, anew: bool = False) -> Iterator[GroupHead]:
         """The groups that wait, in order."""
@@ -116,9 +121,9 @@ class Queue:
             return 0, 0
         dead = others = 0
         for key, head in self._heads.items():
-            if head.status in GONE or not ("dead" in head.flags or head.ratings) or self._done(key):
+            if head.status in GONE or not (tells_nothing(head) or head.ratings) or self._done(key):
                 continue
-            if "dead" in head.flags:
+            if tells_nothing(head):
                 dead += 1
             else:
                 others += 1
