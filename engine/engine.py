@@ -288,6 +288,7 @@ class Engine(Threads):
         self.folder.forget_last_exit()
         learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
         await self._see_to_the_start()
+        await self.reward.take_given()
         self.warming = await prepare(self)
         self.control.run_through(True)
         try:

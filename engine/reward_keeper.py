@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from engine.words import one_line
 from sessions import commands as c
+from sessions import wire
 from sessions.errors import Refused, WorkbenchError
-from sessions.orderings import Ordering, held_out
+from sessions.orderings import Ordering, held_out, read_kept
 from sessions.records import Group
 from sessions.reward_models import RewardModelReport, RewardModelSettings, RewardModelState
 from sessions.store import Store
@@ -41,6 +42,10 @@ RESTS = 1.0
 never idle would hold up every operation of a step."""
 LONGEST_REST = 0.1
 """Seconds."""
+
+
+GIVEN = "reward_model_orderings"
+"""Key of what is known of the orderings of the reward model that a session was given."""
 
 
 class Given(Exception):
@@ -99,6 +104,11 @@ def _gather(store: Store) -> Material:
     return Material(orderings, [(g.prompt, r.text) for g in first for r in g.responses], store.count_ratings())
 
 
+def _add_given(store: Store, path: Path) -> tuple[int, wire.AnyEvent | None]:
+    """On the store's thread."""
+    return store.add_orderings(read_kept(path), f"the reward model {path.parent.name}", "", time.time())
+
+
 class RewardKeeper:
     """Trains the next reward model of an engine and hands it to its learner.
 
@@ -126,6 +136,23 @@ class RewardKeeper:
         """Leave a training; what it would have made is not taken up."""
         self._given_up.set()
         self._ready = None
+
+    async def take_given(self) -> None:
+        """As a session begins: take over what the reward model that it was given was made of.
+
+        :raises InputFileError: if that cannot be read.
+        """
+        from engine.reward_model import ORDERINGS
+
+        engine = self._engine
+        folder = engine.settings.reward_model
+        path = Path(folder) / ORDERINGS
+        if not folder or not path.exists() or await engine.write(engine.store.meta, GIVEN) is not None:
+            return
+        added, event = await engine.write(_add_given, engine.store, path)
+        if event is not None:
+            engine.publish(event)
+        await engine.write(engine.store.set_meta, GIVEN, str(added))
 
     # ---------------------------------------------------------------------------------------------- when
 

@@ -42,9 +42,12 @@ from sessions.checkpoints import sync
 from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.examples import Text
 from sessions.export import new_folder
+from sessions.orderings import Ordering, write_kept
 from sessions.reward_models import KEPT_REPORTS, RewardModelReport, RewardModelSettings, RewardModelState
 
 Named = Mapping[str, Tensor]
+ORDERINGS = "orderings.jsonl"
+"""What it was made of, in its folder."""
 STATE, TENSORS = "reward_model.json", "heads.safetensors"
 """What a saved reward model has beside what transformers loads."""
 MOST_STATE = 2**22
@@ -362,11 +365,12 @@ class RewardModel:
                 own[name].copy_(tensor)
         self.state = state
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, orderings: Sequence[Ordering] = ()) -> None:
         """Write a folder that needs nothing else: what transformers loads as a language model, heads, state.
 
         It is written aside and renamed; nothing is ever overwritten.
 
+        :param orderings: that it was made of: a session that begins with it trains its successors on them too.
         :raises InputFileError: if it is anything but a new or empty folder.
         """
         with new_folder(folder) as (place, _):
@@ -374,6 +378,8 @@ class RewardModel:
             self.policy.tokenizer.save_pretrained(place)
             parts = {name: t.contiguous() for name, t in self.tensors().items() if not name.startswith(_TRUNK)}
             save_file(parts, place / TENSORS)
+            if orderings:
+                write_kept(place / ORDERINGS, orderings)
             (place / STATE).write_bytes(msgspec.json.format(msgspec.json.encode(self.state)) + b"\n")
             for path in [*place.iterdir(), place]:
                 sync(path)

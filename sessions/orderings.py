@@ -198,6 +198,38 @@ def _count(number: int, what: str) -> str:
 # ---------------------------------------------------------------------------------------------- reading
 
 
+def write_kept(path: Path, orderings: Iterable[Ordering]) -> None:
+    """Keep orderings in a file, one a line, as they are."""
+    with path.open("xb") as file:
+        for ordering in orderings:
+            file.write(msgspec.json.encode(ordering) + b"\n")
+
+
+def read_kept(path: Path) -> Iterator[Ordering]:
+    """What :func:`write_kept` wrote; the file may come from anywhere.
+
+    :raises InputFileError: naming the line.
+    """
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(LINE_LIMIT + 1):
+                number += 1
+                try:
+                    if len(line) > LINE_LIMIT:
+                        raise ValueError(f"longer than {LINE_LIMIT:,} bytes")
+                    ordering = msgspec.json.decode(line, type=Ordering)
+                    if len(ordering.responses) < 2 or not all(ordering.tiers):
+                        raise ValueError("it orders nothing")
+                    if not 0 <= ordering.margin <= MOST_MARGIN:
+                        raise ValueError("its margin is out of bounds")
+                except (ValueError, RecursionError) as error:
+                    raise InputFileError(f"{path}, line {number}: not an ordering ({error}); remove the file") from None
+                yield ordering
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def read_orderings(path: Path) -> Iterator[Ordering]:
     """The orderings of a file, one after the other; at least one.
 

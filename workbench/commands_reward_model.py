@@ -77,7 +77,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     report = train_model(model, orderings, progress=progress)
     line.end()
-    model.save(folder)
+    model.save(folder, orderings)
     for text in describe(report):
         say(text)
     emit(

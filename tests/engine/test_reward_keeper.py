@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from engine import reward_keeper, reward_training
+from engine.control import Control
+from engine.knobs import Knobs
+from engine.learner import Learner
+from engine.policy import make_accelerator
+from engine.reward_model import RewardModel, load_reward_model
 from engine.reward_scores import COMPONENT
 from engine.rewards import Component
+from engine.rollout import RolloutGroup
 from sessions import wire
 from sessions.commands import QueryRewardModel, Rate, TrainRewardModel
 from sessions.errors import SessionError
-from sessions.orderings import held_out
-from sessions.records import Group, parse_response_name
-from sessions.reward_models import RewardModelState
+from sessions.folders import SessionFolder
+from sessions.orderings import Ordering, held_out
+from sessions.records import Group, SessionSettings, parse_response_name
+from sessions.reward_models import RewardModelSettings, RewardModelState
 from sessions.store import Store
 from tests.engine.live import Live, live, session
-from tests.engine.small import same_weights, small_task
+from tests.engine.small import make_knobs, random_policy, same_weights, small_task
 from tests.engine.test_resuming import finish, rows
 
 STEPS = {"checkpoint_steps": 0}
@@ -339,3 +347,40 @@ async def test_a_session_without_one_is_as_it_was() -> None:
     store = Store(other.database, read_only=True)
     assert not any("reward_model" in r.components for g in store.first_groups(50) for r in g.responses)
     store.close()
+
+
+async def test_a_session_begins_with_a_reward_model_that_was_given_and_learns_from_what_it_was_made_of(
+    tmp_path: Path,
+) -> None:
+    policy = random_policy()
+    orderings = [Ordering(prompt=f"{i}+{i}=", tiers=[["1"], ["11111"]], source="f:1") for i in range(40)]
+    given = RewardModel(policy, RewardModelSettings(seed=3))
+    reward_training.train(given, orderings)
+    given.save(tmp_path / "given", orderings)
+    folder = session(steps=0, reward_model=str(tmp_path / "given"))
+
+    def build(settings: SessionSettings, control: Control, where: SessionFolder) -> tuple[Learner, Knobs]:
+        knobs = make_knobs(reward_model_weight=1.0, **STEPS)
+        before = load_reward_model(Path(settings.reward_model), make_accelerator("cpu", "fp32"))
+        return Learner(settings, small_task(), random_policy(), knobs, control, where.checkpoints, given=before), knobs
+
+    for engine in (1, 2):  # the second finds them known
+        async with live(folder, build=build) as tested:
+            made = await state(tested)
+            assert made is not None
+            assert made.settings.seed == 3
+            assert len(await tested.engine.write(tested.engine.store.orderings)) == 40
+            await tested.step()
+            found = await stored(tested, f"{engine}.1")
+            expected = tested.engine.learner.reward_model.score(RolloutGroup(found).rows()).mean(0)
+            scored = [r.components[COMPONENT] for r in found.responses]
+            assert scored == pytest.approx(expected.tolist(), abs=1e-5)
+    async with live(folder, build=build) as tested:
+        answer = await tested.first(TrainRewardModel())
+        assert answer.status == "accepted", answer
+        await trained(tested, 2)
+        await tested.step()
+        made = await state(tested)
+        assert made is not None
+        assert made.version == 2
+        assert made.trained == sum(not held_out(o.prompt) for o in orderings)

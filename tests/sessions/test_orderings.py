@@ -12,7 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions.errors import InputFileError
-from sessions.orderings import LINE_LIMIT, Census, Ordering, better_worse, held_out, read_orderings
+from sessions.orderings import (
+    LINE_LIMIT,
+    Census,
+    Ordering,
+    better_worse,
+    held_out,
+    read_kept,
+    read_orderings,
+    write_kept,
+)
 
 ASKED = [{"role": "user", "content": "1+1="}]
 
@@ -232,3 +241,32 @@ def test_duplicates_and_contradictions_are_counted_and_told() -> None:
         apart.add(ordering)
     assert (apart.duplicates, apart.contradictions) == (0, 0)
     assert Census().describe() == "0 pairs, 0 of them held out"
+
+
+# ------------------------------------------------------------------------------------------------ kept
+
+
+def test_kept_orderings_come_back_as_they_were(tmp_path: Path) -> None:
+    kept = [
+        Ordering(prompt="p", tiers=[["a"], ["b", "c"]], source="x:1"),
+        Ordering(prompt=[{"role": "user", "content": "p"}], tiers=[["a"], ["b"]], margin=1.5),
+    ]
+    write_kept(tmp_path / "o.jsonl", kept)
+    assert list(read_kept(tmp_path / "o.jsonl")) == kept
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"nonsense\n", b"[]\n", b'{"prompt": "p", "tiers": [["a"]]}\n', b'{"prompt": "p", "tiers": [["a"], []]}\n',
+     b'{"prompt": "p", "tiers": [["a"], ["b"]], "margin": 1e9}\n', b"[" * 100_000 + b"\n", b'{"prompt": "\xff"}\n'],
+)  # fmt: skip
+def test_a_bad_line_of_kept_orderings_is_named(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "o.jsonl"
+    path.write_bytes(b'{"prompt": "p", "tiers": [["a"], ["b"]]}\n' + line)
+    with pytest.raises(InputFileError, match="line 2: not an ordering"):
+        list(read_kept(path))
+
+
+def test_kept_orderings_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="cannot be read"):
+        list(read_kept(tmp_path / "o.jsonl"))
