@@ -24,7 +24,7 @@ from screens.app import WorkbenchApp
 from screens.rating_desk import Desk
 from screens.rating_visit import Visit
 from sessions import wire
-from sessions.commands import QueryGroup, Rate, TrainRewardModel
+from sessions.commands import QueryGroup, Rate, Skip, TrainRewardModel
 from sessions.folders import SessionFolder
 from sessions.modes import LEFT, RANK_TIE, RIGHT, TIE
 from sessions.records import SessionSettings
@@ -105,17 +105,18 @@ class Rater:
                 detail = await self.tested.client.query_json(QueryGroup(group=name))
                 self.desk.loaded(wire.msgspec.convert(detail, wire.GroupDetail))
             commands = self._answers(visit)
+            if not commands and (skip := self.desk.skip("all alike")):  # nothing there is to be compared
+                commands = [skip]
             for command in commands:
                 answer = await self.tested.first(command)
                 assert answer.status == "applied", answer
                 self.desk.confirmed(command, failed=False)
                 self.given += 1
-            if commands:  # in pairs there may be no two texts to compare
-                done.add(visit.key[2])
+            done.add(visit.key[2])
             if self.desk.current is visit:
                 self.desk.next_group()
 
-    def _answers(self, visit: Visit) -> list[Rate]:
+    def _answers(self, visit: Visit) -> list[Rate | Skip]:
         """Keys, one after the other, until every question of the group is answered."""
         length = {letter: len(visit.response_text(letter)) for letter in visit.order}
         match self.desk.mode.name:

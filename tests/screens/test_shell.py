@@ -409,7 +409,7 @@ LONG = "\n".join(["what ppo would do with step 120", *(f"  120.1{i:02}  reward 1
 async def test_an_answer_of_many_lines_is_read_in_a_dialog(attach: Attach, engine: FakeEngine) -> None:
     engine.other_text = LONG
     async with attach() as (app, pilot):
-        await pilot.press("colon", *"skip 120.1A", "enter")
+        await pilot.press("colon", *"preview", "enter")
         await until_shown(app, "what ppo would do with step 120", "120.105", "esc back")
         await pilot.press("G")
         await until_shown(app, "120.139")
@@ -424,7 +424,7 @@ async def test_a_long_answer_does_not_take_the_keys_of_somebody_who_types(attach
     async with attach() as (app, pilot):
         screen = app.screen
         assert isinstance(screen, WorkbenchScreen)
-        screen.send(c.Skip(response="120.1A"))
+        screen.send(c.Preview())
         screen._keys += 1  # a key between the command and its answer
         await until_shown(app, "what ppo would do with step 120 ..", ":answer shows all of it")
         assert app.screen is screen
