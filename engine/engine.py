@@ -106,7 +106,6 @@ class Engine(Threads):
         self.saver = Saver(self)
         self.mirror = Mirror(self)
         self.reward = RewardKeeper(self)
-        self._new_reward: dict[str, float] = {}
         self.gate = RatingGate()
         self.exit_code = 0
         self.failure = ""
@@ -328,6 +327,7 @@ class Engine(Threads):
         board.task, board.start_values = self.board.task, self.board.start_values
         self.board, self.step, self._times = board, self.learner.step, None
         self.agreements.look_again()
+        self.reward.look_again()
         self.watching.begin_again()
         newest = board.last_step.step if board.last_step is not None else 0
         self.watching.dog.remember(
@@ -352,7 +352,7 @@ class Engine(Threads):
         """See that what there is now can be gone on from: checkpoint it, unless it has one."""
         await self.saver.idle()
         saved = self.board.checkpoints.get(self.learner.step)
-        if saved is None or self.rollout is not None:
+        if saved is None or self.rollout is not None or self.learner.reward_is_new:
             await self.checkpoint(reason)
 
     def held_rollout(self) -> HeldRollout | None:
@@ -368,9 +368,7 @@ class Engine(Threads):
     async def _leave(self) -> None:
         await self.saver.idle()
         if not self.control.stopping_now and self.warming is None:
-            new = await self.compute(self.reward.take_up)
-            if new:
-                await self.checkpoint("end of the session")
+            await self.compute(self.reward.take_up)
             await self.keep_present("end of the session")
         await self.note("ended", f"after step {self.learner.step}")
 
@@ -444,6 +442,7 @@ class Engine(Threads):
         learner, step = self.learner, self.step
         learner.take_on()
         self.growth = self.rollout = self.held = None
+        self.unfinished = Unfinished(0)
         dropped = Dropped(step=step, prompts=learner.cursor - learner.step_cursor, passes=self.knobs.passed(step))
         await self._persist(
             f"that step {step} was dropped", lambda: self.write(self.store.drop_try, self.branch, dropped)
@@ -466,6 +465,8 @@ class Engine(Threads):
         if held is None:
             groups = await self._keep_groups(step, groups)
         self.rollout = groups
+        if self.learner.reward_is_new and self.knobs.whole("checkpoint_steps"):
+            await self.checkpoint("a new reward model", wait=False)
         await self._wait_for_ratings(step, groups)
         times.mark("waiting")
         inputs = UpdateInputs(
@@ -517,7 +518,7 @@ class Engine(Threads):
         self.control.begin_step(step)
         if not sampled:
             self._apply("rollout", step)
-            self._new_reward = self.reward.take_up()
+            self.reward.take_up()
 
     def _sample(self, step: int, number: int, groups: list[RolloutGroup] | None) -> tuple[Times, list[RolloutGroup]]:
         """On the compute thread: begin a step, and sample and score its groups, numbered from ``number``.
@@ -528,7 +529,9 @@ class Engine(Threads):
         times, self._times = Times(self.control, self._times), None
         if groups is not None:
             return times, groups
-        return times, self.learner.sample(step, number, self._grow)
+        known = self.unfinished if self.unfinished.step == step else Unfinished(0)
+        recorded = {group.number: group for group in (*known.groups, *known.replaced)}
+        return times, self.learner.sample(step, number, self._grow, recorded)
 
     def _short_of_memory(self, text: str) -> None:
         remedy = "fewer --micro-tokens, responses or tokens need no second try"
@@ -720,8 +723,7 @@ class Engine(Threads):
         metrics |= times.metrics(tokens)
         self._times = times
         metrics["loop/lag"] = self.service.take_lag()
-        metrics |= self._new_reward
-        self._new_reward = {}
+        metrics |= self.reward.figures()
         metrics |= await self._agreements()
         record = StepRecord(
             branch=self.branch,
@@ -742,6 +744,7 @@ class Engine(Threads):
         done, heads = await self._persist(
             f"step {step}", lambda: self.write(self._add_step, record, records, keep)
         )  # fmt: skip
+        self.learner.reward_untold = False
         self.publish(done, wire.GroupsChanged(time=time.time(), step=step, heads=heads))
         asked = await self._watch(record, records)
         await self.reward.after_step()

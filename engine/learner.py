@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,8 @@ from sessions.shortcuts import active
 if TYPE_CHECKING:
     from engine.plan import Planner
 
+NONE: Mapping[int, Group] = MappingProxyType({})
+
 
 class Learner:
     """A policy, its task and its optimizer.
@@ -63,6 +66,7 @@ class Learner:
     :ivar planner: knows what its steps take, where an engine has asked for one.
     :ivar reward_model: scores what is sampled; None: there is none yet.
     :ivar reward_ratings: how many ratings the session had when it was trained.
+    :ivar reward_untold: whether no step that was recorded has the figures of its training.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class Learner:
         self._given = given
         self._by_text = given is not None and not _same_tokens(policy, given.policy)
         self.reward_ratings = 0
+        self.reward_untold = False
+        self._reward_kept = given
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
@@ -102,12 +108,25 @@ class Learner:
         """The policy's optimizer."""
         return self.training.optimizer
 
+    @property
+    def reward_is_new(self) -> bool:
+        """Whether the reward model in use is in no checkpoint yet."""
+        return self.reward_model is not self._reward_kept
+
     # ---------------------------------------------------------------------------------------- sampling
 
-    def sample(self, step: int, first_number: int = 1, on_start: OnStart = lambda _, __: None) -> list[RolloutGroup]:
+    def sample(
+        self,
+        step: int,
+        first_number: int = 1,
+        on_start: OnStart = lambda _, __: None,
+        recorded: Mapping[int, Group] = NONE,
+    ) -> list[RolloutGroup]:
         """Sample and score the groups of a step.
 
         :param first_number: of the step's groups; above 1 when a try at the step was discarded.
+        :param recorded: number -> a group that was scored before: the one that comes out with the same texts takes its
+            scores. The reward model, or a reward function, may be another by now.
         :returns: the groups of all ranks. With ``dynamic_sampling`` a dead group's place is taken by the next prompt's,
             at most so many times; the dead ones are in :attr:`replaced`.
 
@@ -117,18 +136,20 @@ class Learner:
         count = self.knobs.whole("prompts_per_step")
         self._taken, self.replaced = 0, []
         self.sampler.scoring_seconds = 0.0
-        groups = self._ask(step, count, first_number, on_start)
+        groups = self._ask(step, count, first_number, on_start, recorded)
         for _ in range(self.knobs.whole("dynamic_sampling") if self.knobs.text("algorithm") == "grpo" else 0):
             dead = [i for i, group in enumerate(groups) if is_dead(group)]
             if not dead:
                 break
-            fresh = self._ask(step, len(dead), first_number + self._taken, on_start)
+            fresh = self._ask(step, len(dead), first_number + self._taken, on_start, recorded)
             for i, group in zip(dead, fresh, strict=True):
                 self.replaced.append(groups[i])
                 groups[i] = group
         return groups
 
-    def _ask(self, step: int, count: int, first_number: int, on_start: OnStart) -> list[RolloutGroup]:
+    def _ask(
+        self, step: int, count: int, first_number: int, on_start: OnStart, recorded: Mapping[int, Group]
+    ) -> list[RolloutGroup]:
         """Groups for the next prompts."""
         before = self.task.take(self.seed, self.step_cursor, self.cursor + self._taken - self.step_cursor)
         prompts = self.task.take(self.seed, self.cursor + self._taken, count)
@@ -137,6 +158,9 @@ class Learner:
         if self.reward_model is not None and self.ranks == 1:
             weight = self.knobs.number("reward_model_weight")
             score_groups(self.reward_model, groups, weight, by_text=self._by_text, safe_point=self.control.safe_point)
+        for group in groups:
+            if (scored := recorded.get(group.record.number)) is not None:
+                _score_as_recorded(group.record, scored)
         return groups
 
     def new_reward_model(self, settings: RewardModelSettings) -> RewardModel:
@@ -309,6 +333,7 @@ class Learner:
             micro_tokens=training.budget.tokens if training.budget.tokens < self.settings.micro_tokens else 0,
             reward_model=made.state if made is not None else None,
             reward_ratings=self.reward_ratings,
+            reward_untold=self.reward_untold,
         )
         files = {"policy": self.policy.model.state_dict(), "optimizer": self.optimizer.tensors()}
         if self.reference.refreshed:
@@ -318,6 +343,7 @@ class Learner:
         if made is not None:
             files["reward_model"] = made.tensors()
         copied = self.copies.take(files)
+        self._reward_kept = self.reward_model
         return Snapshot(state, copied.pop("policy"), copied, reason)
 
     def write(self, snapshot: Snapshot, name: str = "") -> Checkpoint:
@@ -368,6 +394,8 @@ class Learner:
             model = self.new_reward_model(state.reward_model.settings)
             model.load(tensors, state.reward_model)
             self.reward_model = model
+        self.reward_untold = state.reward_untold and self.reward_model is not None
+        self._reward_kept = self.reward_model
 
     def work_on(self, branch: str, seed: int) -> None:
         """Make the steps of a branch from here on.
@@ -390,6 +418,14 @@ class Learner:
     def taken(self) -> int:
         """Prompts that the step in progress has taken and not learned from."""
         return self._taken
+
+
+def _score_as_recorded(group: Group, recorded: Group) -> None:
+    if [r.text for r in group.responses] != [r.text for r in recorded.responses]:
+        return
+    for response, before in zip(group.responses, recorded.responses, strict=True):
+        response.components, response.heads = before.components, before.heads
+        response.reward, response.failed = before.reward, before.failed
 
 
 def _of_check(check: SelfCheck) -> FisherState | None:

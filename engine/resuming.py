@@ -62,11 +62,13 @@ class Unfinished:
     """What is left of a step that was in progress when its engine ended.
 
     :ivar groups: scored ones that no update has learned from.
+    :ivar replaced: those of the same try whose places they took.
     :ivar dropped: what tries at it have used up.
     """
 
     step: int
     groups: list[Group] = field(default_factory=list)
+    replaced: list[Group] = field(default_factory=list)
     dropped: Dropped | None = None
 
 
@@ -269,12 +271,10 @@ def _again(engine: Engine, step: int) -> tuple[float, str]:
     knobs.apply("rollout", step)
     learner.cursor = inputs.cursor
     if held is None:
-        again = learner.sample(step, inputs.number)
+        again = learner.sample(step, inputs.number, recorded=recorded.scored)
         found = {g.record.number: [r.text for r in g.record.responses] for g in (*again, *learner.replaced)}
         if any(found.get(number) != texts for number, texts in recorded.texts.items()):
             return 0.0, "its responses came out otherwise"
-        for group in again:
-            _score_as_recorded(group.record, recorded.scored[group.record.number])
         groups = again
     else:
         groups = learner.take_up(held)
@@ -286,18 +286,12 @@ def _again(engine: Engine, step: int) -> tuple[float, str]:
         learner.measure_reference(step, joining)
     learner.advantages([*groups, *joining], recorded.ratings)
     metrics = learner.update(step, [*groups, *joining], lambda: (knobs.apply("minibatch", step), None)[1])
+    learner.reward_untold = False
     if knobs.values != record.values:
         differing = sorted(n for n, value in knobs.values.items() if record.values.get(n, value) != value)
         if differing:
             return 0.0, f"{', '.join(differing)} came out otherwise"
     return _difference(record, metrics)
-
-
-def _score_as_recorded(group: Group, recorded: Group) -> None:
-    """Take the scores that were recorded: the reward model, or a reward function, may be another by now."""
-    for response, before in zip(group.responses, recorded.responses, strict=True):
-        response.components, response.heads = before.components, before.heads
-        response.reward, response.failed = before.reward, before.failed
 
 
 def _difference(record: StepRecord, metrics: dict[str, float]) -> tuple[float, str]:
@@ -321,7 +315,8 @@ class _Recorded:
     """All that is known of a step.
 
     :ivar held: its groups; None where their tokens are not kept any more.
-    :ivar texts: group number -> the texts of its responses, and ``scored``: the group.
+    :ivar texts: group number -> the texts of its responses.
+    :ivar scored: group number -> the group; those too whose places others took.
     """
 
     record: StepRecord
@@ -368,7 +363,7 @@ def _recorded(store: Store, branch: str, step: int) -> _Recorded | str:
             entropies=[[r.entropies for r in g.responses] for g in groups],
         )
     texts = {g.number: [r.text for r in g.responses] for g in groups}
-    return _Recorded(record, held, texts, {g.number: g for g in groups}, late, ratings)
+    return _Recorded(record, held, texts, {g.number: g for g in (*groups, *replaced)}, late, ratings)
 
 
 async def _set_aside(engine: Engine, step: int, why: str) -> None:
@@ -411,7 +406,9 @@ async def _take_up(engine: Engine, path: Path | None) -> None:
 def _unfinished(store: Store, branch: str, step: int) -> Unfinished:
     """On the store's thread. An update of which no step was recorded has not been: what it used of ratings is open."""
     store.forget_uses(branch, step - 1)
-    return Unfinished(step, store.unlearned(branch, step), store.dropped(branch, step))
+    dropped = store.dropped(branch, step)
+    replaced = store.groups_with(branch, step, "replaced", dropped.prompts + 1)
+    return Unfinished(step, store.unlearned(branch, step), replaced, dropped)
 
 
 def as_they_were(unfinished: Unfinished, groups: Sequence[RolloutGroup]) -> bool:

@@ -132,6 +132,11 @@ class RewardKeeper:
         model = self._engine.learner.reward_model if self._engine.loaded else None
         return model.state if model is not None else None
 
+    def figures(self) -> dict[str, float]:
+        """Metrics of the training of the model in use, where no recorded step has them."""
+        state = self.state() if self._engine.learner.reward_untold else None
+        return state.reports[-1].metrics() if state is not None and state.reports else {}
+
     def give_up(self) -> None:
         """Leave a training; what it would have made is not taken up."""
         self._given_up.set()
@@ -153,6 +158,10 @@ class RewardKeeper:
         if event is not None:
             engine.publish(event)
         await engine.write(engine.store.set_meta, GIVEN, str(added))
+
+    def look_again(self) -> None:
+        """The training is at another step or branch, where an earlier model may be in use, or none."""
+        self._tried_at = 0
 
     # ---------------------------------------------------------------------------------------------- when
 
@@ -231,6 +240,8 @@ class RewardKeeper:
             orders.refused(asked, text)
             await engine.note("reward model", text)
         else:
+            if self._ready is not None:
+                orders.refused(self._ready.asked, "another was trained before a step began; that one is used")
             self._ready = _Trained(model, report, material.ratings, asked)
             await engine.note("reward model", f"version {report.version} is trained: {describe(report)}")
         finally:
@@ -253,18 +264,15 @@ class RewardKeeper:
         engine.control.ask(make)
         return await made
 
-    def take_up(self) -> dict[str, float]:
-        """On the compute thread, as a step begins: use the newest model.
-
-        :returns: metrics of one that is used from here on.
-        """
+    def take_up(self) -> None:
+        """On the compute thread, as a step begins or the session ends: use the newest model."""
         ready, self._ready = self._ready, None
         if ready is None:
-            return {}
+            return
         learner = self._engine.learner
         learner.reward_model, learner.reward_ratings = ready.model, ready.ratings
+        learner.reward_untold = True
         self._engine.soon(self._taken_up, ready)
-        return ready.report.metrics()
 
     def _taken_up(self, ready: _Trained) -> None:
         report = ready.report

@@ -67,6 +67,7 @@ class TrainingState(Record):
     :ivar micro_tokens: that one forward and backward may hold, where memory ran out; 0: as the session was started.
     :ivar reward_model: of the one in use; None where there is none, or the one that the session was started with.
     :ivar reward_ratings: that the session had when it was trained.
+    :ivar reward_untold: whether no step that was recorded has the figures of its training.
     """
 
     step: int
@@ -87,6 +88,7 @@ class TrainingState(Record):
     micro_tokens: int = 0
     reward_model: RewardModelState | None = None
     reward_ratings: int = 0
+    reward_untold: bool = False
 
 
 class FisherState(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,181 @@ async def test_a_session_begins_with_a_reward_model_that_was_given_and_learns_fr
         assert made is not None
         assert made.version == 2
         assert made.trained == sum(not held_out(o.prompt) for o in orderings)
+
+
+# ------------------------------------------------------------------------------------------ ends, moves and repeats
+
+FIGURES = "reward_model/version"
+
+
+async def make_one(tested: Live, version: int = 1) -> None:
+    """Have a version trained, which no step has begun to use."""
+    assert (await tested.first(TrainRewardModel())).status == "accepted"
+    await trained(tested, version)
+
+
+async def last_metrics(tested: Live) -> dict[str, float | None]:
+    record = tested.engine.board.last_step
+    assert record is not None
+    return record.metrics
+
+
+async def test_whoever_asked_for_one_that_another_overtook_is_told() -> None:
+    async with live(session(steps=0), **STEPS) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        first = asyncio.create_task(tested.do(TrainRewardModel()))
+        await trained(tested)
+        second = asyncio.create_task(tested.do(TrainRewardModel()))
+        answer = await first
+        assert answer.status == "rejected"
+        assert "another was trained" in answer.text
+        await tested.step()
+        assert (await second).status == "applied"
+
+
+async def test_the_step_that_is_learned_has_its_figures_and_not_the_try_that_was_dropped() -> None:
+    async with live(session(steps=0), **STEPS) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        await make_one(tested)
+        tested.hold.at("sampling", 1)
+        await tested.first("step")
+        await tested.held()
+        await tested.first("pause")
+        tested.hold.release()
+        await tested.paused()
+        assert (await tested.do("discard")).status == "applied"
+        await tested.step()
+        assert (await last_metrics(tested))[FIGURES] == 1
+        await tested.step()
+        assert FIGURES not in await last_metrics(tested)
+
+
+@pytest.mark.parametrize("phase", ["before it", "inside it"])
+async def test_one_that_a_step_took_up_is_kept_when_the_session_ends_there(phase: str) -> None:
+    folder = session(steps=0)
+    async with live(folder, checkpoint_steps=1) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        await make_one(tested)
+        if phase == "inside it":
+            tested.hold.at("sampling", 1)
+            await tested.first("step")
+            await tested.held()
+            await tested.first("pause")
+            tested.hold.release()
+            await tested.paused()
+        await tested.first("stop")
+        await tested.ended()
+    async with live(folder, checkpoint_steps=1) as tested:
+        await tested.step()
+        assert None not in (await scores(tested, 3)).values()
+        assert (await last_metrics(tested))[FIGURES] == 1
+        await tested.step()
+        assert FIGURES not in await last_metrics(tested)
+
+
+async def test_one_in_use_outlives_a_kill() -> None:
+    folder = session(steps=0)
+    async with live(folder, checkpoint_steps=50) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        await make_one(tested)
+        await tested.step(2)
+        await tested.first("stop --now")
+        await tested.ended()
+    async with live(folder, checkpoint_steps=50) as tested:
+        assert tested.engine.learner.step == 4
+        await tested.step()
+        assert None not in (await scores(tested, 5)).values()
+        assert FIGURES not in await last_metrics(tested)
+
+
+@pytest.mark.parametrize("dynamic_sampling", [0, 2])
+async def test_a_step_that_was_killed_before_its_update_learns_from_the_scores_people_saw(
+    dynamic_sampling: int,
+) -> None:
+    """The newest checkpoint is from before the reward model: without it most groups are dead."""
+    task = small_task(12, lambda completions, **_: [0.0 for _ in completions])
+    values = {"reward_model_weight": 1.0, "dynamic_sampling": dynamic_sampling, **STEPS}
+    folder = session(steps=0)
+    async with live(folder, task=task, **values) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        await make_one(tested)
+        tested.hold.at("updating", 0)
+        await tested.first("step")
+        await tested.held()
+        seen = {h.name: h.rewards for h in tested.engine.board.heads.values() if h.step == 3 and h.status == "scored"}
+        await tested.first("stop --now")
+        tested.hold.release()
+        await tested.ended()
+    async with live(folder, task=task, **values) as tested:
+        assert tested.engine.learner.reward_model is None
+        await tested.step()
+        learned = {n: h.rewards for n, h in ((h.name, h) for h in tested.engine.board.heads.values()) if n in seen}
+        assert learned == seen
+        record = tested.engine.board.last_step
+        assert record is not None
+        assert [f"3.{number}" for number in record.inputs.groups] == sorted(seen)
+        assert any(record.advantages)
+
+
+async def test_places_that_its_scores_kept_from_being_taken_again_stay_so() -> None:
+    """Steps whose tokens are gone are sampled again, and with ``dynamic_sampling`` the scores say which groups stay."""
+    task = small_task(12, lambda completions, **_: [0.0 for _ in completions])
+    values = {"reward_model_weight": 1.0, "dynamic_sampling": 2, **STEPS}
+    folder = session(steps=0, keep_token_steps=1)
+    async with live(folder, task=task, **values) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        await make_one(tested)
+        await tested.step(3)
+        whole = tested.weights
+        await tested.first("stop --now")
+        await tested.ended()
+    async with live(folder, task=task, **values) as tested:
+        assert tested.engine.learner.step == 5
+        assert same_weights(tested.weights, whole)
+
+
+async def test_a_rewind_to_before_it_has_it_trained_again() -> None:
+    async with live(session(steps=0), reward_model_every=4, checkpoint_steps=1) as tested:
+        await tested.step(2)
+        await rate_by_length(tested, 1, 2)
+        await tested.step()
+        await trained(tested)
+        await tested.step()
+        assert (await tested.do("rewind 1")).status == "applied"
+        assert await state(tested) is None
+        told = len(tested.notes("reward model"))
+        await tested.step()
+        await tested.until(lambda: len(tested.notes("reward model")) > told)
+        await tested.step()
+        assert None not in (await scores(tested, 3)).values()
+
+
+async def test_what_was_rated_of_a_try_that_is_dropped_is_not_learned_from_after_a_kill() -> None:
+    folder = session(steps=0)
+    async with live(folder, **STEPS) as tested:
+        await tested.step()
+        tested.hold.at("updating", 0)
+        await tested.first("step")
+        await tested.held()
+        await rate_by_length(tested, 2)
+        await tested.first("stop --now")
+        tested.hold.release()
+        await tested.ended()
+    async with live(folder, **STEPS) as tested:
+        tested.hold.at("sampling", 1)
+        await tested.first("step")
+        await tested.held()
+        await tested.first("pause")
+        tested.hold.release()
+        await tested.paused()
+        assert (await tested.do("discard")).status == "applied"
+        await tested.step()
+        record = tested.engine.board.last_step
+        assert record is not None
+        assert record.inputs.groups == [5, 6, 7, 8]
