@@ -2,6 +2,8 @@
 
 A seed makes a list of acts: changes of knobs of every boundary and of algorithms, ratings on time, late, again and
 taken back, pauses inside a phase, discards, checkpoints, gates; and, in the second half, rewinds, forks and switches.
+Where people teach, they rate in every mode, repeat, skip and import, and have reward models trained, each of which the
+next step takes up.
 """
 
 from __future__ import annotations
@@ -16,11 +18,26 @@ import pytest
 
 from sessions import wire
 from sessions.branches import Branch
-from sessions.commands import Command, Fork, QueryGroups, Rate, Retract, Rewind, Set, Skip, Switch
+from sessions.commands import (
+    Command,
+    Fork,
+    ImportOrderings,
+    ImportRatings,
+    QueryGroups,
+    Rate,
+    Retract,
+    Returned,
+    Rewind,
+    Set,
+    Skip,
+    Switch,
+    TrainRewardModel,
+)
 from sessions.errors import InvalidValue
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import check_together, defaults
-from sessions.records import GroupHead
+from sessions.orderings import Ordering
+from sessions.records import GroupHead, Rating, parse_response_name
 from sessions.store import Store
 from tests.engine.live import Live, live, session
 from tests.engine.small import SMALL, same_weights, small_task
@@ -69,6 +86,21 @@ VALUES: dict[str, list[Any]] = {
     "reference_refresh_steps": [0, 1, 2, 3],
     "reference_every": [0, 1, 2],
 }
+TEACHING: dict[str, list[Any]] = {
+    "reward_model_weight": [0.0, 0.5, 2.0],
+    "reward_model_kind": ["head", "full"],
+    "dynamic_sampling": [0, 2],
+    "human_weight": [0.3, 1.0],
+}
+SAID: dict[str, list[dict[str, Any]]] = {
+    "thumbs": [{"values": {"A": 1.0}}, {"values": {"A": 0.0, "B": 1.0}}],
+    "likert": [{"values": {"A": 5.0, "B": 2.0}}, {"values": {"B": 3.0}}],
+    "pair": [{"values": {"A": a, "B": b}} for a, b in ((1.0, 0.0), (0.0, 2.0), (0.5, 0.5), (0.0, 0.0))],
+    "rank": [{"values": {"A": a, "B": b}} for a, b in ((1.0, 2.0), (2.0, 1.0), (1.0, 1.0))],
+    "edit": [{"values": {"A": 1.0}, "text": "ab"}, {"values": {"B": 1.0}, "text": "42"}],
+    "critique": [{"values": {"A": 1.0}, "flags": ["wrong"], "text": "no"}],
+}
+"""Mode -> what people say in it."""
 ALGORITHMS: list[dict[str, Any]] = [
     {"algorithm": "grpo"},
     {"algorithm": "ppo", "value_warmup_steps": 1},
@@ -103,11 +135,14 @@ Do = Callable[[Live, Run], Awaitable[None]]
 
 @dataclass
 class Act:
-    """:ivar cut: whether the session may end before it, and go on with it, all the same."""
+    """:ivar cut: whether the session may end before it, and go on with it, all the same.
+    :ivar gently: whether only so that it is saved first.
+    """
 
     do: Do
     text: str
     cut: bool = True
+    gently: bool = False
 
 
 async def tell(tested: Live, run: Run, command: Command | str, *, last: bool = False) -> wire.Answer:
@@ -187,6 +222,34 @@ def send(command: Command | str, *, last: bool = False) -> Do:
     return do
 
 
+def train(ident: str) -> Do:
+    """Have a reward model trained; it waits for the next step when this returns."""
+
+    async def do(tested: Live, run: Run) -> None:
+        answer = await tested.first(TrainRewardModel(id=ident, who="ann"))
+        run.answers.append((answer.status, answer.text))
+        await tested.until(lambda: not tested.engine.reward.busy)
+
+    return do
+
+
+def bring_back(name: str, said: dict[str, Any], ident: str) -> Do:
+    """Import a rating that was exported from here, if there is such a group."""
+
+    async def do(tested: Live, run: Run) -> None:
+        engine = tested.engine
+        try:
+            group = await engine.write(engine.store.group, parse_response_name(name), engine.branch)
+        except InvalidValue:
+            return
+        at = {"branch": group.branch, "step": group.step, "group": group.number}
+        rating = Rating(id=ident, time=1.0, who="cy", mode="likert", **at, **said)
+        texts = {r.letter: r.text for r in group.responses if r.letter in rating.values}
+        await tell(tested, run, ImportRatings(source="f", ratings=[Returned(rating=rating, texts=texts)]), last=True)
+
+    return do
+
+
 def move(make: Callable[[Live, list[str]], Command]) -> Do:
     async def do(tested: Live, run: Run) -> None:
         names = [name for name, b in tested.engine.store.branches().items() if not b.deleted]
@@ -211,16 +274,21 @@ def together(values: dict[str, Any]) -> bool:
 class Author:
     """Makes up what happens in a session."""
 
-    def __init__(self, seed: int, *, moves: bool, blocks: int) -> None:
+    def __init__(self, seed: int, *, moves: bool, blocks: int, teaches: bool = False) -> None:
         self.random = random.Random(seed)
-        self.moves, self.count = moves, 0
+        self.moves, self.teaches, self.count = moves, teaches, 0
+        self.careful = False
+        self.possible = {**VALUES, **TEACHING} if teaches else VALUES
+        self.questions: dict[str, tuple[str, str, dict[str, Any]]] = {}
         self.rated: list[str] = []
         self.acts: list[Act] = []
         r = self.random
         self.values: dict[str, Any] = {"kl_estimator": "k1"}
         while not together(self.values):
-            self.values = {name: r.choice(VALUES[name]) for name in r.sample(sorted(VALUES), 8)}
+            self.values = {n: r.choice(self.possible[n]) for n in r.sample(sorted(VALUES), 8)}
             self.values |= {"rating_max_kl": r.choice([0.2, 5.0]), "checkpoint_steps": r.choice([0, 2, 3])}
+            if teaches:
+                self.values |= {n: r.choice(of) for n, of in TEACHING.items()}
         self.sets = [f"{name}={r.choice(VALUES[name])}@{r.randint(2, 6)}" for name in r.sample(sorted(VALUES), 2)]
         self.keep = r.choice([500, 500, 1, 2])
         for _ in range(blocks):
@@ -228,10 +296,12 @@ class Author:
         self.add(one_step, "step")
 
     def add(self, do: Do, text: str, cut: bool = True) -> None:
-        self.acts.append(Act(do, text, cut))
+        self.acts.append(Act(do, text, cut and not (self.careful and self.moves), self.careful))
 
     def block(self) -> None:
         r = self.random
+        if self.teaches and r.random() < 0.3:
+            self.teach()
         for _ in range(r.randint(0, 3)):
             self.between()
         kind = r.random()
@@ -243,6 +313,25 @@ class Author:
             self.move()
         else:
             self.inside()
+
+    def teach(self) -> None:
+        """People rate, have a reward model trained, and a step takes it up. What has not been taken up and saved is
+        lost with an engine that is killed, and where it is from depends on the checkpoints that there are."""
+        for _ in range(self.random.randint(2, 5)):
+            self.person(8)
+        self.count += 1
+        self.careful = False
+        self.add(train(f"train{self.count}"), "train")
+        self.careful = True
+        moves, self.moves = self.moves, False
+        acts = len(self.acts)
+        if self.random.random() < 0.5:
+            self.inside()
+        self.add(one_step, "step")
+        self.add(checkpoint, "checkpoint")
+        self.moves, self.careful = moves, False
+        for act in self.acts[acts:] if moves else ():
+            act.cut = False
 
     def between(self) -> None:
         r = self.random
@@ -258,7 +347,8 @@ class Author:
 
     def change(self, cut: bool = True) -> None:
         r = self.random
-        command = Set(values={name: r.choice(VALUES[name]) for name in r.sample(sorted(VALUES), r.randint(1, 2))})
+        possible = self.possible
+        command = Set(values={n: r.choice(possible[n]) for n in r.sample(sorted(possible), r.randint(1, 2))})
         kind = r.random()
         if kind < 0.25:
             command = Set(values=r.choice(ALGORITHMS))
@@ -275,7 +365,13 @@ class Author:
             ident = r.choice(self.rated)
             self.add(send(Retract(rating=ident), last=True), f"retract {ident}", cut)
         elif kind < 0.25:
-            self.add(send(Skip(response=group, who="ann", reason="unsure"), last=True), f"skip {group}", cut)
+            self.count += 1
+            ident = f"skip{self.count}"
+            self.rated.append(ident)
+            command = Skip(id=ident, response=group, who="ann", reason="unsure")
+            self.add(send(command, last=True), f"{ident}: {group}", cut)
+        elif self.teaches:
+            self.said(group, cut)
         else:
             self.count += 1
             ident = f"rating{self.count}"
@@ -284,6 +380,34 @@ class Author:
             who = r.choice(["ann", "bob"])
             command = Rate(id=ident, group=group, mode="likert", values=values, who=who)
             self.add(send(command, last=True), f"{ident}: rate {group} {values}", cut)
+
+    def said(self, group: str, cut: bool) -> None:
+        """Somebody answers in some mode, is asked again, or imports."""
+        r = self.random
+        self.count += 1
+        ident = f"rating{self.count}"
+        kind = r.random()
+        if kind < 0.1:
+            texts = [f"{r.randint(0, 99)}" for _ in range(2)]
+            found = [Ordering(prompt=f"{r.randint(0, 9)}+1=", tiers=[[text] for text in texts])]
+            self.add(send(ImportOrderings(source="f", orderings=found), last=True), f"imports {texts}", cut)
+            return
+        if kind < 0.2:
+            self.add(bring_back(group, {"values": {"A": 4.0}}, ident), f"{ident}: brings back {group}", cut)
+            return
+        repeats = ""
+        mode = r.choice(sorted(SAID))
+        answer = r.choice(SAID[mode])
+        who = r.choice(["ann", "bob"])
+        if kind < 0.35 and self.questions:
+            repeats = r.choice(sorted(self.questions))
+            group, mode, answer = self.questions[repeats]
+            who = "ann"
+        elif who == "ann":
+            self.questions[ident] = (group, mode, answer)
+        self.rated.append(ident)
+        command = Rate(id=ident, group=group, mode=mode, who=who, repeats=repeats, **answer)
+        self.add(send(command, last=True), f"{ident}: {who} {mode} {group} {answer} {repeats}", cut)
 
     def inside(self) -> None:
         r = self.random
@@ -344,7 +468,8 @@ class Author:
         """Where the session ends: before which acts, and how."""
         r = random.Random(seed)
         places = [i for i, act in enumerate(self.acts) if act.cut and i]
-        return {i: r.choice(["stop", "stop --now"]) for i in r.sample(places, min(len(places), r.randint(1, 5)))}
+        chosen = {i: r.choice(["stop", "stop --now"]) for i in r.sample(places, min(len(places), r.randint(1, 5)))}
+        return {i: "stop" if self.acts[i].gently else how for i, how in chosen.items()}
 
 
 async def finish_gated(tested: Live, run: Run) -> None:
@@ -353,7 +478,9 @@ async def finish_gated(tested: Live, run: Run) -> None:
 
 
 async def play(name: str, author: Author, ends: dict[int, str]) -> tuple[Any, ...]:
-    folder = session(name, steps=0, sets=author.sets, keep_token_steps=author.keep)
+    # where a rewind arrives, the reward model is that of the newest checkpoint there is
+    keep = 1000 if author.teaches and author.moves else 3
+    folder = session(name, steps=0, sets=author.sets, keep_token_steps=author.keep, keep_last=keep)
     task = small_task(12, lambda completions, **_: [float(len(text) % 2 + (text[:1] > "M")) for text in completions])
     run, i, ended = Run(), 0, -1
     while True:
@@ -376,11 +503,14 @@ async def play(name: str, author: Author, ends: dict[int, str]) -> tuple[Any, ..
                 if value is not None:
                     state += [t.clone() for _, t in sorted(value.tensors().items())]
                     state += [t.clone() for _, t in sorted(value.optimizer.tensors().items())]
+                if (model := learner.reward_model) is not None:
+                    state += [t.clone() for _, t in sorted(model.tensors().items())]
+                made = model and (model.version, model.state.gains, model.state.biases, learner.reward_ratings)
                 values, branch = tested.engine.knobs.values, tested.engine.branch
                 step, cursor = learner.step, learner.cursor
                 await tested.do("stop")
                 await tested.ended()
-                return state, (branch, step, cursor, values), *recorded(folder), run.answers
+                return state, (branch, step, cursor, values, made), *recorded(folder), run.answers
         bad = [a.alarm.message for a in tested.of(wire.AlarmRaised) if a.alarm.rule == "checkpoint"]
         assert not bad, bad
 
@@ -413,8 +543,8 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b else [f"{where}: {a!r:.300} | {b!r:.300}"]
 
 
-async def check(seed: int, *, moves: bool, blocks: int = 6) -> None:
-    author = Author(seed, moves=moves, blocks=blocks)
+async def check(seed: int, *, moves: bool, blocks: int = 6, teaches: bool = False) -> None:
+    author = Author(seed, moves=moves, blocks=blocks, teaches=teaches)
     ends = author.ends(seed + 1)
     said = "\n".join(f"{i} {act.text} {'<- ' + ends[i] if i in ends else ''}" for i, act in enumerate(author.acts))
     said += f"\n{author.values} {author.sets} keep {author.keep}"
@@ -439,8 +569,21 @@ async def test_whatever_happens_on_many_branches_an_end_in_between_changes_nothi
     await check(seed, moves=True)
 
 
+@pytest.mark.parametrize("moves", [False, True], ids=["a-line", "branches"])
+@pytest.mark.parametrize("seed", range(2))
+async def test_whatever_people_teach_an_end_in_between_changes_nothing(seed: int, moves: bool) -> None:
+    await check(seed, moves=moves, teaches=True)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(100, 160))
 @pytest.mark.parametrize("moves", [False, True], ids=["a-line", "branches"])
 async def test_many_sessions_with_ends_in_between_equal_those_without(seed: int, moves: bool) -> None:
     await check(seed, moves=moves, blocks=10)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(100, 160))
+@pytest.mark.parametrize("moves", [False, True], ids=["a-line", "branches"])
+async def test_many_taught_sessions_with_ends_in_between_equal_those_without(seed: int, moves: bool) -> None:
+    await check(seed, moves=moves, blocks=8, teaches=True)
