@@ -100,6 +100,7 @@ class Learner:
         self.reward_ratings = 0
         self.reward_untold = False
         self._reward_kept = given
+        self._checked = SelfCheck()
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
@@ -248,7 +249,9 @@ class Learner:
         :param at_minibatch: called where changes with boundary minibatch take effect.
         :returns: every metric of the step but its times.
         """
+        self.training.self_check = copy.deepcopy(self._checked)  # a try that is left in the middle has checked nothing
         metrics = self.training.update(step, self.seed, groups, at_minibatch)
+        self._checked = copy.deepcopy(self.training.self_check)
         self.control.commit()  # also where every group was dead: the step is learned and cannot be dropped any more
         metrics |= reward_statistics(groups, self.task.reward_range)
         if self.knobs.whole("dynamic_sampling"):
@@ -329,7 +332,7 @@ class Learner:
             branch=self.branch,
             seed=None if self.seed == self.settings.seed else self.seed,
             pending=self.knobs.pending,
-            fisher=_of_check(training.self_check),
+            fisher=_of_check(self._checked),
             micro_tokens=training.budget.tokens if training.budget.tokens < self.settings.micro_tokens else 0,
             reward_model=made.state if made is not None else None,
             reward_ratings=self.reward_ratings,
@@ -381,7 +384,7 @@ class Learner:
             training.value_model.load(value, optimizer, state.value_steps, state.value_updates)
         self._load_reward_model(path, state)
         training.last_algorithm, training.trust_region = state.last_algorithm, None
-        training.self_check = _check_of(state.fisher)
+        self._checked = _check_of(state.fisher)
         training.budget.tokens = state.micro_tokens or self.settings.micro_tokens
         self.step, self.cursor, self._taken = state.step, state.cursor, 0
         self.step_cursor = state.step_cursor if state.step_cursor >= 0 else state.cursor

@@ -93,7 +93,7 @@ TEACHING: dict[str, list[Any]] = {
     "human_weight": [0.3, 1.0],
 }
 SAID: dict[str, list[dict[str, Any]]] = {
-    "thumbs": [{"values": {"A": 1.0}}, {"values": {"A": 0.0, "B": 1.0}}],
+    "thumbs": [{"values": {"A": 1.0}}, {"values": {"A": -1.0, "B": 1.0}}],
     "likert": [{"values": {"A": 5.0, "B": 2.0}}, {"values": {"B": 3.0}}],
     "pair": [{"values": {"A": a, "B": b}} for a, b in ((1.0, 0.0), (0.0, 2.0), (0.5, 0.5), (0.0, 0.0))],
     "rank": [{"values": {"A": a, "B": b}} for a, b in ((1.0, 2.0), (2.0, 1.0), (1.0, 1.0))],
@@ -587,3 +587,8 @@ async def test_many_sessions_with_ends_in_between_equal_those_without(seed: int,
 @pytest.mark.parametrize("moves", [False, True], ids=["a-line", "branches"])
 async def test_many_taught_sessions_with_ends_in_between_equal_those_without(seed: int, moves: bool) -> None:
     await check(seed, moves=moves, blocks=8, teaches=True)
+
+
+async def test_an_update_that_an_end_cut_short_checks_its_products_again() -> None:
+    """Of a hundred seeds the one in which TRPO's first update was left between its products and its step."""
+    await check(110, moves=True, blocks=8, teaches=True)
