@@ -112,12 +112,22 @@ class Rater:
         self._said = 0
 
     def one_of(self, heads: list[GroupHead]) -> Rate:
-        """A rating of some response of these groups."""
+        """A rating of some responses of these groups, in any mode."""
         head = self._random.choice(heads)
         self._said += 1
-        letter = letters(self._random.randrange(len(head.rewards)))
-        value = float(self._random.randint(1, 5))
-        return Rate(group=head.name, mode="likert", values={letter: value}, comment=f"n{self._said}", who="ann")
+        one, other = (letters(place) for place in self._random.sample(range(len(head.rewards)), 2))
+        number = float(self._random.randint(1, 5))
+        mode, values, more = self._random.choice(
+            [
+                ("likert", {one: number}, {}),
+                ("thumbs", {one: 1.0, other: -1.0}, {}),
+                ("pair", {one: 2.0, other: 0.0}, {}),
+                ("rank", {one: 2.0, other: 1.0}, {}),
+                ("edit", {one: 1.0}, {"text": f"better {self._said}"}),
+                ("critique", {one: 1.0}, {"flags": ["wrong"]}),
+            ]
+        )
+        return Rate(group=head.name, mode=mode, values=values, comment=f"n{self._said}", who="ann", **more)
 
     async def send(self, client: Client, command: Rate) -> wire.Answer:
         """Rate; acknowledged once the answer says that it was applied."""
