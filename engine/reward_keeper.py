@@ -49,7 +49,7 @@ GIVEN = "reward_model_orderings"
 
 
 class Given(Exception):
-    """The training of a reward model is given up: the session ends, or goes elsewhere."""
+    """The training of a reward model is given up: the session ends."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class RewardKeeper:
             model = await self._make()
             report = await engine.aside(_trained, model, engine.learner.reward_model, material, given_up)
         except (Given, asyncio.CancelledError):
-            orders.refused(asked, "the training was left: the session ended or went elsewhere")
+            orders.refused(asked, "the training was left: the session ended")
         except Exception as error:  # noqa: BLE001 - the steps go on, and people should read why there is no new model
             if not isinstance(error, WorkbenchError):
                 traceback.print_exc()
