@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from sessions.asking import waits
 from sessions.branches import Branch
 from sessions.hyperparameters import Value
 from sessions.records import (
@@ -111,8 +112,8 @@ class Board:
 
     @property
     def waiting_groups(self) -> int:
-        """Groups in memory that could teach and that nobody has rated."""
-        return sum(not h.ratings and "dead" not in h.flags and h.status != "discarded" for h in self.heads.values())
+        """Groups in memory that wait for a rating."""
+        return sum(waits(head) for head in self.heads.values())
 
     def snapshot(self, status: Status, values: dict[str, Value]) -> Snapshot:
         """All of it for a client."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 import msgspec
 
+from sessions.asking import waits
 from sessions.branches import Branch, line_of, owner_of
 from sessions.errors import InvalidValue
 from sessions.folders import ExitInfo
@@ -26,6 +27,7 @@ from sessions.records import (
     GroupHead,
     Rating,
     RatingUse,
+    SkipRecord,
     Status,
     StepRecord,
     TaskInfo,
@@ -46,6 +48,7 @@ from sessions.wire import (
     RatingRetracted,
     RatingSaved,
     RatingUsed,
+    Skipped,
     Snapshot,
     StepDone,
     ToClient,
@@ -83,6 +86,8 @@ class Live:
     :ivar you: title and name of this screen, as the engine shows them; empty without an engine.
     :ivar heads: the newest groups, oldest first, by (branch, step, number).
     :ivar ratings: by id, oldest first, retracted ones too.
+    :ivar older: groups from before those that wait too, once the rating screen has asked for them.
+    :ivar skips: those that stand, by id, oldest first.
     :ivar uses: what became of a rating, by its id.
     :ivar events: the newest, oldest first. Those about groups keep only their line, and steps only their metrics, so
         that five thousand of them stay small; ``QueryEvents`` has them whole.
@@ -110,6 +115,8 @@ class Live:
         self.start_values: dict[str, Value] = {}
         self.series: dict[str, Series] = {}
         self.heads: dict[HeadKey, GroupHead] = {}
+        self.older: dict[HeadKey, GroupHead] = {}
+        self.skips: dict[str, SkipRecord] = {}
         self.ratings: dict[str, Rating] = {}
         self.uses: dict[str, RatingUse] = {}
         self.changes: dict[str, Change] = {}
@@ -147,10 +154,14 @@ class Live:
         """Alarms that nobody has acknowledged, newest first."""
         return [a for a in reversed(self.alarms.values()) if not a.acknowledged]
 
-    def unrated(self) -> list[GroupHead]:
-        """Groups that wait for a rating: the newest first; dead ones only if there are no others."""
-        heads = [h for h in reversed(self.heads.values()) if not h.ratings and h.status != "discarded"]
-        return [h for h in heads if "dead" not in h.flags] or heads
+    def waiting(self) -> list[GroupHead]:
+        """Groups that wait for this person's rating, oldest first: those that the rating screen offers."""
+        known = {**self.older, **self.heads}
+        skipped: dict[HeadKey, set[str]] = {}
+        for skip in self.skips.values():
+            if skip.who == self.you[1]:
+                skipped.setdefault((skip.branch, skip.step, skip.group), set()).add(skip.letter)
+        return [head for key, head in known.items() if waits(head) and not _whole(skipped.get(key, set()), head)]
 
     def applied_changes(self) -> list[Change]:
         """Changes that have taken effect, newest first."""
@@ -278,6 +289,7 @@ class Live:
         self.checkpoints = deque(snapshot.checkpoints, maxlen=SMALL)
         events = sorted(snapshot.events, key=lambda event: event.seq)
         self.events = deque((small(event) for event in events), maxlen=EVENTS)
+        self.skips = standing_skips(events)
         before = (self.branches, self.branch)
         self.branches = {branch.name: branch for branch in snapshot.branches}
         self.last_step = snapshot.last_step
@@ -313,6 +325,11 @@ class Live:
                 self._take_heads(heads)
             case RatingSaved(rating=rating):
                 self._keep(self.ratings, rating.id, rating, RATINGS, "ratings")
+            case Skipped(skip=skip) if skip.retracted:
+                self.skips.pop(skip.id, None)
+                self.version["heads"] += 1
+            case Skipped(skip=skip):
+                self._keep(self.skips, skip.id, skip, RATINGS, "heads")
             case RatingRetracted(rating=rating_id, time=when):
                 if rating_id in self.ratings:
                     retracted = msgspec.structs.replace(self.ratings[rating_id], retracted=when)
@@ -359,6 +376,23 @@ class Live:
         if len(table) > limit:
             del table[next(iter(table))]
         self.version[topic] += 1
+
+
+def standing_skips(events: Iterable[AnyEvent]) -> dict[str, SkipRecord]:
+    """The skips that events tell of and that were not taken back, by id.
+
+    :param events: oldest first.
+    """
+    found: dict[str, SkipRecord] = {}
+    for event in events:
+        if isinstance(event, Skipped):
+            found[event.skip.id] = event.skip
+    return {name: skip for name, skip in found.items() if not skip.retracted}
+
+
+def _whole(letters: set[str], head: GroupHead) -> bool:
+    """Whether these skips, by letter or of the group, leave nothing to rate."""
+    return "" in letters or len(letters) >= max(1, len(head.rewards))
 
 
 def small(event: AnyEvent) -> AnyEvent:

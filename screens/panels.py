@@ -161,7 +161,7 @@ def _dead(live: Live, width: int) -> list[Row]:
 
 def waiting_text(live: Live) -> str:
     """``14 groups wait for your rating``."""
-    count = len(live.unrated())
+    count = len(live.waiting())
     if not count:
         return ""
     if live.connection == "replay":

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from screens.rating_book import Key
-from sessions.asking import RULES, order_groups
+from sessions.asking import GONE, RULES, order_groups, tells_nothing, waits
 from sessions.records import GroupHead
-
-GONE = ("discarded", "replaced")
-"""Groups that no update will ever see."""
-
 
 LOOKS = ("uncertain", "disagree", "spread")
 """Rules that look at figures which change after a group has come."""
@@ -18,11 +14,6 @@ LOOKS = ("uncertain", "disagree", "spread")
 
 def key_of_head(head: GroupHead) -> Key:
     return head.branch, head.step, head.number
-
-
-def tells_nothing(head: GroupHead) -> bool:
-    """Whether a group's rewards are all alike; one without rewards waits for people, who are all that teaches it."""
-    return "dead" in head.flags and head.mean is not None
 
 
 class Queue:
@@ -104,9 +95,7 @@ class Queue:
 
     def offered(self, head: GroupHead) -> bool:
         """Whether a group may be asked about at all."""
-        if head.status in GONE:
-            return False
-        return self._everything or not (tells_nothing(head) or head.ratings)
+        return waits(head) or (self._everything and head.status not in GONE)
 
     def waiting(self, *, anew: bool = False) -> Iterator[GroupHead]:
         """The groups that wait, in order."""

@@ -42,6 +42,20 @@ def chance(seed: Seed, *key: object) -> float:
 # -------------------------------------------------------------------------------------------------- groups
 
 
+GONE = ("discarded", "replaced")
+"""Groups that no update will ever see."""
+
+
+def tells_nothing(head: GroupHead) -> bool:
+    """Whether a group's rewards are all alike; one without rewards waits for people, who are all that teaches it."""
+    return "dead" in head.flags and head.mean is not None
+
+
+def waits(head: GroupHead) -> bool:
+    """Whether a group waits for a rating: an update may see it, it can teach something, and nobody has rated it."""
+    return head.status not in GONE and not head.ratings and not tells_nothing(head)
+
+
 def order_groups(heads: Iterable[GroupHead], rule: str, seed: Seed = 0) -> list[GroupHead]:
     """The groups in the order in which a rule asks about them.
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import tracemalloc
 
+import msgspec
+
 from screens.live import EVENTS, HEADS, Live
 from sessions.branches import Branch
 from sessions.folders import ExitInfo
-from sessions.records import Alarm, Change, Checkpoint, GroupHead, Rating, RatingUse, SeriesData, Status, StepRecord
+from sessions.records import (
+    Alarm,
+    Change,
+    Checkpoint,
+    GroupHead,
+    Rating,
+    RatingUse,
+    SeriesData,
+    SkipRecord,
+    Status,
+    StepRecord,
+)
 from sessions.wire import (
     AlarmRaised,
     AnyEvent,
@@ -22,6 +35,7 @@ from sessions.wire import (
     RatingRetracted,
     RatingSaved,
     RatingUsed,
+    Skipped,
     Snapshot,
     StepDone,
 )
@@ -128,10 +142,47 @@ def test_ratings_uses_and_retractions() -> None:
         GroupsChanged(time=1, step=1, heads=[head(1, ratings={"A": "4"})]),
         RatingUsed(time=2, step=1, use=RatingUse(rating="r", group="1.1", fate="on_time", step=1)),
     )
-    assert [h.number for h in live.unrated()] == [2]
+    assert [h.number for h in live.waiting()] == [2]
     assert live.uses["r"].fate == "on_time"
     events(live, RatingRetracted(time=5, step=1, rating="r", who="you"))
     assert live.ratings["r"].retracted == 5
+
+
+def test_groups_that_wait_are_those_that_the_rating_screen_offers() -> None:
+    live, _ = fresh()
+    live.you = ("this screen", "ann")
+    without = {**dict.fromkeys(("mean", "std")), "rewards": [None, None], "flags": ["dead"]}
+    heads = [
+        head(1), head(1, 2, flags=["dead"]), msgspec.structs.replace(head(1, 3), **without),
+        head(1, 4, status="replaced"), head(1, 5, ratings={"A": "4"}),
+    ]  # fmt: skip
+    events(live, GroupsScored(time=1, step=1, heads=heads))
+    assert [h.name for h in live.waiting()] == ["1.1", "1.3"]
+    live.older = {("main", 0, n): head(0, n) for n in (7, 8)} | {("main", 1, 5): head(1, 5)}
+    assert [h.name for h in live.waiting()] == ["0.7", "0.8", "1.1", "1.3"]
+
+
+def test_a_group_that_this_person_has_skipped_does_not_wait_until_that_is_taken_back() -> None:
+    live, _ = fresh()
+    live.you = ("this screen", "ann")
+
+    def skipped(name: str, number: int, letter: str, who: str = "ann", taken_back: float = 0) -> Skipped:
+        skip = SkipRecord(
+            id=name, time=1, who=who, branch="main", step=1, group=number, letter=letter, retracted=taken_back
+        )
+        return Skipped(time=1, step=1, skip=skip)
+
+    events(live, GroupsScored(time=1, step=1, heads=[head(1, n) for n in (1, 2, 3)]))
+    whole = [skipped("a", 1, ""), skipped("b", 2, "A"), skipped("c", 2, "B"), skipped("d", 3, "A")]
+    events(live, *whole, skipped("e", 3, "B", "bob"))
+    assert [h.number for h in live.waiting()] == [3]
+    before = live.version["heads"]
+    events(live, skipped("c", 2, "B", taken_back=2))
+    assert [h.number for h in live.waiting()] == [2, 3]
+    assert live.version["heads"] > before
+    again = Snapshot(seq=9, status=status(), heads=[head(1, n) for n in (1, 2)], events=list(live.events))
+    live.feed(again)
+    assert [h.number for h in live.waiting()] == [2]
 
 
 def test_alarms_stand_until_acknowledged() -> None:

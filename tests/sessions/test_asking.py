@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions.asking import RULES, choose_pairs, choose_repeat, order_groups, repeat_due
+from sessions.asking import RULES, choose_pairs, choose_repeat, order_groups, repeat_due, waits
 from sessions.errors import UnknownName
 from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.records import Group, GroupHead, Rating, Response, letters
@@ -75,6 +75,24 @@ def test_an_unknown_rule_is_refused_by_name() -> None:
 
 
 # --------------------------------------------------------------------------------------------------- pairs
+
+
+@pytest.mark.parametrize(
+    ("waiting", "what"),
+    [
+        (True, {}),
+        (True, {"status": "updated"}),
+        (True, {"flags": ["truncated"]}),
+        (True, {"flags": ["dead"], "mean": None}),
+        (False, {"flags": ["dead"]}),
+        (False, {"ratings": {"A": "4"}}),
+        (False, {"status": "discarded"}),
+        (False, {"status": "replaced"}),
+    ],
+)
+def test_a_group_waits_that_can_teach_and_that_nobody_has_rated(waiting: bool, what: dict) -> None:
+    known = {"mean": 0.5, "std": None, "rewards": []} | what
+    assert waits(GroupHead(branch="main", step=1, number=1, prompt="q", **known)) is waiting
 
 
 def answers(*texts: str, **more: list) -> Group:
