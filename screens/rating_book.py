@@ -33,9 +33,7 @@ Act = Rating | SkipRecord
 State = Literal["saving", "saved"]
 FEW = 20
 """Acts left to undo below which older ones should be read."""
-LEAST = 5
-"""Answers below which no pace is told."""
-PACE = 60
+PACE = 500
 """The newest acts that the pace is measured on."""
 
 
@@ -316,6 +314,16 @@ class RatingBook:
         """Whether older records have to be read before anything can be undone or given again."""
         return self.horizon > 0 and not self._undo
 
+    @property
+    def last_mode(self) -> str:
+        """The mode of the newest question answered; empty without any."""
+        for _, name in reversed(self._undo):
+            act = self._acts[name]
+            # A flag or a comment beside a rating answers no question: nobody was asked for it.
+            if isinstance(act, Rating) and act.mode in MODES and (act.mode != CRITIQUE.name or act.seconds > 0):
+                return act.mode
+        return ""
+
     # ---- figures
 
     def today(self) -> tuple[int, float]:
@@ -360,7 +368,7 @@ class RatingBook:
             both = [a for a in (*firsts.values(), *asked_twice) if isinstance(a, Rating)]
             newest = [self._acts[name] for _, name in self._undo[-PACE:]]
             recent = [act for act in newest if isinstance(act, Rating) and not act.redoes]
-            self._measured = self.version, self_agreement(both), per_hour(recent) if len(recent) >= LEAST else None
+            self._measured = self.version, self_agreement(both), per_hour(recent)
         return self._measured[1:]
 
     # ---- writing

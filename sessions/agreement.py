@@ -21,6 +21,8 @@ Rewards = Mapping[GroupKey, Mapping[str, float | None]]
 """Group -> letter -> what rewards it automatically; None where nothing does."""
 BREAK = 300.0
 """Seconds without an answer after which a person is taken to have paused."""
+PACE_ANSWERS, PACE_SECONDS = 10, 120.0
+"""Answers and seconds of work below which no pace is told: a burst of keys says nothing of an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def per_hour(ratings: Iterable[Rating]) -> float | None:
     Repeats count, for they are work; what was taken back does not. Of several people it is their mean pace, each
     weighted with the time at work.
 
-    :returns: None before somebody has given two answers in one sitting.
+    :returns: None before there are 10 answers and 2 minutes of work.
     """
     times: dict[str, list[float]] = defaultdict(list)
     for rating in ratings:
@@ -188,7 +190,8 @@ def per_hour(ratings: Iterable[Rating]) -> float | None:
             times[rating.who].append(rating.time)
     gaps = [b - a for of in times.values() for a, b in pairwise(sorted(of)) if b - a <= BREAK]
     spent = math.fsum(gaps)
-    return 3600 * len(gaps) / spent if spent > 0 else None
+    enough = len(gaps) + 1 >= PACE_ANSWERS and spent >= PACE_SECONDS
+    return 3600 * len(gaps) / spent if enough else None
 
 
 # ------------------------------------------------------------------------------------------ between people

@@ -169,7 +169,7 @@ METRICS: dict[str, Metric] = {
             healthy="Over 0.6, and steady. 0.5: the reward knows nothing of what people like. Falling while reward/automatic rises is reward hacking: `rose` shows the responses."),
         Metric("ratings/reward_model_agreement", "rm agrees", "", "the same with the scores of the reward model, as they were when the responses were made: before anybody had rated them", "up", "measured once people have put ten pairs in an order that a reward model had scored",
             healthy="Over 0.65, rising as the reward model is trained. Falling: the policy has found what it overrates; train it on newer ratings."),
-        Metric("ratings/per_hour", "ratings/h", "1/h", "answers an hour of a person at work: over the time between the newest 500, without breaks of over 5 minutes", "", "nobody has given two ratings in one sitting"),
+        Metric("ratings/per_hour", "ratings/h", "1/h", "answers an hour of a person at work: over the time between the newest 500, without breaks of over 5 minutes", "", "people have given fewer than 10 answers, or in less than 2 minutes of work"),
         Metric("ratings/raters", "raters", "", "people with a rating that stands among the newest 500", "", "nobody has rated yet"),
         Metric("ratings/alpha", "alpha", "", "Krippendorff's alpha between people, over the newest 500 ratings: ordinal for likert, nominal for thumbs and for which of two responses is better, their mean weighted with the answers; measured from ten answers on", "up", "measured once two people have rated the same responses",
             healthy="Over 0.67 for tentative conclusions, over 0.8 for firm ones. Under 0.4: people mean different things by a good response; agree on a guide."),

@@ -96,7 +96,7 @@ def test_responses_of_another_branch_are_named_with_it() -> None:
 
 
 def test_raters_their_pace_and_their_agreement() -> None:
-    one = measured(pairs(12, "A", "B"))[0]
+    one = measured(pairs(13, "A", "B"))[0]
     assert (one["ratings/raters"], one["ratings/per_hour"]) == (1, pytest.approx(360))
     assert "ratings/alpha" not in one
     two = measured(pairs(6, "A", "B") + pairs(3, "A", "B", who="bob") + [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from itertools import combinations, permutations, product
 
@@ -184,14 +183,22 @@ def at(*times: float, who: str = "ann", **more: object) -> list[Rating]:
 
 
 def test_the_pace_leaves_breaks_out_and_counts_each_person_alone() -> None:
+    work = [20.0 * i for i in range(10)]
+    assert per_hour(at(*work)) == pytest.approx(180)
+    assert per_hour(at(*work, 5000, 5010)) == pytest.approx(3600 * 10 / 190)
+    assert per_hour([*at(*work), *at(5, 35, who="bob")]) == pytest.approx(3600 * 10 / 210)
+    assert per_hour(at(*reversed(work))) == pytest.approx(180)  # in whatever order they come
+    assert per_hour([*at(*work), *at(10, 30, 50, retracted=60.0)]) == pytest.approx(180)
+
+
+def test_no_pace_is_told_of_a_burst_or_of_a_few_answers() -> None:
     assert per_hour([]) is None
-    assert per_hour(at(100.0)) is None
-    assert per_hour(at(100.0, 100.0 + 3600)) is None
-    assert per_hour(at(0, 10, 20, 5000, 5010)) == pytest.approx(360)
-    assert per_hour([*at(0, 10, 20), *at(5, 35, who="bob")]) == pytest.approx(3600 * 3 / 50)
-    assert per_hour([*at(20, 0, 10)]) == pytest.approx(360)  # in whatever order they come
-    assert per_hour([*at(0, 20), *at(10, retracted=30.0)]) == pytest.approx(180)
     assert per_hour(at(7, 7)) is None
+    assert per_hour(at(*range(100))) is None  # a hundred, in 99 seconds
+    assert per_hour(at(*range(121))) == pytest.approx(3600)
+    assert per_hour(at(*[100.0 * i for i in range(9)])) is None  # nine, in 800 seconds
+    assert per_hour(at(*[100.0 * i for i in range(10)])) == pytest.approx(36)
+    assert per_hour(at(*[400.0 * i for i in range(50)])) is None  # never at work
 
 
 # ------------------------------------------------------------------------------------------ between people
@@ -307,4 +314,3 @@ def test_there_is_no_alpha_where_nothing_can_be_compared(said: list) -> None:
 def test_raters_are_those_whose_ratings_stand() -> None:
     said = [rating(who="bob"), rating(who="ann"), rating(who="cat", retracted=1.0), rating(who="ann")]
     assert raters(said) == ["ann", "bob"]
-    assert not math.isnan(per_hour(at(0, 1)) or math.nan)
