@@ -31,7 +31,6 @@ from screens.staging import Staging
 from sessions.commands import Command
 from sessions.errors import EngineUnreachable, UnknownName
 from sessions.folders import SessionFolder
-from sessions.modes import rating_mode
 from sessions.people import whoami
 from sessions.records import SessionSettings
 from sessions.wire import Answer
@@ -58,7 +57,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
     :param replay: show the session from these records.
     :param step: where the replay begins; at its last step if none is given.
     :param file: rate this file, without a session.
-    :param rating_mode: that rating begins with; empty: the first.
+    :param rating_mode: that rating begins with; empty: the one used last.
     :param who: the name of the person; their user's if none is given.
     :param read_only: nothing can be changed from here.
     :param slow: for slow links: fewer bytes, one beat a second.
@@ -160,16 +159,7 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         self.live, self.link = live, FileLink(file, live)
         self.run_worker(self.link.run(), group="link", exclusive=True, exit_on_error=True)
         self.switch_mode("rate")
-        self.call_later(self._begin_rating, "; ".join(file.told))
-
-    def _begin_rating(self, told: str) -> None:
-        """In the mode that was asked for, and with what there is to say."""
-        from screens.rate import RateScreen
-
-        if self.rating_mode and isinstance(self.screen, RateScreen):
-            self.screen.desk.mode = rating_mode(self.rating_mode)
-            self.screen.refresh_now()
-        self._tell(told)
+        self.call_later(self._tell, "; ".join(file.told))
 
     def _tell(self, text: str) -> None:
         if text and isinstance(self.screen, WorkbenchScreen):

@@ -141,6 +141,15 @@ class WorkbenchScreen(Screen[None]):
         """What ``o`` opens in the pager; what ``y`` copies unless a screen says otherwise."""
         return self.text_to_copy()
 
+    def unused_key(self, key: str) -> None:
+        """A key came that does nothing here: say why, if there is something to say.
+
+        :param key: as Textual names it.
+        """
+        filed = self.workbench.rating_file
+        if filed is not None and key in _OF_TRAINING:
+            self.say(filed.refusal)
+
     # -------------------------------------------------------------------------------------- what it offers
 
     @property
@@ -311,9 +320,8 @@ class WorkbenchScreen(Screen[None]):
     def on_key(self, event: events.Key) -> None:
         self._keys += 1
         self.query_one(MessageLine).clear()
-        filed = self.workbench.rating_file
-        if filed is not None and event.key not in self.active_bindings and event.key in _OF_TRAINING:
-            self.say(filed.refusal)
+        if event.key not in self.active_bindings:
+            self.unused_key(event.key)
         self.call_later(self.refresh_now)
 
     # -------------------------------------------------------------------------------------------- actions

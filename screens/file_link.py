@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -53,6 +54,11 @@ class FileLink:
     def refusal(self) -> str:
         """Why a key of the training does nothing here."""
         return f"a file is rated here, without a session: nothing trains; {self.file.output.name} has the ratings"
+
+    @property
+    def guide(self) -> Path:
+        """Where the guide of this file is kept: beside the ratings."""
+        return self.file.output.with_suffix(".guide.txt")
 
     @property
     def farewell(self) -> str:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
 from textual.binding import BindingType
 from textual.content import Content
 from textual.widget import Widget
+from textual.widgets import Input
 
 from screens.base import WorkbenchScreen
 from screens.group_details import GroupDetails
 from screens.headings import heading
-from screens.keys import bindings
+from screens.keys import bindings, named
 from screens.live import Live
 from screens.rate_body import RateBody, response_shown
 from screens.rate_editing import edit_outside
-from screens.rate_guide import read_guide, write_guide
+from screens.rate_guide import NAME, read_guide, write_guide
 from screens.rate_records import Records
-from screens.rate_view import act_text, gate_words
+from screens.rate_view import act_text, gate_words, mode_hint
 from screens.rating_desk import Desk
+from screens.read_only import REFUSAL
 from screens.safe import visible
 from screens.states import failed_lines, loading_lines, pane_state
 from screens.topline import phase_text
@@ -31,13 +34,16 @@ from screens.widgets.rank_list import RankList
 from screens.widgets.text_editor import TextEditor
 from sessions.commands import Command, Picked, QueryGroups, Rate, Retract, Skip
 from sessions.errors import WorkbenchError
-from sessions.modes import CRITIQUE, EDIT, PAIR, RANK
+from sessions.modes import CRITIQUE, EDIT, MODES, PAIR, RANK
 from sessions.records import GroupHead, parse_response_name
 from sessions.wire import Answer
 
 PREFETCH = 2
 """Groups fetched ahead, so that ``enter`` paints at once."""
 TALL = 36
+NOT_RATED = "nothing can be rated in a replay: it shows what was"
+RATING_KEYS = frozenset(named(key) for mode in MODES.values() for key in mode.keys)
+"""The keys of all modes, as Textual names them."""
 COUNT_HIDDEN = 2.0
 """Seconds between two counts of the groups that are not offered."""
 
@@ -55,7 +61,6 @@ class RateScreen(WorkbenchScreen):
         self.status_text = ""
         self._live: Live | None = None
         self._queue_at = self._link_at = self._line_at = -1
-        self._older: dict[tuple[str, int, int], GroupHead] = {}
         self._chosen: tuple[str, int, int] | None = None
         self._mode = ""
         self._shown_keys: tuple[str, bool] = ("", False)
@@ -68,17 +73,23 @@ class RateScreen(WorkbenchScreen):
 
     # ---- the desk
 
+    @property
+    def _guide(self) -> Path | None:
+        """Where the guide is kept: with the session, or beside the ratings of a file."""
+        filed, folder = self.workbench.rating_file, self.workbench.folder
+        return filed.guide if filed is not None else folder.path / NAME if folder is not None else None
+
     def _sit_down(self) -> None:
         """A desk for the session that is shown; another session gets another one."""
         live = self.live
         if self._live is live:
             return
         self._live = live
-        self.desk = Desk(self.workbench.who, live.clock, self._mode)
+        self.desk = Desk(self.workbench.who, live.clock, self._mode or self.workbench.rating_mode)
         self.records = Records(live, self.desk.book)
         self.details = GroupDetails(self, self._came)
-        self.body.guide_text = read_guide(self.workbench.folder)
-        self._older.clear()
+        self.body.guide_text = read_guide(self._guide)
+        self.live.older.clear()
         self._queue_at = self._link_at = -1
         self._line_at = live.version["line"]
         self._waiting_for_older = ""
@@ -121,7 +132,7 @@ class RateScreen(WorkbenchScreen):
             heads = await self.query_engine(QueryGroups(unrated=True), list[GroupHead])
         except WorkbenchError:
             return  # the state of the link is on the first line
-        self._older = {(h.branch, h.step, h.number): h for h in heads}
+        self.live.older = {(h.branch, h.step, h.number): h for h in heads}
         self._queue_at = -1
         self.refresh_now()
 
@@ -151,7 +162,7 @@ class RateScreen(WorkbenchScreen):
         if link != self._link_at:
             # Another connection, perhaps to an engine that went back to a checkpoint: what waited before may be gone.
             if self._link_at >= 0:
-                self._older.clear()
+                self.live.older.clear()
                 self._ask_for_older()
             self._link_at, self._queue_at = link, -1
             self.details.retry()
@@ -159,7 +170,7 @@ class RateScreen(WorkbenchScreen):
         if line != self._line_at:  # what was shown may be on a branch that was left
             self._line_at, self._queue_at = line, -1
             self.desk.keep_only(lambda key: self.live.on_line(key[0], key[1]))
-            self._older.clear()
+            self.live.older.clear()
             self._ask_for_older()
         desk = self.desk
         desk.book.branch = self.live.status.branch if self.live.status else "main"
@@ -167,11 +178,13 @@ class RateScreen(WorkbenchScreen):
         desk.queue.use(str(self.live.values.get("rating_rule", "newest")))
         desk.share = float(self.live.values.get("rating_repeats", 0.0))
         whole = self.records.follow()
+        if whole and desk.current is None and not (self._mode or self.workbench.rating_mode) and desk.book.last_mode:
+            desk.use(MODES[desk.book.last_mode])  # whoever comes back goes on as they left
         if whole and desk.book.needs_older:
             self._read_older_records()
         if version != self._queue_at:
             self._queue_at = version
-            desk.heads = {**self._older, **self.live.heads}
+            desk.heads = {**self.live.older, **self.live.heads}
 
     def _came(self, name: str) -> None:
         detail = self.details.get(name)
@@ -201,7 +214,6 @@ class RateScreen(WorkbenchScreen):
             return ""
         if self._elsewhere():
             return f"step {self.live.status.step if self.live.status else ''} waits for you: enter opens a group of it"
-        hidden = self._hidden_words()
         hidden = self._hidden_words()
         short = "J K response   tab next unrated   m mode"
         move = "J K response   j k scroll   tab next unrated   D differences   m mode"
@@ -247,7 +259,8 @@ class RateScreen(WorkbenchScreen):
         keys = desk.keys_of.name, desk.flagging or self.body.editor.is_open
         if keys != self._shown_keys:
             self._shown_keys = keys
-            self._mode = desk.mode.name
+            if visit is not None:
+                self._mode = desk.mode.name
             self.query_one(FooterLine).update_keys()
         self.body.draw(desk, self.live, self.status_text, self._nothing())
         picked, desk.picked = desk.picked, []
@@ -275,7 +288,11 @@ class RateScreen(WorkbenchScreen):
         if not self.desk.heads:
             return ["nothing waits: no group has been sampled and scored yet; the first comes with the first step"]
         hidden = self._hidden_words()
-        lines = ["nothing waits: you have rated every group there is.", "New ones come with every step.   d dashboard"]
+        filed = self.workbench.rating_file
+        then = "New ones come with every step.   d dashboard"
+        if filed is not None:
+            then = f"The ratings are in {visible(filed.file.output.name)}.   q leaves"
+        lines = ["nothing waits: you have rated every group there is.", then]
         if hidden:
             lines[0] = f"nothing waits.   {hidden.removesuffix(' (a)')}: a offers them"
         return lines
@@ -314,6 +331,20 @@ class RateScreen(WorkbenchScreen):
 
     # ---- actions
 
+    def _only_shown(self) -> bool:
+        """Whether nothing can be rated here, because it is a replay; then it says so."""
+        if self.replaying is not None:
+            self.say(NOT_RATED, "warning")
+        return self.replaying is not None
+
+    def unused_key(self, key: str) -> None:
+        if key not in RATING_KEYS or self.body.editor.is_open or isinstance(self.focused, Input):
+            super().unused_key(key)
+        elif self.workbench.read_only:
+            self.say(REFUSAL, "warning")
+        elif not self._only_shown():
+            self.say(mode_hint(self.desk))
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """A key that several modes share belongs to the mode in use."""
         if action == "rate" and parameters:
@@ -340,6 +371,8 @@ class RateScreen(WorkbenchScreen):
             self.send(command)
 
     def action_rate(self, mode: str, value: float) -> None:
+        if self._only_shown():
+            return
         if response_shown(self.desk) is None:
             self.say("there is no response to rate yet")
             return
@@ -451,13 +484,15 @@ class RateScreen(WorkbenchScreen):
         self._draw()
 
     def action_skip(self) -> None:
-        if response_shown(self.desk) is not None:
+        if not self._only_shown() and response_shown(self.desk) is not None:
             what = "skip" if self.desk.mode.responses_shown == 1 else "skip the group"
             self.query_one(Ask).ask(
                 "skip", f"{what}, because", hint="enter alone skips without a reason, esc goes back"
             )
 
     def action_unskip(self) -> None:
+        if self._only_shown():
+            return
         command = self.desk.unskip()
         self.say("it waits for a rating again" if command is not None else "this response was not skipped")
         self._draw()
@@ -466,14 +501,14 @@ class RateScreen(WorkbenchScreen):
 
     def action_comment(self) -> None:
         desk, visit = self.desk, self.desk.current
-        if visit is not None and response_shown(desk) is not None:
+        if not self._only_shown() and visit is not None and response_shown(desk) is not None:
             given = desk.critique(visit, desk.letter)
             before = given.comment if given is not None else ""
             self.query_one(Ask).ask("comment", f"comment on {desk.letter}", before, "one line, kept with it")
 
     def action_flags(self) -> None:
         desk = self.desk
-        if response_shown(desk) is None:
+        if self._only_shown() or response_shown(desk) is None:
             return
         if desk.mode is CRITIQUE:
             self.say("digits switch the flags, enter saves")
@@ -503,7 +538,7 @@ class RateScreen(WorkbenchScreen):
 
     def action_improve(self) -> None:
         desk, response = self.desk, response_shown(self.desk)
-        if response is None:
+        if self._only_shown() or response is None:
             return
         title = f"a better {desk.letter} for this prompt"
         self.body.editor.open(f"edit {desk.letter}", title, desk.text_to_edit(), response.text)
@@ -523,7 +558,7 @@ class RateScreen(WorkbenchScreen):
 
     def edit_guide(self) -> None:
         """Write on the guide, here."""
-        if self.workbench.folder is None or self.workbench.read_only or self.replaying is not None:
+        if self._guide is None or self.workbench.read_only or self.replaying is not None:
             self.say("the guide can be read here, and not changed")
             return
         self.body.editor.open("guide", "the guide for whoever rates here; empty: the usual one", self.body.guide_text)
@@ -553,16 +588,17 @@ class RateScreen(WorkbenchScreen):
         self._done(command)
 
     def _keep_guide(self, text: str) -> None:
-        folder = self.workbench.folder
-        if folder is None:
+        path = self._guide
+        if path is None:
             return
         try:
-            write_guide(folder, text)
+            write_guide(path, text)
         except (OSError, WorkbenchError) as error:
             self.say(f"the guide cannot be kept: {error}", "error")
             return
-        self.body.guide_text = read_guide(folder)
-        self.say("the guide is kept with the session")
+        self.body.guide_text = read_guide(path)
+        filed = self.workbench.rating_file is not None
+        self.say(f"the guide is kept in {path.name}" if filed else "the guide is kept with the session")
 
     # ---- taking along
 

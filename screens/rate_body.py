@@ -24,6 +24,7 @@ from screens.rate_view import (
 )
 from screens.rating_desk import Desk, Visit
 from screens.safe import fit, wrap
+from screens.sample_rows import number
 from screens.widgets.lines import Line
 from screens.widgets.rank_list import RankList
 from screens.widgets.side_by_side import Side, SideBySide
@@ -58,6 +59,7 @@ class RateBody(Vertical):
     :ivar zoomed: whether one response of a ranking is read in full.
     :ivar comparing: whether the response shown is beside the one before it, with what differs marked.
     :ivar guide_text: what the guide says.
+    :ivar trains: whether a model is trained on the ratings; a file is only rated.
     """
 
     DEFAULT_CSS = """
@@ -88,6 +90,7 @@ class RateBody(Vertical):
         self.folded = True
         self.zoomed = self.comparing = False
         self.guide_text = ""
+        self.trains = True
         self._focus: Widget | None = None
 
     def compose(self) -> ComposeResult:
@@ -114,6 +117,7 @@ class RateBody(Vertical):
         """
         visit = desk.current
         response = response_shown(desk)
+        self.trains = trains = live.connection != "file"
         self._line("header", header(desk, self.size.width))
         self._draw_prompt(desk)
         self._draw_answers(desk, response, nothing)
@@ -121,15 +125,24 @@ class RateBody(Vertical):
         hint = ""
         if visit is not None:
             hint = facts(response) if visit.revealed else "reward and step hidden: v reveals"
+            if not trains:
+                hint = self._filed_hint(visit, response)
         self._line("said", f" {fit(said, max(0, self.size.width - len(hint) - 3))} {hint} ")
-        self._draw_effect(effect_lines(desk, live.uses, live.values, live.task, self.size.width))
+        lines = effect_lines(desk, live.uses, live.values, live.task, self.size.width) if trains else []
+        self._draw_effect(lines)
         if self.has_class("-tall"):
             self.last.entitle("your last ratings   u undo")
             width = max(10, self.last.size.width)
-            lines = [fit(line, width).rstrip() for line in last_ratings(desk, live.uses, 7)]
-            self.last.set_text("\n".join(lines) or " none yet in this session")
+            lines = [fit(line, width).rstrip() for line in last_ratings(desk, live.uses, 7, trains=trains)]
+            self.last.set_text("\n".join(lines) or " none yet")
             self.guide.entitle("guide   :guide edits it")
             self.guide.set_text(self.guide_text)
+
+    def _filed_hint(self, visit: Visit, response: Response | None) -> str:
+        """What a file hides: rewards, where it has any."""
+        if response is None or response.reward is None:
+            return ""
+        return f"reward {number(response.reward)}" if visit.revealed else "reward hidden: v reveals"
 
     def _line(self, name: str, text: str) -> None:
         self.query_one(f"#{name}", Line).show(Content(text))
@@ -225,7 +238,7 @@ class RateBody(Vertical):
         self.response.entitle(title)
         lines = [(response.text or "(an empty response)", "" if response.text else "dim")]
         lines += notes(desk, visit, response.letter)
-        self.response.set_text(lines, label=_label(response))
+        self.response.set_text(lines, label=self._label(response))
 
     def _side(self, desk: Desk, visit: Visit, letter: str, side: int) -> Side:
         given = desk.answer_to(visit, visit.pair or ())
@@ -245,9 +258,11 @@ class RateBody(Vertical):
         response = response_of(desk, letter)
         if response is None:
             return Side(title, "")
-        label = _label(response)
-        if visit.revealed:
+        label = self._label(response)
+        if visit.revealed and self.trains:
             label = f"{facts(response)}   {label}"
+        elif visit.revealed:
+            label = self._filed_hint(visit, response)
         return Side(title, response.text or "(an empty response)", label, below=tuple(notes(desk, visit, letter)))
 
     def _draw_effect(self, lines: Sequence[str]) -> None:
@@ -267,6 +282,6 @@ class RateBody(Vertical):
             return self.pair
         return self.compared if self.compared.display else self.response
 
-
-def _label(response: Response) -> str:
-    return f"{response.length} tok{'' if response.ended else ' TRUNCATED'}"
+    def _label(self, response: Response) -> str:
+        """Tokens, as the model counts them."""
+        return f"{response.length} tok{'' if response.ended else ' TRUNCATED'}" if self.trains else ""

@@ -39,7 +39,7 @@ def gate_words(values: Mapping[str, Value]) -> str:
 
 
 def header(desk: Desk, width: int = 80) -> str:
-    """``group 2 of 14 waiting       you: 37 today, 11 s each   self-agreement .86``, as much as there is room for."""
+    """``group 2   14 waiting       you: 37 today, 11 s each   self-agreement .86``, as much as there is room for."""
     visit = desk.current
     count, each = desk.book.today()
     agreement, hourly = desk.book.figures()
@@ -49,11 +49,12 @@ def header(desk: Desk, width: int = 80) -> str:
     left = "no group waits"
     asked = short_asked = ""
     if visit is not None:
-        left = f"group {visit.place} of {desk.total} waiting"
+        called = f"group {visit.place}"
         if visit.revealed:
-            left = f"{desk.book.name(visit.key)} (group {visit.place} of {desk.total})"
+            called = f"{desk.book.name(visit.key)} ({called})"
+        left = f"{called}   {desk.total} waiting"
         part, parts = visit.part
-        rule = f", rule: {visit.rule}" if visit.rule else ""
+        rule = f", rule: {visit.rule}" if visit.rule not in ("", "newest") else ""
         if desk.mode is PAIR and visit.pair is not None:
             pair = "   pair {} vs {} ({} of {}{})"
             place = (*visit.pair, visit.pair_at + 1, len(visit.pairs or ()))
@@ -165,6 +166,19 @@ def keys_line(desk: Desk, width: int = 200) -> str:
         return "\n".join(" " + line for line in _packed(shown, width - 2))
     line = "   ".join(f"{key} {word}" for key, (_, word) in mode.keys.items())
     return "  " + (line if line and len(line) + 2 < width - 20 else SHORT.get(mode.name, line))
+
+
+def mode_hint(desk: Desk) -> str:
+    """In one line: the mode in use and its keys, for whoever has pressed a key of another one."""
+    mode, visit = desk.keys_of, desk.current
+    if desk.flagging:
+        return f"the flags are open: 1-{len(FLAGS)} switch them, enter saves, esc leaves"
+    keys = SHORT.get(mode.name) or "   ".join(f"{key} {word}" for key, (_, word) in mode.keys.items())
+    if mode is RANK:
+        keys = f"1-{len(visit.here) if visit is not None else PART} best first   = ties   enter saves"
+    elif mode is CRITIQUE:
+        keys = f"1-{len(FLAGS)} switch flags   enter saves"
+    return f"{mode.title}: {keys}   m other modes"
 
 
 def more_keys(desk: Desk) -> list[str]:
@@ -293,8 +307,11 @@ def act_text(act: Act) -> str:
     return " ".join(f"{k}={mode.show(v) if mode else f'{v:g}'}" for k, v in act.values.items())
 
 
-def last_ratings(desk: Desk, uses: Mapping[str, RatingUse], count: int) -> list[str]:
-    """What this person did last, the newest first; a group still blind goes by its place."""
+def last_ratings(desk: Desk, uses: Mapping[str, RatingUse], count: int, *, trains: bool = True) -> list[str]:
+    """What this person did last, the newest first; a group still blind goes by its place.
+
+    :param trains: whether an update will use them; no file of responses has one.
+    """
     lines = []
     for act in islice(desk.book.newest_first(), count):
         key = (act.branch, act.step, act.group)
@@ -308,7 +325,7 @@ def last_ratings(desk: Desk, uses: Mapping[str, RatingUse], count: int) -> list[
             use = uses.get(act.id)
             aside = act.mode in (EDIT.name, CRITIQUE.name)
             # One that asked again looks like any other: who knows the repeats answers them otherwise.
-            fate = "" if aside else use.describe() if use and not act.repeats else "waits for an update"
+            fate = "" if aside or not trains else use.describe() if use and not act.repeats else "waits for an update"
             fate += f"   {visible(act.comment)}" if act.comment else ""
         if desk.book.state(act) == "saving":
             fate = "being saved"

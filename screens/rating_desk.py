@@ -93,8 +93,8 @@ class Desk:
 
     @property
     def total(self) -> int:
-        """Groups of this sitting: those opened and those still to come."""
-        return self._places + len(self.queue.waits - self._seen)
+        """How many groups wait for this person."""
+        return len(self.queue.waits)
 
     def _of_step(self, branch: str, step: int) -> list[GroupHead]:
         """The groups of a step with no rating: those not seen yet first, the one just left last, dead ones too."""

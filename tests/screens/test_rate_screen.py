@@ -48,13 +48,13 @@ def sent(engine: FakeEngine) -> list[Command]:
 async def test_golden(attach: Attach, engine: FakeEngine, name: str, size: tuple[int, int]) -> None:
     async with attach(size=size) as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("4", "2")
         await until(lambda: len(engine.ratings) == 2, "two ratings")
         await until_shown(app, "saved: ", "2 today")
         check_golden(name, frame(app))
         await pilot.press("enter")
-        await until_shown(app, "group 2 of", "preview", "####")
+        await until_shown(app, "group 2 ", "preview", "####")
         check_golden(f"{name}-left", frame(app))
 
 
@@ -73,7 +73,7 @@ async def test_golden_of_a_mode(
 ) -> None:
     async with attach(size=size) as (app, pilot):
         await pilot.press("r", *"m" * list(MODES).index(mode))
-        await until_shown(app, "group 1 of", "Outbound", MODES[mode].title)
+        await until_shown(app, "group 1 ", "Outbound", MODES[mode].title)
         for key in keys.split():
             await pilot.press(key)
             await pilot.pause()
@@ -116,7 +116,7 @@ async def test_key_scripts(attach: Attach, engine: FakeEngine, mode: str, keys: 
     """The groups are called 12.1 and 12.2 here, and each first line of a text typed into is its first letter."""
     async with attach() as (app, pilot):
         await pilot.press("r", *"m" * list(MODES).index(mode))
-        await until_shown(app, "group 1 of", MODES[mode].title)
+        await until_shown(app, "group 1 ", MODES[mode].title)
         desk = desk_of(app)
         said: list[str] = []
         ids: list[str] = []
@@ -135,7 +135,7 @@ async def test_key_scripts(attach: Attach, engine: FakeEngine, mode: str, keys: 
 async def test_the_record_says_order_blindness_and_person(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("4", "v", "5")
         await until(lambda: len(engine.ratings) == 2, "two ratings")
         first, second = (c for c in engine.received if isinstance(c, Rate))
@@ -146,20 +146,20 @@ async def test_the_record_says_order_blindness_and_person(attach: Attach, engine
 async def test_blind_hides_reward_advantage_and_step(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        text = await until_shown(app, "group 1 of", "####", "v reveals")
+        text = await until_shown(app, "group 1 ", "####", "v reveals")
         body = "\n".join(text.splitlines()[2:])
         assert "reward ." not in body
         assert "adv" not in body
         assert "120.1" not in text
         assert "step 121" not in text
         await pilot.press("v")
-        await until_shown(app, "120.1 (group 1 of", "reward ", "adv ")
+        await until_shown(app, "120.1 (group 1)", "reward ", "adv ")
 
 
 async def test_a_key_paints_the_answer_before_the_engine_has_it(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         order = order_of(app)
         screen = app.screen
         assert isinstance(screen, RateScreen)
@@ -172,7 +172,7 @@ async def test_a_rejected_rating_is_shown_as_failed(attach: Attach, engine: Fake
     engine.refuse["rate"] = "the disk is full"
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         letter = order_of(app)[0]
         await pilot.press("4")
         await until_shown(app, f"not saved: {letter}=4: the disk is full", f"[{letter} -]", "0 today")
@@ -181,7 +181,7 @@ async def test_a_rejected_rating_is_shown_as_failed(attach: Attach, engine: Fake
 async def test_preview_then_what_the_update_did(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("4")
         await until(lambda: engine.ratings, "the rating")
         assert "advantages:" not in frame(app)
@@ -194,7 +194,7 @@ async def test_preview_then_what_the_update_did(attach: Attach, engine: FakeEngi
 async def test_the_next_two_groups_are_fetched_ahead(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await until(lambda: len(fetched(engine)) >= 3, "three groups")
         assert fetched(engine) == ["120.1", "120.2", "120.3"]
         await pilot.press("enter")
@@ -208,17 +208,17 @@ def fetched(engine: FakeEngine) -> list[str]:
 async def test_coming_back_shows_the_same_response(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("4", "J", "J")
         letter = order_of(app)[3]
         await pilot.press("d", "r")
-        await until_shown(app, "group 1 of", f">{letter}<")
+        await until_shown(app, "group 1 ", f">{letter}<")
 
 
 async def test_digits_typed_into_a_comment_rate_nothing(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("c", "5", "x", "u", "enter")
         await pilot.press("2")
         await until(lambda: engine.ratings, "the rating")
@@ -236,7 +236,7 @@ async def test_undo_reaches_back_before_this_attachment(attach: Attach, engine: 
     engine._rate(early)
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####", "1 today")
+        await until_shown(app, "group 1 ", "####", "1 today")
         await pilot.press("u")
         await until(lambda: any(isinstance(c, Retract) and c.rating == early.id for c in engine.received))
         await until_shown(app, ">B<", "0 today")
@@ -265,7 +265,7 @@ async def test_a_prompt_folds(attach: Attach, engine: FakeEngine) -> None:
 async def test_a_new_group_waits_as_soon_as_it_is_scored(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         engine.finish_step()
         await pilot.press("enter")
         await until_shown(app, "It waits [121]")
@@ -274,7 +274,7 @@ async def test_a_new_group_waits_as_soon_as_it_is_scored(attach: Attach, engine:
 async def test_a_lost_engine_is_said_first(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await engine.leave(code=1, cause="out of memory")
         await until_shown(app, "FAILED", "out of memory", "RATE  5-point")
         letter = order_of(app)[0]
@@ -285,7 +285,7 @@ async def test_a_lost_engine_is_said_first(attach: Attach, engine: FakeEngine) -
 async def test_a_step_that_waits_comes_first(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         screen = app.screen
         assert isinstance(screen, RateScreen)
         assert screen.desk.current is not None
@@ -298,7 +298,7 @@ async def test_a_step_that_waits_comes_first(attach: Attach, engine: FakeEngine)
         engine.beat(step=121)
         await pilot.press("r")  # what was on the desk has to wait: the training waits too
         await until(lambda: screen.desk.current is not None and screen.desk.current.key[1] == 121)
-        await until_shown(app, "group 2 of", "####")
+        await until_shown(app, "group 2 ", "####")
         await until(lambda: "waits for you" not in frame(app), "the line to go once the status has come")
         seen = []
         for _ in range(6):
@@ -314,7 +314,7 @@ async def test_a_step_that_waits_comes_first(attach: Attach, engine: FakeEngine)
 async def test_what_is_asked_stays_about_the_response_shown(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         letter = order_of(app)[0]
         await pilot.press("x")
         await pilot.press("tab", "shift+tab", "tab", *"no", "enter")
@@ -327,7 +327,7 @@ async def test_a_rating_is_confirmed_in_one_line_without_its_id(attach: Attach, 
     engine.rated_text = "saved; the next update takes the group in, if it may (rating {id})"
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("4")
         text = await until_shown(app, "saved; the next update takes the group in, if it may")
         assert "(rating" not in text
@@ -337,7 +337,7 @@ async def test_a_rating_is_confirmed_in_one_line_without_its_id(attach: Attach, 
 async def test_a_comment_is_no_second_rating(attach: Attach, engine: FakeEngine) -> None:
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         await pilot.press("4", "K", "c", *"good", "enter")
         await until(lambda: len(engine.ratings) == 2, "two records")
         await until_shown(app, "your comment: good", "1 today")
@@ -426,16 +426,16 @@ async def test_groups_that_are_not_offered_are_said_and_a_key_offers_them(attach
         await pilot.press("r")
         await until_shown(app, "nothing waits", "not offered: 1 dead: a offers them")
         await pilot.press("a")
-        await until_shown(app, "group 1 of 1", "####")
+        await until_shown(app, "group 1   1 waiting", "####")
 
 
 async def test_a_pick_by_a_rule_is_told_once_and_rides_on_the_rating(attach: Attach, engine: FakeEngine) -> None:
     engine.set(rating_rule="random")
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####", "rule: random")
+        await until_shown(app, "group 1 ", "####", "rule: random")
         await pilot.press("4", "J", "5", "enter", "d", "r")
-        await until_shown(app, "group 2 of", "####")
+        await until_shown(app, "group 2 ", "####")
         await until(lambda: len(engine.ratings) == 2, "two ratings")
         assert {r.rule for r in engine.ratings.values()} == {"random"}
         picks = [c for c in engine.received if isinstance(c, Picked)]
@@ -456,7 +456,7 @@ async def test_undo_reads_older_ratings_and_skips_before_it_needs_them(attach: A
     engine.snapshot_ratings, engine.snapshot_events = 2, 4
     async with attach() as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "####")
+        await until_shown(app, "group 1 ", "####")
         done = [*engine.ratings, *engine.skips]
         for _ in range(12):
             await pilot.press("u")
@@ -477,7 +477,7 @@ async def test_a_repeat_is_asked_silently(attach: Attach, engine: FakeEngine) ->
     engine.set(rating_repeats=1.0)
     async with attach() as (app, pilot):
         await pilot.press("r")
-        text = await until_shown(app, "group 1 of", "####", "[")
+        text = await until_shown(app, "group 1 ", "####", "[")
         visit = desk_of(app).current
         assert visit is not None
         assert visit.repeats
@@ -532,7 +532,7 @@ async def test_a_terminal_never_gets_what_a_response_hides(attach: Attach, engin
         group.responses = [msgspec.structs.replace(r, text=nasty + r.text) for r in group.responses]
     async with attach(size=(160, 48)) as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of", "#### ")
+        await until_shown(app, "group 1 ", "#### ")
         for _ in MODES:
             for key in (
                 "c",
@@ -562,7 +562,7 @@ async def test_a_terminal_never_gets_what_a_response_hides(attach: Attach, engin
 async def test_every_mode_can_be_used_at_any_size(attach: Attach, engine: FakeEngine, size: tuple[int, int]) -> None:
     async with attach(size=size) as (app, pilot):
         await pilot.press("r")
-        await until_shown(app, "group 1 of")
+        await until_shown(app, "group 1 ")
         for mode in MODES.values():
             desk_of(app).use(mode)
             await pilot.press("v")
@@ -592,3 +592,74 @@ async def test_every_mode_can_be_used_at_any_size(attach: Attach, engine: FakeEn
                 await pilot.press(key)
             await pilot.press("enter", "u")
             assert "group" in frame(app)
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "says"),
+    [
+        ("likert", "t", "5-point: 1 bad   2 poor   3 ok   4 good   5 great   m other modes"),
+        ("thumbs", "3", "thumbs: - down   = up   m other modes"),
+        ("pair", "5", "pairwise: h/l better   H/L much better   t tie   0 both bad   m other modes"),
+        ("rank", "H", "ranking: 1-8 best first   = ties   enter saves   m other modes"),
+        ("edit", "1", "edit: i write a better one   o in $EDITOR   m other modes"),
+        ("critique", "minus", "critique: 1-9 switch flags   enter saves   m other modes"),
+    ],
+)
+async def test_a_key_of_another_mode_is_answered_with_those_of_the_one_in_use(
+    attach: Attach, engine: FakeEngine, mode: str, key: str, says: str
+) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 ", "####")
+        while desk_of(app).mode.name != mode:
+            await pilot.press("m")
+        await pilot.press(key)
+        await until_shown(app, f"\n {says}")
+        assert max(map(len, frame(app).splitlines())) <= 80
+        assert sent(engine) == []
+        if mode != "critique":
+            await pilot.press("f", "minus")
+            await until_shown(app, "the flags are open: 1-9 switch them, enter saves, esc leaves")
+
+
+async def test_digits_of_a_text_that_is_typed_are_no_keys_of_a_mode(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 ", "####")
+        await pilot.press("c", "t", "0")
+        await until_shown(app, "t0")
+        assert "m other modes" not in frame(app)
+
+
+async def test_the_dashboard_and_the_rating_screen_count_the_same_groups(attach: Attach, engine: FakeEngine) -> None:
+    dead = [key for key, group in engine.groups.items() if len({r.reward for r in group.responses}) == 1]
+    assert dead
+    bare = engine.groups[dead[-1]]
+    for response in bare.responses:
+        response.reward = None
+    engine.resync()
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "group 1 ", "####")
+        await until(lambda: app.live.older, "the older groups")
+        for keys in (["4"], ["enter", "x", "enter"], ["enter", "m", "m", "x", "enter"], ["u"]):
+            await pilot.press(*keys)
+            await until(lambda: desk_of(app).total == len(app.live.waiting()), "the two to agree")
+        count = len(app.live.waiting())
+        assert any(head.mean is None for head in app.live.waiting())
+        assert not any("dead" in head.flags and head.mean is not None for head in app.live.waiting())
+        await until_shown(app, f"{count} waiting")
+        await pilot.press("d")
+        await until_shown(app, f"{count} groups wait for your rating")
+
+
+async def test_whoever_comes_back_rates_in_the_mode_used_last(attach: Attach, engine: FakeEngine) -> None:
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "RATE  5-point", "####")
+        await pilot.press("m", "equals_sign", "f", "1", "enter")
+        await until(lambda: len(engine.ratings) == 2, "a thumb and a flag")
+        await pilot.press("m", "m")  # to look at
+    async with attach() as (app, pilot):
+        await pilot.press("r")
+        await until_shown(app, "RATE  thumbs", "####")

@@ -16,6 +16,8 @@ from screens.app import WorkbenchApp
 from screens.help import help_lines
 from screens.palette import actions_here
 from screens.rate import RateScreen
+from screens.rate_body import response_shown
+from screens.sample_rows import number
 from sessions import commands as c
 from sessions.judging import standing
 from sessions.rating_file import RatingFile, read_rated
@@ -261,3 +263,57 @@ async def test_more_groups_come_from_a_long_file(tmp_path: Path, monkeypatch) ->
             await pilot.press("enter")
             await pilot.pause()
         await until_shown(app, "8 of 8 groups rated")
+
+
+async def test_nothing_of_a_model_or_its_training_is_told(path: Path) -> None:
+    async with rating(path, size=(160, 48)) as (app, pilot):
+        assert "reward hidden: v reveals" in frame(app)
+        await press(app, pilot, ["4"], path, 1)
+        await pilot.press("v")
+        await until_shown(app, "0.1 (group 1)")
+        assert "reward hidden" not in frame(app)
+        assert f"reward {number(response_shown(desk(app)).reward)}" in frame(app)
+        await pilot.press("m", "m")
+        await until_shown(app, "left", "right")
+        for word in (" tok", "update", " advantage", "adv ", "training", "rule:"):
+            assert word not in frame(app), word
+        await pilot.press("q")
+    async with rating(path, size=(80, 24), rating_mode="pair") as (app, pilot):
+        await press(app, pilot, ["x", "enter", "x", "enter"], path, 1)
+        text = await until_shown(app, "nothing waits")
+        assert "The ratings are in answers.jsonl.ratings.jsonl.   q leaves" in text
+
+
+async def test_a_file_without_rewards_says_nothing_of_them(tmp_path: Path) -> None:
+    bare = tmp_path / "answers.jsonl"
+    bare.write_text(json.dumps({"prompt": "question 1", "responses": ["answer 1 a", "answer 1 b"]}) + "\n")
+    async with rating(bare) as (app, pilot):
+        for keys in ("v", "J", "m", "m"):
+            below = frame(app).split("\n", 2)[2]  # the path at the top may have any name
+            assert "reward" not in below
+            await pilot.press(keys)
+            await pilot.pause()
+
+
+async def test_the_guide_of_a_file_is_kept_beside_its_ratings(path: Path) -> None:
+    async with rating(path, size=(160, 48)) as (app, pilot):
+        await pilot.press(":", *"guide", "enter")
+        await until_shown(app, "the guide for whoever rates here", "F2 saves")
+        await pilot.press(*"Be kind. ", "f2")
+        await until_shown(app, "Be kind. 1. Is the final answer right?", "kept in answers.jsonl.ratings.guide.txt")
+    assert "Be kind." in (path.parent / "answers.jsonl.ratings.guide.txt").read_text()
+    async with rating(path, size=(160, 48)) as (app, _):
+        assert "Be kind. 1. Is the final" in frame(app)
+    async with rating(path, size=(160, 48), output=path.parent / "bob.jsonl") as (app, _):
+        assert "Be kind." not in frame(app)
+
+
+async def test_a_mode_that_is_asked_for_is_there_from_the_first_frame(path: Path) -> None:
+    async with rating(path, rating_mode="rank") as (app, pilot):
+        assert desk(app).mode.name == "rank"
+        await press(app, pilot, ["3", "1", "enter"], path, 1)
+        await pilot.press("q")
+    async with rating(path) as (app, _):
+        assert desk(app).mode.name == "rank"
+    async with rating(path, rating_mode="thumbs") as (app, _):
+        assert desk(app).mode.name == "thumbs"

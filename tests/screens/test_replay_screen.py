@@ -217,9 +217,16 @@ async def test_a_rating_is_refused_and_not_shown_as_given(home: Path) -> None:
         await pilot.press("r")
         await until_shown(app, "RATE", "it arrives at")
         await pilot.press("5")
-        text = await until_shown(app, "this is a replay; `workbench run --name gsm8k-grpo`", "not saved")
-        assert "[5]" not in text
+        text = await until_shown(app, "nothing can be rated in a replay")
+        assert " 5]" not in text
         assert "you: 0 today" in text
+        for key in ("i", "f", "c", "x", "X", "5", "h"):
+            await pilot.press("J")
+            assert "nothing can be rated" not in frame(app)
+            await pilot.press(key)
+            text = await until_shown(app, "nothing can be rated in a replay" if key != "h" else "RATE")
+            for opened in ("saves", "enter alone", "comment on", "F2", "not skipped", "the flags are open"):
+                assert opened not in text, key
         for key in ("u", "ctrl+r"):
             await pilot.press(key)
             await until_shown(app, "nothing to undo: this is a replay")
