@@ -119,7 +119,7 @@ async def test_r_rates_the_response_under_the_cursor(attach: Attach) -> None:
         await pilot.press("s", "j", "J")
         await until_shown(app, "> 120.3", "> B", "#### 1")
         await pilot.press("r")
-        await until_shown(app, "120.3 (group 1 of", "response B of 8", "reward .00")
+        await until_shown(app, "120.3 (group 1)", "response B of 8", "reward .00")
 
 
 async def test_a_group_is_asked_for_once_and_again_when_it_changed(attach: Attach, engine: FakeEngine) -> None:

@@ -12,7 +12,7 @@ from tests.screens.frames import until_shown
     ("key", "texts"),
     [
         ("s", ["> 120.4", "> A", "dead", "120 tok"]),
-        ("r", ["group 1 of", "1 bad", "5 great", "It waits"]),
+        ("r", ["group 1 ", "1 bad", "5 great", "It waits"]),
         ("p", ["> algorithm", "lr_warmup_steps", "What turns rewards into an update"]),
         ("e", ["checkpoint of step 120", "kl/k3 jump"]),
     ],
