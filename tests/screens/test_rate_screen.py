@@ -628,6 +628,9 @@ async def test_digits_of_a_text_that_is_typed_are_no_keys_of_a_mode(attach: Atta
         await until_shown(app, "group 1 ", "####")
         await pilot.press("c", "t", "0")
         await until_shown(app, "t0")
+        assert isinstance(app.screen, RateScreen)
+        app.screen.unused_key("t")  # as one comes that was typed before the line had the keys
+        await pilot.pause()
         assert "m other modes" not in frame(app)
 
 
