@@ -181,8 +181,8 @@ class RewardKeeper:
             if material.usable < LEAST:
                 raise Refused(
                     f"there are {material.usable} comparisons to train on and at least {LEAST} are needed (what one "
-                    "person says of a group in one mode is one, and a fifth of all prompts is kept for measuring); rate "
-                    "responses of more prompts, or import preferences"
+                    "person says of a group in one mode is one, and a fifth of all prompts is kept for measuring); "
+                    "rate responses of more prompts, or import preferences"
                 )
         except BaseException:
             self._running = False
