@@ -60,12 +60,13 @@ GOES_TO = {"likert": 0, "thumbs": 1, "pair": 2, "rank": 3, "critique": 5}
 
 def keys(session: str, size: tuple[int, int], seconds: float) -> list[dict[str, Any]]:
     """Rate in one mode after another while the session trains."""
-    rows = []
+    rows, used = [], 0  # whoever comes back rates in the mode used last
     for mode, script in MODES.items():
         terminal = Terminal([*WORKBENCH, "attach", session], *size)
         try:
             terminal.until(b"reward", seconds=60)
-            os.write(terminal.fd, b"r" + b"m" * GOES_TO[mode])
+            os.write(terminal.fd, b"r" + b"m" * ((GOES_TO[mode] - used) % 6))
+            used = GOES_TO[mode]
             terminal.drain(SETTLE)
             taken: list[float] = []
             began = time.monotonic()
