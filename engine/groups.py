@@ -143,6 +143,7 @@ class GroupSampler:
                         for letter, (row, answer) in enumerate(zip(rows, answers[place], strict=True))
                     ],
                     prompt_tokens=self._encode(prompts[i]),
+                    messages=[dict(message) for message in prompts[i].messages],
                 )
             )
         shape_rewards([RolloutGroup(group) for group in groups], self._knobs)
@@ -186,7 +187,7 @@ class GroupSampler:
         if prompt.id not in self._tokens:
             if len(self._tokens) > 100_000:
                 self._tokens.clear()
-            self._tokens[prompt.id] = self._policy.encode_prompt(prompt.text)
+            self._tokens[prompt.id] = self._policy.encode_prompt(prompt.messages or prompt.text)
         return self._tokens[prompt.id]
 
     def _read(self, prompt: Prompt, tokens: Sequence[Sequence[int]]) -> list[Read]:

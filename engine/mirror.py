@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.words import one_line
 from sessions.records import WARM_UP, SessionSettings, StepRecord
+from sessions.specs import short_name
 from sessions.wire import AnyEvent, StepDone
 
 if TYPE_CHECKING:
@@ -167,6 +168,6 @@ class Tracker:
         else:
             tracker = kind(PROJECT, name=run)
         tracker.start()
-        about = {"session": settings.name, "seed": settings.seed, "task": Path(settings.task).name}
+        about = {"session": settings.name, "seed": settings.seed, "task": short_name(settings.task)}
         tracker.store_init_configuration({**first.values, **about, "model": Path(settings.model).name})
         return tracker

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,25 @@ class Policy:
         """Whether the logits of a whole micro-batch never exist at once."""
         return self._reads_states and "chunked_logits" in self.shortcuts
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """A question as tokens, in the chat template if the tokenizer has one."""
+    def encode_prompt(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
+        """A question as tokens, in the chat template if the tokenizer has one.
+
+        :param prompt: a text, which becomes the user's message, or chat messages.
+        :raises UsageError: if they are messages and there is no template for them.
+        """
         with self._tokenizing:
-            if not self.uses_chat_template:
-                return list(self.tokenizer(text)["input_ids"])
-            rendered = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
+            if isinstance(prompt, str):
+                if not self.uses_chat_template:
+                    return list(self.tokenizer(prompt)["input_ids"])
+                messages = [{"role": "user", "content": prompt}]
+            else:
+                if not self.uses_chat_template:
+                    raise UsageError(
+                        "the prompts are chat messages and the model has no chat template to put them into; give a "
+                        "model with one (its -Instruct version), or a column of plain text with prompt=COLUMN"
+                    )
+                messages = [dict(message) for message in prompt]
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def encode_text(self, text: str) -> list[int]:

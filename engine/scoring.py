@@ -66,10 +66,17 @@ def _added(components: Mapping[str, Component], values: dict[str, float | None],
 def _call(name: str, component: Component, prompt: Prompt, completions: Sequence[str]) -> Sequence[float | str | None]:
     """One result a completion: a finite number, None, or what went wrong as text."""
     n = len(completions)
-    columns = {key: [value] * n for key, value in prompt.columns.items()}
-    columns["answer"] = [prompt.answer] * n
+    columns = {"answer": prompt.answer, **prompt.columns}
+    asked: object = list(prompt.messages) or prompt.text
+    answered = [[{"role": "assistant", "content": text}] for text in completions] if prompt.messages else completions
     try:
-        results = list(component.function(prompts=[prompt.text] * n, completions=list(completions), **columns))
+        results = list(
+            component.function(
+                prompts=[asked] * n,
+                completions=list(answered),
+                **{key: [value] * n for key, value in columns.items() if key not in ("prompts", "completions")},
+            )
+        )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything; none of it may stop the run
         return [f"{name}: raised {type(error).__name__}: {error}"] * n
     if len(results) != n:

@@ -29,7 +29,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
-    task = load_task(settings.task, settings.seed, settings.evaluation_rows)
+    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards)
     assignments = [parse_assignment(text) for text in settings.sets]
     given = {a.name: a.value for a in assignments if a.step is None}
     if settings.preset:

@@ -27,6 +27,7 @@ import platformdirs
 from sessions import private
 from sessions.errors import InputFileError, NoSuchSession, SessionError, SessionRunning, UsageError
 from sessions.records import Record, SessionSettings
+from sessions.specs import short_name
 
 _R = TypeVar("_R", bound=Record)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -308,7 +309,7 @@ def new_session(name: str | None, settings: SessionSettings) -> SessionFolder:
 
 
 def _free_names(task: str) -> Iterator[str]:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(task).stem).strip("-.") or "session"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", short_name(task)).strip("-.") or "session"
     for number in range(1, 1_000_000):
         yield f"{stem[:48]}-{number}"
 

@@ -153,6 +153,7 @@ class Group(Record):
     """The responses sampled for one prompt, whole.
 
     :ivar prompt: the question, without the chat template around it.
+    :ivar messages: the same as chat messages, where the task has it so; else empty.
     :ivar answer: the reference answer, where the task has one.
     :ivar temperature: at which it was sampled; its log-probabilities are of that tempered distribution.
     """
@@ -167,6 +168,7 @@ class Group(Record):
     responses: list[Response]
     status: str = "scored"
     prompt_tokens: list[int] = []
+    messages: list[dict[str, str]] = []
 
     @property
     def name(self) -> str:
@@ -599,6 +601,11 @@ class SessionSettings(Record):
     :ivar preset: name of published settings, over which ``sets`` are laid.
     :ivar steps: stop after so many; 0: never.
     :ivar threads: of torch; 0: physical cores less one, at least 1.
+    :ivar model: name, folder, GGUF file or hub name.
+    :ivar task: its words: a name, file or dataset, and options (:mod:`sessions.task_kinds`).
+    :ivar rewards: words of each reward (:mod:`sessions.reward_kinds`); empty: the task's own.
+    :ivar reward_timeout: seconds that a reward function may take for a group.
+    :ivar lora: options of adapters that are trained instead of the model, as words; empty: the model is.
     :ivar evaluation_rows: held-out prompts; 0: as many as the task proposes.
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
     :ivar plain: shortcuts of the engine that are turned off (:mod:`sessions.shortcuts`).
@@ -618,6 +625,9 @@ class SessionSettings(Record):
     name: str
     model: str = "tiny"
     task: str = "arithmetic"
+    rewards: list[str] = []
+    reward_timeout: float = 60.0
+    lora: str = ""
     seed: int = 0
     steps: int = 0
     sets: list[str] = []

@@ -138,7 +138,17 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     _add_person(run)
     run.add_argument("--name", metavar="S", help="of the session; default: TASK-1, TASK-2, ...")
     run.add_argument("--model", metavar="M", help="tiny (embedded, the default), smollm2, or a folder")
-    run.add_argument("--task", metavar="T", help="arithmetic (the default), or a .jsonl file")
+    run.add_argument("--task", metavar="T", help="arithmetic (the default), or a .jsonl file; options as key=value")
+    run.add_argument(
+        "--reward",
+        dest="rewards",
+        action="append",
+        metavar="R",
+        help="instead of the task's own: a name, module:function or file.py:function; options as key=value",
+    )
+    run.add_argument(
+        "--reward-timeout", type=float, metavar="S", help="seconds that a reward function may take for a group (60)"
+    )
     run.add_argument(
         "--set",
         dest="sets",

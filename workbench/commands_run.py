@@ -22,7 +22,8 @@ from workbench.output import ProgressLine, duration, need_terminal, say
 from workbench.settings import check_settings, person, preferences
 
 GIVEN = (
-    "model", "task", "seed", "steps", "device", "precision", "threads", "nice", "chat_template", "sets",
+    "model", "lora", "task", "rewards", "reward_timeout", "seed", "steps", "device", "precision", "threads", "nice",
+    "chat_template", "sets",
     "plain", "micro_tokens", "allow_sampler_mismatch", "trust_remote_code", "preset", "track", "reward_model",
     "keep_last", "keep_best", "keep_every",
     "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
@@ -195,7 +196,7 @@ def start_paused(folder: SessionFolder) -> None:
 def _flag(name: str, value: object) -> str:
     """A setting as it is written on the command line."""
     if isinstance(value, list):
-        option = {"sets": "--set"}.get(name, f"--{name}")
+        option = {"sets": "--set", "rewards": "--reward"}.get(name, f"--{name}")
         return " ".join(f"{option} {text}" for text in value) or f"no {option}"
     name = name.replace("_", "-")
     if name in ("allow-sampler-mismatch", "trust-remote-code"):

@@ -18,11 +18,12 @@ from sessions.hyperparameters import check_sampler, check_together, defaults, hy
 from sessions.people import check_person, whoami
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
+from sessions.reward_kinds import check_rewards
 from sessions.shortcuts import active
+from sessions.specs import parse_spec
+from sessions.task_kinds import DATASET, check_task_spec, task_kind
 from sessions.trackers import check_trackers
 
-TASKS = ("arithmetic",)
-"""Built-in tasks; anything else is a JSON-lines file."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -98,12 +99,15 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
             raise InvalidValue(f"{what}: {given!r} is not one of {', '.join(allowed)}")
     if not 64 <= settings.micro_tokens < 2**31:
         raise InvalidValue(f"--micro-tokens: {settings.micro_tokens} is out of bounds; allowed: whole numbers from 64")
+    if not 0.1 <= settings.reward_timeout <= 86_400:
+        raise InvalidValue(f"--reward-timeout: {settings.reward_timeout:g} is out of bounds; allowed: .1 to 86400 s")
     active(settings.plain)
     check_sets(settings.sets, settings.preset, mismatch=settings.allow_sampler_mismatch)
     return msgspec.structs.replace(
         settings,
         model=check_model(settings.model),
         task=check_task(settings.task),
+        rewards=check_rewards(settings.rewards),
         warm_up=check_warm_up(settings, warmed=warmed),
         track=check_trackers(settings.track),
         reward_model=check_reward_model(settings.reward_model),
@@ -141,18 +145,19 @@ def check_reward_model(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if name else ""
 
 
-def check_task(name: str) -> str:
-    """A built-in task, or the absolute path of a file of JSON objects.
+def check_task(text: str) -> str:
+    """A task's words, checked, with absolute paths.
 
-    :raises UsageError: if it is neither; what the rows hold is checked when they are read.
+    :raises UsageError: if there is none of that name; of a file, its first row is looked at.
     """
-    if name in TASKS:
-        return name
-    path = Path(name).expanduser()
-    if path.suffix != ".jsonl" and os.sep not in name:
-        raise UnknownName("task", name, (*TASKS, "a .jsonl file"))
-    if path.suffix != ".jsonl":
-        raise InputFileError(f"task {name}: not a .jsonl file; give one JSON object a line, or {', '.join(TASKS)}")
+    checked = check_task_spec(text)
+    spec = parse_spec(checked, "task")
+    if task_kind(spec) is DATASET and Path(spec.use).suffix == ".jsonl":
+        _first_row(Path(spec.use), text)
+    return checked
+
+
+def _first_row(path: Path, name: str) -> None:
     try:
         with path.open("rb") as file:
             first = next((line for line in file if line.strip()), None)
@@ -166,7 +171,6 @@ def check_task(name: str) -> str:
         raise InputFileError(f"task {name}: its first line is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise InputFileError(f"task {name}: its first line is not a JSON object")
-    return str(path.resolve())
 
 
 def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:

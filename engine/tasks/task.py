@@ -17,15 +17,18 @@ class Prompt:
     """One question.
 
     :ivar id: names it for ever; the noise of its responses depends on it.
-    :ivar text: what is asked. A model with a chat template gets it as the user's message.
-    :ivar answer: the reference answer.
-    :ivar columns: everything else of its row, for reward functions.
+    :ivar text: what is asked, as people read it. A model with a chat template gets it as the user's message.
+    :ivar answer: the reference answer; empty: there is none.
+    :ivar columns: every column of its row but the prompt's, as it is there, for reward functions.
+    :ivar messages: the same as chat messages, where the row has them: role, content. Then the model is given these,
+        and reward functions get prompts and completions as messages too, as TRL has it.
     """
 
     id: str
     text: str
     answer: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    messages: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

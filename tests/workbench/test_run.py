@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 import screens.app
-from engine.tasks import BUILT_IN
+from engine.rewards import loading
+from engine.tasks import MAKERS
 from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.folders import EngineInfo, SessionFolder, all_sessions, new_session, session_folder
 from sessions.people import whoami
 from sessions.records import SessionSettings
+from sessions.reward_kinds import REWARD_KINDS
+from sessions.task_kinds import TASK_KINDS
 from tests.workbench.conftest import Workbench, poll
-from workbench import daemon, output, settings
+from workbench import daemon, output
 from workbench.cli import main
 from workbench.daemon import restart_session, start_session
 from workbench.output import ProgressLine, duration, size, table
@@ -126,7 +129,11 @@ def test_what_the_app_starts_sessions_with(workbench: Workbench, monkeypatch: py
 
 
 def test_built_in_tasks_are_the_engines() -> None:
-    assert set(settings.TASKS) == set(BUILT_IN)
+    assert {*TASK_KINDS, "dataset"} == set(MAKERS)
+
+
+def test_built_in_rewards_are_the_engines() -> None:
+    assert set(REWARD_KINDS) - {"task"} == set(loading.MAKERS)
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
