@@ -138,6 +138,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     _add_person(run)
     run.add_argument("--name", metavar="S", help="of the session; default: TASK-1, TASK-2, ...")
     run.add_argument("--model", metavar="M", help="tiny (embedded, the default), smollm2, or a folder")
+    run.add_argument("--lora", metavar="WORDS", help="train adapters instead of the model, such as r=16")
     run.add_argument("--task", metavar="T", help="arithmetic (the default), or a .jsonl file; options as key=value")
     run.add_argument(
         "--reward",
