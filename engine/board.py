@@ -26,6 +26,7 @@ from sessions.wire import (
     AnyEvent,
     Changed,
     CheckpointSaved,
+    Evaluated,
     GroupsChanged,
     GroupsScored,
     RatingRetracted,
@@ -73,6 +74,9 @@ class Board:
                     if name not in self.series:
                         self.series[name] = Series(name)
                     self.series[name].append(record.step, value)
+            case Evaluated(branch=branch, step=step, metrics=metrics) if branch == self.branch:
+                for name, value in metrics.items():
+                    self.series.setdefault(name, Series(name)).append(step, value)
             case GroupsScored(heads=heads) | GroupsChanged(heads=heads):
                 for head in heads:
                     self.heads[head.step, head.number] = head

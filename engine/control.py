@@ -45,7 +45,7 @@ class Control:
         self._resumed = 0
         self._through = False
         self._committed = False
-        self._errands: list[Callable[[], None]] = []
+        self._errands: list[tuple[Callable[[], None], tuple[Phase, ...]]] = []
         self._paused_total = 0.0
         self.paused = False
         self.paused_by = ""
@@ -117,11 +117,14 @@ class Control:
         with self._changed:
             self._leave = self._committed = self._discard = False
 
-    def ask(self, errand: Callable[[], None]) -> None:
+    def ask(self, errand: Callable[[], None], not_while: tuple[Phase, ...] = ()) -> None:
         """Have the compute thread run something at its next safe point where the weights are those of a finished
-        step, paused or not."""
+        step, paused or not.
+
+        :param not_while: phases that it waits out.
+        """
         with self._changed:
-            self._errands.append(errand)
+            self._errands.append((errand, not_while))
             self._changed.notify_all()
 
     @property
@@ -271,14 +274,15 @@ class Control:
             return self._pause and self._resumed == resumed
 
     def _ready_errands(self) -> bool:
-        return bool(self._errands) and not self._committed
+        return not self._committed and any(self.phase not in phases for _, phases in self._errands)
 
     def _run_errands(self) -> None:
         while True:
             with self._changed:
                 if not self._ready_errands():
                     return
-                errand = self._errands.pop(0)
+                place = next(i for i, (_, phases) in enumerate(self._errands) if self.phase not in phases)
+                errand, _ = self._errands.pop(place)
             errand()
 
     def _wishes(self) -> bool:

@@ -12,6 +12,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -40,6 +41,7 @@ from sessions.branches import PROBES, Dropped, Probe
 from sessions.checkpoints import Damaged, HeldRollout
 from sessions.commands import new_id
 from sessions.errors import InvalidValue, Refused, SessionError, WorkbenchError
+from sessions.evaluations import HeldOut
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import Value
 from sessions.records import (
@@ -643,8 +645,8 @@ class Engine(Threads):
         result = await self._evaluated()
         if result is None:
             return {}
-        await self._keep_probes(step, result)
-        return {"eval/accuracy": result.accuracy, "eval/length": result.length}
+        await self.keep_evaluation(step, result)
+        return result.metrics
 
     async def _evaluated(self, most: int | None = None) -> Evaluation | None:
         """Answer the held-out prompts; None where that fails: the step is learned all the same, and must be recorded.
@@ -652,7 +654,7 @@ class Engine(Threads):
         :param most: so many of them; None: all.
         """
         try:
-            return await self.compute(self.learner.evaluate, most)
+            return await self.compute(self.learner.evaluate, most, None if most is None else 0)
         except (Stopping, Leaving):
             raise
         except Exception as error:  # noqa: BLE001 - a judge of the user's, or memory that ran out
@@ -665,18 +667,36 @@ class Engine(Threads):
             )
             return None
 
+    async def keep_evaluation(self, step: int, result: Evaluation, who: str = "", *, measured: bool = False) -> None:
+        """Keep and tell an evaluation.
+
+        :param measured: whether the step is on record already, without its figures.
+        """
+        await self._keep_probes(step, result)
+        evaluation = HeldOut(
+            branch=self.branch,
+            step=step,
+            time=time.time(),
+            answers=result.answers,
+            who=who,
+            temperature=self.knobs.number("eval_temperature"),
+            metrics=result.metrics,
+        )
+        keep = partial(self.store.add_held_out, evaluation, measured=measured)
+        self.publish(await self._persist(f"the evaluation after step {step}", lambda: self.write(keep)))
+
     async def _keep_probes(self, step: int, result: Evaluation) -> None:
         probes = [
             Probe(
                 branch=self.branch,
                 step=step,
-                place=a.place,
-                prompt=a.prompt.text,
-                answer=a.prompt.answer,
-                text=a.text,
-                right=a.right,
+                place=place,
+                prompt=a.prompt,
+                answer=a.reference,
+                text=a.greedy.text,
+                right=bool(a.greedy.right),
             )
-            for a in result.answers
+            for place, a in enumerate(result.answers[:PROBES])
         ]
         await self._persist("the answers to the probe prompts", lambda: self.write(self.store.add_probes, probes))
 
@@ -692,15 +712,15 @@ class Engine(Threads):
         """The held-out accuracy before the first step, as step 0."""
         known, self.evaluated = self.evaluated, None
         result = known if known is not None else await self.compute(self.learner.evaluate)
-        await self._keep_probes(0, result)
-        record = StepRecord(
-            branch=self.branch,
-            step=0,
-            time=time.time(),
-            metrics={"eval/accuracy": result.accuracy, "eval/length": result.length},
-            values=self.knobs.values,
+        await self.keep_first_evaluation(result)
+
+    async def keep_first_evaluation(self, result: Evaluation, who: str = "") -> None:
+        """Keep and tell an evaluation before the first step, as step 0."""
+        await self.keep_evaluation(0, result, who)
+        metrics: dict[str, float | None] = dict(result.metrics)
+        await self.keep_step(
+            StepRecord(branch=self.branch, step=0, time=time.time(), metrics=metrics, values=self.knobs.values)
         )
-        await self.keep_step(record)
 
     async def keep_step(self, record: StepRecord) -> None:
         """Keep and tell a step that no group belongs to."""

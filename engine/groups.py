@@ -5,16 +5,18 @@ Several processes share the prompts of a step, whole groups to a rank; each ends
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from accelerate.utils import gather_object
 
 from engine.control import Control
 from engine.knobs import Knobs
 from engine.policy import Policy
-from engine.randomness import evaluation_noise, response_noise
+from engine.randomness import evaluation_noise, held_out_noise, response_noise
 from engine.rollout import RolloutGroup
 from engine.sampling import Growth, Samples, sample
 from engine.scoring import Scored, score_group
@@ -23,7 +25,7 @@ from engine.shaping import shape_rewards
 from engine.statistics import repetition
 from engine.tasks import Prompt, Task
 from engine.truncation import Truncation
-from sessions.branches import PROBES
+from sessions.evaluations import ACCURACY, LENGTH, HeldOutAnswer, Sample, metrics_of
 from sessions.records import Group, Response, letters
 from sessions.shortcuts import SHORTCUTS
 
@@ -33,29 +35,23 @@ EVALUATION_ROWS = 250
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Answers to the held-out prompts.
+    """Answers to the held-out prompts, in the order of these.
 
-    :ivar accuracy: share judged right.
-    :ivar length: mean tokens.
-    :ivar answers: to the first :data:`PROBES` prompts, in their order.
+    :ivar metrics: what :func:`~sessions.evaluations.metrics_of` says of them.
     """
 
-    accuracy: float
-    length: float
-    answers: list[Answered] = field(default_factory=list)
+    answers: list[HeldOutAnswer]
+    metrics: dict[str, float]
 
+    @property
+    def accuracy(self) -> float:
+        """Share judged right; NaN where nothing was judged."""
+        return self.metrics.get(ACCURACY, math.nan)
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The answer to one of the first held-out prompts.
-
-    :ivar place: of the prompt.
-    """
-
-    place: int
-    prompt: Prompt
-    text: str
-    right: bool
+    @property
+    def length(self) -> float:
+        """Mean tokens of the first answers."""
+        return self.metrics.get(LENGTH, 0.0)
 
 
 OnStart = Callable[[Sequence[Prompt], Growth], None]
@@ -223,46 +219,101 @@ class GroupSampler:
             knobs.whole(f"{kind}top_k"), knobs.number(f"{kind}top_p"), knobs.number(f"{kind}min_p")
         )  # fmt: skip
 
-    def evaluate(self, most: int | None = None) -> Evaluation:
+    def evaluate(self, most: int | None = None, samples: int | None = None, *, beside: bool = False) -> Evaluation:
         """Answer the held-out prompts, greedily with ``eval_temperature`` 0; draws no random number of training.
 
         :param most: only the first so many; None: all.
+        :param samples: further answers to each prompt, for pass@k; None: ``eval_samples``.
+        :param beside: whether it is made inside another phase, which it neither shows itself in nor pauses.
         """
-        length, temperature = self._knobs.whole("max_new_tokens"), self._knobs.number("eval_temperature")
+        count = self._knobs.whole("eval_samples") if samples is None else samples
         prompts = self.task.evaluation[:most]
-        self._control.begin("evaluating", len(prompts))
-        right = tokens = 0
+        if not beside:
+            self._control.begin("evaluating", len(prompts))
         mine = list(prompts[self._rank :: self._ranks])
-        answers: list[Answered] = []
-        for start in range(0, len(mine), EVALUATION_ROWS):
-            part = mine[start : start + EVALUATION_ROWS]
-            noise = (
-                np.stack([evaluation_noise(self._evaluation_seed, p.id, length) for p in part]) if temperature else None
-            )
-            samples = sample(
-                self._policy,
-                [self._encode(p) for p in part],
-                1,
-                length,
-                temperature or 1.0,
-                noise,
-                truncation=self._truncation("eval_"),
-                shortcuts=self._shortcuts,
-                safe_point=lambda done, total: self._control.safe_point(),
-            )
-            for place, (prompt, answer) in enumerate(zip(part, samples.tokens, strict=True), start):
-                text = self._policy.decode(answer)
-                good = self.task.judge(prompt, text)
-                right += good
-                if self._rank + place * self._ranks < PROBES:
-                    answers.append(Answered(self._rank + place * self._ranks, prompt, text, bool(good)))
-            tokens += sum(map(len, samples.tokens))
-            self._control.advance(start + len(part), len(mine))
+        rows = max(1, EVALUATION_ROWS // max(1, count))
+        answers: list[HeldOutAnswer] = []
+        for start in range(0, len(mine), rows):
+            answers += self._answer(mine[start : start + rows], count, beside=beside)
+            if not beside:
+                self._control.advance(len(answers), len(mine))
         if self._ranks > 1:
-            parts = gather_object([(right, tokens, answers)])
-            right, tokens = sum(p[0] for p in parts), sum(p[1] for p in parts)
-            answers = sorted((a for p in parts for a in p[2]), key=lambda a: a.place)
-        return Evaluation(right / len(prompts), tokens / len(prompts), answers)
+            parts = gather_object([answers])
+            answers = [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
+        return Evaluation(answers, metrics_of(answers))
+
+    def _answer(self, prompts: Sequence[Prompt], count: int, *, beside: bool) -> list[HeldOutAnswer]:
+        """The answer to each prompt, and ``count`` samples of it, judged and scored."""
+        length, temperature = self._knobs.whole("max_new_tokens"), self._knobs.number("eval_temperature")
+        seed = self._evaluation_seed
+        noise = np.stack([evaluation_noise(seed, p.id, length) for p in prompts]) if temperature else None
+        first = self._ask_held_out(prompts, 1, temperature or 1.0, noise, beside=beside)
+        more = Samples()
+        if count:
+            drawn = [held_out_noise(seed, p.id, i, length) for p in prompts for i in range(count)]
+            at = temperature or self._knobs.number("temperature")
+            more = self._ask_held_out(prompts, count, at, np.stack(drawn), beside=beside)
+        own = [[i, *range(len(prompts) + i * count, len(prompts) + (i + 1) * count)] for i in range(len(prompts))]
+        tokens, ended = [*first.tokens, *more.tokens], [*first.ended, *more.ended]
+
+        def read(place: int, rows: list[list[int]]) -> list[tuple[str, Scored]]:
+            texts = [self._policy.decode(row) for row in rows]
+            return list(zip(texts, score_group(self.task.components, prompts[place], texts), strict=True))
+
+        found = []
+        with self._pool.round(read, self._control.wake) as scoring:
+            for place, rows in enumerate(own):
+                scoring.submit(place, [tokens[row] for row in rows])
+            for place, rows in enumerate(own):
+                if not beside:
+                    self._control.wait_for(lambda place=place: scoring.done(place))  # type: ignore[misc]
+                texts = scoring.result(place)
+                answered = [
+                    Sample(
+                        text=text,
+                        length=len(tokens[row]),
+                        ended=ended[row],
+                        right=self._judged(prompts[place], text),
+                        reward=scored.reward,
+                    )
+                    for row, (text, scored) in zip(rows, texts, strict=True)
+                ]
+                found.append(
+                    HeldOutAnswer(
+                        prompt_id=prompts[place].id,
+                        prompt=prompts[place].text,
+                        reference=prompts[place].answer,
+                        greedy=answered[0],
+                        components=texts[0][1].components,
+                        samples=answered[1:],
+                    )
+                )
+        return found
+
+    def _judged(self, prompt: Prompt, text: str) -> bool | None:
+        return bool(self.task.judge(prompt, text))
+
+    def _ask_held_out(
+        self,
+        prompts: Sequence[Prompt],
+        count: int,
+        temperature: float,
+        noise: npt.NDArray[np.float64] | None,
+        *,
+        beside: bool,
+    ) -> Samples:
+        look = self._control.raise_wishes if beside else self._control.safe_point
+        return sample(
+            self._policy,
+            [self._encode(p) for p in prompts],
+            count,
+            self._knobs.whole("max_new_tokens"),
+            temperature,
+            noise,
+            truncation=self._truncation("eval_"),
+            shortcuts=self._shortcuts,
+            safe_point=lambda done, total: look(),
+        )
 
 
 def _response(place: int, row: int, samples: Samples, read: Read) -> Response:

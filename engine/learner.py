@@ -299,9 +299,13 @@ class Learner:
 
     # -------------------------------------------------------------------------- evaluation, checkpoints
 
-    def evaluate(self, most: int | None = None) -> Evaluation:
-        """Answer the held-out prompts, or the first so many."""
-        return self.sampler.evaluate(most)
+    def evaluate(self, most: int | None = None, samples: int | None = None, *, beside: bool = False) -> Evaluation:
+        """Answer the held-out prompts, or the first so many.
+
+        :param samples: further answers to each, for pass@k; None: as ``eval_samples`` says.
+        :param beside: whether it is made inside a phase of a step.
+        """
+        return self.sampler.evaluate(most, samples, beside=beside)
 
     def save(self, reason: str) -> Checkpoint:
         """Write a checkpoint of the finished step, now."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.control import Discarded, Leaving, Stopping
+from engine.evaluating import evaluate
 from engine.late import beside_updates
 from engine.queries import answer_query
 from engine.watching import KEY
@@ -231,6 +232,8 @@ class Orders:
                 engine.spawn(self._take_checkpoint(command))
             case c.Preview():
                 self._preview(command)
+            case c.Evaluate():
+                self._accepted(command, evaluate(self._engine, command, self._answer))
             case c.Rewind() | c.Fork() | c.Switch() | c.RenameBranch() | c.Race():
                 self._accepted(command, await engine.moves.ask(command))
                 self._service.beat_now()

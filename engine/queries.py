@@ -8,6 +8,7 @@ from sessions import commands as c
 from sessions import wire
 from sessions.branches import find_branch
 from sessions.errors import InvalidValue, Refused
+from sessions.past_evaluations import evaluation_view
 from sessions.records import ResponseName, parse_response_name
 from sessions.rose import rated_now, roses
 from sessions.store import Store
@@ -48,6 +49,8 @@ async def answer_query(engine: Engine, command: c.Command) -> Any:
             return await engine.write(
                 lambda: roses(store, branch, command.step, limit, rated=rated_now(store))
             )  # fmt: skip
+        case c.QueryEvaluation():
+            return await engine.write(evaluation_view, store, branch, command.step, command.earlier)
         case c.QueryGroups():
             limit = min(max(command.limit, 1), 2000)
             return await engine.write(

@@ -37,6 +37,11 @@ def evaluation_noise(seed: int, prompt_id: str, length: int) -> npt.NDArray[np.f
     return stream("evaluation", seed, prompt_id).random(length)
 
 
+def held_out_noise(seed: int, prompt_id: str, index: int, length: int) -> npt.NDArray[np.float64]:
+    """The same for one of several samples of it."""
+    return stream("held-out sample", seed, prompt_id, index).random(length)
+
+
 def permutation(*key: str | int, n: int) -> npt.NDArray[np.int64]:
     """A permutation of 0..n-1 named by ``key``."""
     return stream("permutation", *key).permutation(n)

@@ -42,7 +42,12 @@ class ChartKind:
 
 
 CHARTS = (
-    ChartKind("reward", ("reward/mean",), (Reading("reward", ("reward/mean",)),), best=True),
+    ChartKind(
+        "reward",
+        ("reward/mean", "eval/reward"),
+        (Reading("reward", ("reward/mean",)), Reading("held-out", ("eval/accuracy",), share=True)),
+        best=True,
+    ),
     ChartKind("kl", ("kl/k3",), (Reading("kl/k3", ("kl/k3",)),)),
     ChartKind(
         "advantage",

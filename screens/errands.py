@@ -24,6 +24,7 @@ from sessions.branches import BranchInfo, Probe
 from sessions.commands import (
     Command,
     QueryBranches,
+    QueryEvaluation,
     QueryPlan,
     QueryProbes,
     QueryRewardModel,
@@ -32,6 +33,7 @@ from sessions.commands import (
     Stop,
 )
 from sessions.errors import WorkbenchError
+from sessions.evaluations import EvaluationView
 from sessions.plans import Plan
 from sessions.reward_models import RewardModelState, reward_model_lines
 from sessions.rose import Roses
@@ -84,6 +86,11 @@ def _dialog(query: Command, title: str, answer: Answer) -> ModalScreen[None]:
 
         with contextlib.suppress(msgspec.ValidationError):
             return RoseDialog(msgspec.json.decode(answer.data, type=Roses))
+    if isinstance(query, QueryEvaluation):
+        from screens.evaluation import EvaluationDialog
+
+        with contextlib.suppress(msgspec.ValidationError):
+            return EvaluationDialog(msgspec.json.decode(answer.data, type=EvaluationView))
     lines = answer.text.split("\n") if answer.text else in_lines(query, answer.data)
     return TextDialog(title, lines)
 

@@ -41,6 +41,7 @@ from sessions.wire import (
     CheckpointSaved,
     Complaint,
     Delta,
+    Evaluated,
     GroupsChanged,
     GroupsScored,
     Growing,
@@ -321,6 +322,10 @@ class Live:
         match event:
             case StepDone(record=record):
                 self._step(record)
+            case Evaluated(step=step, metrics=metrics):
+                for name, value in metrics.items():
+                    self._series(name).append(step, value)
+                self.version["series"] += 1
             case GroupsScored(heads=heads) | GroupsChanged(heads=heads):
                 self._take_heads(heads)
             case RatingSaved(rating=rating):

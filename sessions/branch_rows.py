@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import msgspec
 
 from sessions.branches import Branch, BranchInfo, Dropped, Probe, Segment, aside_name, line_of
+from sessions.evaluations import HeldOut, pack, unpack
 from sessions.records import MAIN, WARM_UP, Checkpoint, StepRecord
 from sessions.schema import branch_row
 
 _json = msgspec.json
-OWNED = ("steps", "groups", "ratings", "skips", "checkpoints", "rating_uses", "probes", "changes", "alarms")
+OWNED = ("steps", "groups", "ratings", "skips", "checkpoints", "rating_uses", "probes", "held_out", "changes", "alarms")
 """Tables whose rows name the branch that they belong to, and the step."""
 
 
@@ -120,7 +121,7 @@ def forget(db: sqlite3.Connection, name: str) -> None:
         "WHERE r.branch=groups.branch AND r.step=groups.step AND r.number=groups.number)",
         (name,),
     )
-    for table in ("steps", "checkpoints", "probes"):
+    for table in ("steps", "checkpoints", "probes", "held_out"):
         db.execute(f"DELETE FROM {table} WHERE branch=?", (name,))
 
 
@@ -219,6 +220,25 @@ def newest_probes(db: sqlite3.Connection, line: Sequence[Segment]) -> list[Probe
             )
             return [msgspec.structs.replace(_json.decode(body, type=Probe), branch=segment.branch) for (body,) in rows]
     return []
+
+
+def put_held_out(db: sqlite3.Connection, evaluation: HeldOut) -> None:
+    """Keep an evaluation; one step has one, the newest."""
+    row = (evaluation.branch, evaluation.step, evaluation.time, pack(evaluation))
+    db.execute("INSERT OR REPLACE INTO held_out VALUES (?, ?, ?, ?)", row)
+
+
+def held_out_steps(db: sqlite3.Connection, line: Sequence[Segment]) -> list[int]:
+    """Steps of a line that were evaluated, in order."""
+    clause, parameters = on_line(line)
+    return [step for (step,) in db.execute(f"SELECT step FROM held_out WHERE {clause} ORDER BY step", parameters)]
+
+
+def held_out(db: sqlite3.Connection, line: Sequence[Segment], step: int) -> HeldOut | None:
+    """The evaluation of a step of a line; None: there was none."""
+    clause, parameters = on_line(line)
+    row = db.execute(f"SELECT branch, body FROM held_out WHERE step=? AND {clause}", [step, *parameters]).fetchone()
+    return unpack(row[1], row[0]) if row else None
 
 
 def active_branch(db: sqlite3.Connection) -> str:

@@ -345,6 +345,26 @@ class QueryRewardModel(Command, tag="reward"):
     """The reward model in use, and how good it is: a :class:`~sessions.reward_models.RewardModelState`, or null."""
 
 
+class Evaluate(Command, tag="evaluate"):
+    """Ask the present policy every held-out prompt.
+
+    :ivar samples: further answers to each, for pass@k; -1: as ``eval_samples`` says.
+    """
+
+    samples: int = -1
+
+
+class QueryEvaluation(Command, tag="evaluation"):
+    """An evaluation beside an earlier one: an :class:`~sessions.evaluations.EvaluationView`.
+
+    :ivar step: after which it was made, or the newest one before it; -1: the newest.
+    :ivar earlier: of the one that it is compared with; -1: the one before it.
+    """
+
+    step: int = -1
+    earlier: int = -1
+
+
 class QueryRose(Command, tag="rose"):
     """The responses whose reward rose most: a :class:`~sessions.rose.Roses`.
 
@@ -383,6 +403,7 @@ COMMANDS: dict[str, type[Command]] = {
         ImportOrderings,
         TakeCheckpoint,
         Preview,
+        Evaluate,
         Rewind,
         Fork,
         Switch,
@@ -405,6 +426,7 @@ COMMANDS: dict[str, type[Command]] = {
         QueryProbes,
         QueryRewardModel,
         QueryRose,
+        QueryEvaluation,
         QueryPlan,
     )
 }
@@ -422,6 +444,7 @@ QUERIES: tuple[type[Command], ...] = (
     QueryProbes,
     QueryRewardModel,
     QueryRose,
+    QueryEvaluation,
     QueryPlan,
     Subscribe,
 )
@@ -739,6 +762,13 @@ def _read_number(command: str, arguments: Sequence[str], default: int) -> int:
     return int(arguments[0]) if arguments else default
 
 
+def _read_evaluation(arguments: Sequence[str]) -> Command:
+    if len(arguments) > 2 or not all(a.isdigit() for a in arguments):
+        raise UsageError("evaluation takes at most two steps: evaluation 640 600")
+    step, earlier = [*map(int, arguments), -1, -1][:2]
+    return QueryEvaluation(step=step, earlier=earlier)
+
+
 def _read_series(arguments: Sequence[str]) -> Command:
     if not arguments:
         raise UsageError("series needs a metric: series reward/mean")
@@ -798,6 +828,17 @@ WORDS: dict[str, Words] = {
         Words("watches", "", "every watch, and how it stands", _plain(QueryWatches)),
         Words("branches", "", "every branch, and what became of it", _plain(QueryBranches)),
         Words("probes", "BRANCH", "what a branch answered to the probe prompts", _read_probes),
+        Words(
+            "evaluate", "[SAMPLES]",
+            "ask the present policy every held-out prompt, and so many times more for pass@k (as eval_samples says)",
+            lambda a: Evaluate(samples=_read_number("evaluate", a, -1)),
+        ),
+        Words(
+            "evaluation", "[STEP [EARLIER]]",
+            "what was answered to the held-out prompts after a step, and what has turned right or wrong since an "
+            "earlier one",
+            _read_evaluation,
+        ),
         Words(
             "rose", "[STEP]", "the responses whose reward rose most since a step, or since a hundred steps ago",
             lambda a: QueryRose(step=_read_number("rose", a, 0)),

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from sessions.branches import Segment, owner_of
+from sessions.evaluations import HeldOutAnswer
 from sessions.examples import Text
 from sessions.hyperparameters import Value
 from sessions.modes import MODES, Heights
@@ -211,6 +212,55 @@ class AlarmRow(Row):
     responses: list[str]
     remedy: str
     acknowledged: float | None
+
+
+class HeldOutRow(Row):
+    """An answer to a held-out prompt.
+
+    :ivar sample: 0: the first answer, greedy unless the evaluation had a temperature; above: samples for pass@k.
+    :ivar right: what the task's judge says; null: it has none.
+    :ivar components: reward components of the first answer.
+    """
+
+    branch: str
+    step: int
+    prompt_id: str
+    prompt: str
+    answer: str
+    sample: int
+    completion: str
+    length: int
+    ended: bool
+    right: bool | None
+    reward: float | None
+    components: dict[str, float | None]
+
+
+def held_out_rows(store: Store, parts: Iterable[Segment]) -> Iterator[HeldOutRow]:
+    """Every answer of every evaluation of some parts, in order."""
+    for part in parts:
+        for evaluation in store.each_held_out(part):
+            yield from held_out_answer_rows(evaluation.branch, evaluation.step, evaluation.answers)
+
+
+def held_out_answer_rows(branch: str, step: int, answers: Iterable[HeldOutAnswer]) -> Iterator[HeldOutRow]:
+    """The rows of an evaluation."""
+    for answer in answers:
+        for number, sample in enumerate((answer.greedy, *answer.samples)):
+            yield HeldOutRow(
+                branch=branch,
+                step=step,
+                prompt_id=answer.prompt_id,
+                prompt=answer.prompt,
+                answer=answer.reference,
+                sample=number,
+                completion=sample.text,
+                length=sample.length,
+                ended=sample.ended,
+                right=sample.right,
+                reward=sample.reward,
+                components=answer.components if number == 0 else {},
+            )
 
 
 def step_rows(store: Store, parts: Iterable[Segment]) -> Iterator[StepRow]:

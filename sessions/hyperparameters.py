@@ -363,6 +363,13 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
             unit="steps", low=0, high=1_000_000, nudge=("add", 5),
         ),
         Hyperparameter(
+            "eval_samples", "", "int", 0, "rollout",
+            "Answers sampled for each held-out prompt beside the first, for pass@k: at eval_temperature, or at "
+            "temperature while that is 0. Every evaluation draws the same random numbers, which are none of "
+            "training's; 0: none.", low=0, high=256,
+            healthy="8, with a small held-out set: an evaluation takes so many times longer.",
+        ),
+        Hyperparameter(
             "eval_temperature", "", "float", 0.0, "rollout",
             "Temperature of the held-out answers; 0: greedy, the likeliest token each time. Above 0 every evaluation "
             "draws the same random numbers, which are none of training's.",

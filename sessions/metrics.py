@@ -115,6 +115,8 @@ METRICS: dict[str, Metric] = {
             healthy="0. More: what was sampled and what is trained on are not the same; the alarm names the invariant."),
         Metric("eval/accuracy", "held-out", "", "share of held-out prompts answered rightly, greedily while eval_temperature is 0; never trained on", "up", "evaluate_every is 0, or none has run",
             healthy="It rises with reward/mean. Falling while the reward rises is reward hacking: pause and read the best responses."),
+        Metric("eval/reward", "held-out reward", "", "mean automatic reward of the first answer to each held-out prompt", "up", "evaluate_every is 0, or none has run",
+            healthy="It follows reward/mean. reward/mean rising alone: the policy knows its training prompts by heart."),
         Metric("eval/length", "held-out length", "tokens", "mean length of the held-out responses"),
         Metric("value/explained_variance", "expl var", "", "1 - Var(R - V) / Var(R) over response tokens: the share of the returns' spread that the value model foresaw, with its estimates from before the update", "up", _VALUE,
             "Above 0, rising to 0.3 to 0.8. Below 0 it is worse than a constant: raise gae_lambda to 1, lengthen value_warmup_steps, or change value_learning_rate. About 0: it adds nothing; grpo would do as well."),
@@ -208,4 +210,8 @@ def metric(name: str) -> Metric:
     if name.startswith("reward/"):
         component = name.removeprefix("reward/")
         return Metric(name, component, "", f"mean of the reward component {component}, unweighted", "up")
+    if name.startswith("eval/pass@"):
+        k = name.removeprefix("eval/pass@")
+        formula = f"chance that at least one of {k} samples of a held-out answer is right: mean of 1 - C(n-c, {k})/C(n, {k}) for c right ones of n = eval_samples"
+        return Metric(name, f"pass@{k}", "", formula, "up")
     return Metric(name, name, "", name)

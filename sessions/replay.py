@@ -22,6 +22,7 @@ from sessions.errors import EngineUnreachable, InvalidValue, SessionError, Unkno
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import Value
 from sessions.metrics import WARM_UP_PREFIX
+from sessions.past_evaluations import evaluation_view
 from sessions.past_groups import PastGroups, Runs
 from sessions.past_series import Past, at_step
 from sessions.records import (
@@ -305,6 +306,11 @@ class Replay:
                         self._store, self.branch, since, limit, before=before, rated=lambda g: groups.shown(g, seq)
                     )
                 )  # fmt: skip
+            case c.QueryEvaluation(step=wanted, earlier=earlier):
+                upto = before - 1 if before else -1
+                if upto >= 0 and wanted > upto:
+                    raise InvalidValue(f"step {wanted} is not there yet at step {step}")
+                return encode_json(evaluation_view(self._store, self.branch, wanted, earlier, upto))
             case c.QueryEvents(before=asked, limit=limit):
                 upto = min(asked or seq + 1, seq + 1)
                 return encode_json(self._store.events(upto, limit))

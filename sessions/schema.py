@@ -2,8 +2,8 @@
 
 Version 1 and 2 kept a row for every response, in a table of their own (2 had columns for a value model); up to 3 there
 was no table of branches, changes, alarms and uses of ratings had no branch, and what was in their bodies only, or in
-those of steps, had no column; up to 4 there was no table of orderings. Temporary views show such a database in the
-shape of this version, so that one is read as the other.
+those of steps, had no column; up to 4 there was no table of orderings, and up to 5 none of evaluations. Temporary views
+show such a database in the shape of this version, so that one is read as the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sessions.database import Transaction
 from sessions.group_rows import pack_body, pack_measured, pack_sampled
 from sessions.records import MAIN, WARM_UP, Alarm, Change, Group, Response
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 ACCURACY = "eval/accuracy"
 """The metric of a step that has a column."""
 
@@ -37,6 +37,7 @@ CREATE TABLE branches (name TEXT PRIMARY KEY, parent TEXT, step INTEGER, body BL
 CREATE TABLE probes (branch TEXT, step INTEGER, place INTEGER, body BLOB, PRIMARY KEY (branch, step, place));
 """
 _NEW_IN_5 = "CREATE TABLE orderings (id TEXT PRIMARY KEY, time REAL, source TEXT, body BLOB)"
+_NEW_IN_6 = "CREATE TABLE held_out (branch TEXT, step INTEGER, time REAL, body BLOB, PRIMARY KEY (branch, step))"
 _EVALUATIONS = "CREATE INDEX evaluations ON steps (branch, step, accuracy) WHERE accuracy NOT NULL"
 """What is asked of every branch at once is found without a look at the bodies of its steps."""
 _USES = "CREATE TABLE {name} (rating TEXT, branch TEXT, step INTEGER, body BLOB, PRIMARY KEY (rating, branch))"
@@ -67,7 +68,7 @@ def create(db: sqlite3.Connection) -> None:
     with Transaction(db):
         db.execute(_GROUPS.format(name="groups"))
         db.execute(_USES.format(name="rating_uses"))
-        for statement in (_OTHERS + _NEW_IN_4 + _NEW_IN_5).split(";"):
+        for statement in (*(_OTHERS + _NEW_IN_4 + _NEW_IN_5).split(";"), _NEW_IN_6):
             db.execute(statement)
         db.execute(_EVALUATIONS)
         db.execute(_ADD_BRANCH, _first_branch())
@@ -82,7 +83,9 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
             _upgrade_groups(db, version)
         if version < 4:
             _upgrade_to_4(db)
-        db.execute(_NEW_IN_5)
+        if version < 5:
+            db.execute(_NEW_IN_5)
+        db.execute(_NEW_IN_6)
         db.execute(_SET_META, ("schema", str(SCHEMA_VERSION)))
 
 
@@ -153,7 +156,8 @@ def _branches_before_4(db: sqlite3.Connection) -> list[_Row]:
 
 def show_as_present(db: sqlite3.Connection, version: int) -> None:
     """Lay views over the tables of an earlier version that have the columns of this one's; on this connection only."""
-    db.execute(_NEW_IN_5.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    for statement in (_NEW_IN_5, _NEW_IN_6)[version - 4 if version > 4 else 0 :]:
+        db.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     if version > 3:
         return
     if version < 3:

@@ -20,6 +20,7 @@ from sessions import branch_rows, pages, private, schema, wire
 from sessions.branches import END, Branch, BranchInfo, Dropped, Probe, Segment, aside_name, owner_of
 from sessions.database import Transaction, connect, keep_log
 from sessions.errors import InvalidValue, SessionError
+from sessions.evaluations import HeldOut
 from sessions.group_rows import pack_body, pack_measured, pack_sampled, unpack
 from sessions.judging import standing
 from sessions.lineage import Lineage
@@ -381,6 +382,48 @@ class Store:
     def probes(self, branch: str) -> list[Probe]:
         """The newest answers of a branch's line to the probe prompts."""
         return branch_rows.newest_probes(self._db, self.line(branch))
+
+    def add_held_out(self, evaluation: HeldOut, *, measured: bool = False) -> wire.AnyEvent:
+        """Keep an evaluation.
+
+        :param measured: whether its figures are to be added to those of its step, which is on record.
+        """
+        with Transaction(self._db):
+            branch_rows.put_held_out(self._db, evaluation)
+            if measured:
+                self._measure(evaluation)
+            said = wire.Evaluated(
+                time=evaluation.time, step=evaluation.step, branch=evaluation.branch, who=evaluation.who,
+                metrics=dict(evaluation.metrics), prompts=len(evaluation.answers),
+            )  # fmt: skip
+            return self.add_event(said)
+
+    def _measure(self, evaluation: HeldOut) -> None:
+        at = (evaluation.branch, evaluation.step)
+        row = self._db.execute("SELECT body FROM steps WHERE branch=? AND step=?", at).fetchone()
+        if row is None:
+            return
+        record = _json.decode(row[0], type=StepRecord)
+        record.metrics |= evaluation.metrics
+        self._db.execute(
+            "UPDATE steps SET body=?, accuracy=? WHERE branch=? AND step=?",
+            (_json.encode(record), record.metrics.get(schema.ACCURACY), *at),
+        )
+
+    def held_out(self, branch: str, step: int) -> HeldOut | None:
+        """The evaluation of a step of a branch's line; None: there was none."""
+        return branch_rows.held_out(self._db, self.line(branch), step)
+
+    def each_held_out(self, part: Segment) -> Iterator[HeldOut]:
+        """The evaluations of a part of a line, one in memory at a time."""
+        for step in branch_rows.held_out_steps(self._db, [part]):
+            found = branch_rows.held_out(self._db, [part], step)
+            if found is not None:
+                yield found
+
+    def held_out_steps(self, branch: str) -> list[int]:
+        """Steps of a branch's line that were evaluated, in order."""
+        return branch_rows.held_out_steps(self._db, self.line(branch))
 
     # ---------------------------------------------------------------------------------------------- groups
 

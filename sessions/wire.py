@@ -18,6 +18,7 @@ import msgspec
 from sessions.branches import Branch
 from sessions.commands import COMMANDS, Command
 from sessions.errors import FrameTooLarge, InvalidValue, MalformedFrame
+from sessions.evaluations import words_of
 from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.limits import NAME, WHOLE, check_fields, check_line, title
 from sessions.people import check_person, client_title
@@ -129,6 +130,18 @@ class Imported(Event, tag="imported"):
     orderings: int = 0
 
 
+class Evaluated(Event, tag="evaluated"):
+    """The held-out prompts were asked after a step; the answers are in the table of evaluations.
+
+    :ivar who: asked for it; empty: the schedule.
+    """
+
+    branch: str
+    metrics: dict[str, float | None]
+    who: str = ""
+    prompts: int = 0
+
+
 class Changed(Event, tag="change"):
     """A hyperparameter change was accepted, applied or superseded."""
 
@@ -165,6 +178,7 @@ AnyEvent = (
     | Skipped
     | GroupPicked
     | Imported
+    | Evaluated
     | Changed
     | AlarmRaised
     | CheckpointSaved
@@ -213,6 +227,10 @@ def describe(event: AnyEvent) -> tuple[str, str]:
             )
         case GroupPicked(group=group, rule=rule, who=who):
             return "rating", f"{group} was put before {who} (rule: {rule})"
+        case Evaluated(metrics=metrics, who=who):
+            figures = {name: value for name, value in metrics.items() if value is not None}
+            asked = f"{who} had it evaluated: " if who else ""
+            return "evaluated", f"{asked}{words_of(figures)}"
         case Imported(who=who, source=source, ratings=ratings, orderings=orderings):
             kinds = [
                 f"{n:,} {what}{'' if n == 1 else 's'}"

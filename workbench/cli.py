@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     send.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the command, such as: pause")
     for command in (attach, follow, send, stop, rate, bring):
         _add_person(command)
+    _add_evaluate(add("evaluate", "commands_evaluate:evaluate", "ask the held-out prompts: greedy, and pass@k"))
     compare = add("compare", "commands_compare:compare_branches", "branches of a session side by side")
     compare.add_argument("session", metavar="S", help="name of a session; its engine may run or not")
     compare.add_argument("branches", nargs="+", metavar="BRANCH", help="two of them or more, such as: main main~1")
@@ -194,6 +195,25 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--paused", action="store_true", help="pause before the first step")
     run.add_argument("--headless", action="store_true", help="no screens: a progress line; ctrl+c stops the session")
     run.add_argument("--json", action="store_true", help="with --headless: one JSON line a step")
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    _add_person(evaluate)
+    evaluate.add_argument("session", nargs="?", metavar="S", help="its newest policy; the session keeps the answers")
+    evaluate.add_argument("--samples", type=_whole, metavar="N", help="answers to each prompt for pass@k, beside one")
+    evaluate.add_argument("--step", type=_whole, metavar="N", help="of that checkpoint of the session")
+    evaluate.add_argument("--best", action="store_true", help="of the checkpoint of the best held-out accuracy")
+    evaluate.add_argument("--model", metavar="M", help="instead of a session: a model, as `run` takes it")
+    evaluate.add_argument("--lora", metavar="WORDS", help="with --model: adapters, such as from=DIR")
+    evaluate.add_argument("--task", metavar="T", help="with --model: a task, as `run` takes it (arithmetic)")
+    evaluate.add_argument("--reward", dest="rewards", action="append", metavar="R", help="as for `run`")
+    evaluate.add_argument("--set", dest="sets", action="append", metavar="NAME=VALUE", help="as for `run`")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="with --model: of the choice of held-out rows")
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16"))
+    evaluate.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
+    evaluate.add_argument("--save", metavar="FILE", help="write the answers there, one JSON object a line")
+    evaluate.add_argument("--json", action="store_true", help="one JSON line")
 
 
 def _add_race(race: argparse.ArgumentParser) -> None:

@@ -71,7 +71,7 @@ async def _race(following: _Following, metrics: Sequence[str], *, started: bool,
             over = task.result()
         finally:
             if started:
-                await _stop(folder, following.who)
+                await stop_engine(folder, following.who)
     if len(following.racers) > 1:
         comparison, branches = read_comparison(folder, following.racers, metrics)
         print_comparison(comparison, branches, as_json=as_json, charts=metrics)
@@ -92,8 +92,8 @@ def _goodbye(folder: SessionFolder, following: _Following) -> str:
     )
 
 
-async def _stop(folder: SessionFolder, who: str) -> None:
-    """Stop the engine that was started for the race."""
+async def stop_engine(folder: SessionFolder, who: str) -> None:
+    """Stop an engine that was started for one command."""
     engine = folder.engine()
     if engine is None:
         return

@@ -117,7 +117,7 @@ GRPO = (
     _row("log_completions", "False", "", "every response is kept and shown (screen `s`)"),
     _row("num_completions_to_print", "None", "", "all of them are on the screen `s`"),
     _row("log_unique_prompts", "False", ""),
-    _row("num_generations_eval", "None", "", "one greedy answer each"),
+    _row("num_generations_eval", "None", "eval_samples", "for pass@k, beside one greedy answer"),
 )
 """Of GRPOConfig alone."""
 

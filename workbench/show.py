@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 
 from screens.branch_words import branch_table
+from screens.evaluation_lines import evaluation_words
 from screens.probe_lines import probe_words
 from screens.rose_lines import rose_words
 from sessions.branches import BranchInfo, Probe
 from sessions.commands import (
     Command,
     QueryBranches,
+    QueryEvaluation,
     QueryEvents,
     QueryGroup,
     QueryGroups,
@@ -27,6 +29,7 @@ from sessions.commands import (
     QuerySeries,
     QueryWatches,
 )
+from sessions.evaluations import EvaluationView
 from sessions.plans import Plan
 from sessions.records import GroupHead, Rating, Response, SeriesData
 from sessions.reward_models import RewardModelState, reward_model_lines
@@ -62,6 +65,8 @@ def readable(command: Command, data: Any) -> str:
                 return _ratings(msgspec.convert(data, list[Rating]))
             case QueryRose():
                 return "\n".join(rose_words(msgspec.convert(data, Roses)))
+            case QueryEvaluation():
+                return "\n".join(evaluation_words(msgspec.convert(data, EvaluationView)))
             case QueryWatches():
                 return "\n".join(state_lines(msgspec.convert(data, list[WatchState])))
     except msgspec.ValidationError:

@@ -18,6 +18,7 @@ import msgspec
 
 from sessions import commands as c
 from sessions.branches import Branch, BranchInfo, Probe
+from sessions.evaluations import EvaluationView
 from sessions.folders import EngineInfo, ExitInfo, SessionFolder
 from sessions.hyperparameters import defaults, hyperparameter, switched
 from sessions.judging import standing
@@ -115,6 +116,7 @@ class FakeEngine:
         self.infos: dict[str, BranchInfo] = {}
         self.answers: dict[str, list[Probe]] = {}
         self.roses: Roses | None = None
+        self.evaluation: EvaluationView | None = None
         self.others: dict[str, dict[str, Series]] = {}
         self.status = Status(
             time=self.now, session=name, branch="main", state="RUN", phase="sampling", algorithm="grpo", steps=2000,
@@ -454,6 +456,8 @@ class FakeEngine:
                 return self._data(command, self.branch_infos())
             case c.QueryRose():
                 return self._data(command, self.roses)
+            case c.QueryEvaluation() if self.evaluation is not None:
+                return self._data(command, self.evaluation)
             case c.QueryProbes(branch=branch):
                 return self._data(command, self.answers.get(branch, []))
             case c.QueryGroups(before=before, limit=limit, unrated=unrated):

@@ -151,7 +151,7 @@ async def test_discard_revert_and_history(attach: Attach) -> None:
 async def test_the_filter_and_the_meaning_of_a_knob(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("p", "slash", *"kl_coef", "enter")
-        text = await until_shown(app, "> kl_coefficient", "kl_coefficient (beta): Weight of the divergence", "1 of 62")
+        text = await until_shown(app, "> kl_coefficient", "kl_coefficient (beta): Weight of the divergence", "1 of 63")
         assert "temperature" not in text
 
 
@@ -210,12 +210,12 @@ async def test_another_algorithm_is_staged_explained_applied_and_undone_whole(
 async def test_w_hides_what_the_algorithm_does_not_use(attach: Attach) -> None:
     async with attach() as (app, pilot):
         await pilot.press("p", "G")
-        await until_shown(app, "0.01 !", "62 of 62, 19 not used by grpo at the end: w hides them")
+        await until_shown(app, "0.01 !", "63 of 63, 19 not used by grpo at the end: w hides them")
         await pilot.press("w")
-        text = await until_shown(app, "43 of 62, 19 not used by grpo hidden: w shows them")
-        assert " !" not in text.partition("range")[2].partition("of 62")[0]
+        text = await until_shown(app, "44 of 63, 19 not used by grpo hidden: w shows them")
+        assert " !" not in text.partition("range")[2].partition("of 63")[0]
         await pilot.press("w")
-        await until_shown(app, "62 of 62")
+        await until_shown(app, "63 of 63")
 
 
 async def test_the_help_is_about_the_knob_under_the_cursor(attach: Attach) -> None:

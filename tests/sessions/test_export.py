@@ -78,6 +78,7 @@ def test_every_step_and_response_is_there_once_and_in_order(folder, store, tmp_p
     assert files(tmp_path / "out") == [
         "alarms.jsonl",
         "changes.jsonl",
+        "held_out.jsonl",
         "ratings.jsonl",
         "responses.jsonl",
         "skips.jsonl",

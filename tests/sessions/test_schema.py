@@ -152,7 +152,7 @@ def test_a_database_that_cannot_be_brought_up_is_left_as_it_was(
         return good(made)
 
     monkeypatch.setattr(schema, "pack_body", fail_in_the_middle)
-    with pytest.raises(SessionError, match=f"could not be brought from schema {version} to 5 and is as it was"):
+    with pytest.raises(SessionError, match=f"could not be brought from schema {version} to 6 and is as it was"):
         Store(path)
     monkeypatch.undo()
     reader = Store(path, read_only=True)

@@ -38,6 +38,7 @@ EVENTS: list[wire.AnyEvent] = [
     wire.Skipped(time=1.0, step=3, skip=skip()),
     wire.GroupPicked(time=1.0, step=3, group="3.1", rule="random", who="ann"),
     wire.Imported(time=1.0, step=3, who="ann", source="pairs.jsonl", ratings=1, orderings=20),
+    wire.Evaluated(time=1.0, step=3, branch="main", metrics={"eval/accuracy": 0.5, "eval/pass@4": None}, who="ann"),
     wire.Changed(time=1.0, step=3, change=change(status="applied", applied_step=4)),
     wire.AlarmRaised(time=1.0, step=3, alarm=alarm(responses=["3.1A"], acknowledged=2.0)),
     wire.CheckpointSaved(time=1.0, step=3, checkpoint=checkpoint()),

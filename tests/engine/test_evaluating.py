@@ -1,0 +1,166 @@
+"""Evaluation: greedy and sampled answers to held-out prompts, on schedule and on command, beside the training."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.control import Control
+from engine.randomness import held_out_noise
+from sessions import wire
+from sessions.commands import Evaluate, QueryEvaluation, Step, new_id
+from sessions.evaluations import EvaluationView, HeldOut
+from tests.engine.live import live, session
+from tests.engine.small import make_learner, random_policy, small_task
+
+
+def test_samples_are_drawn_from_streams_of_their_own(tmp_path: Path) -> None:
+    """Against one row at a time without a cache, with the numbers of (seed, "held-out sample", prompt, index)."""
+    policy, task = random_policy(), small_task()
+    learner = make_learner(tmp_path, policy=policy, task=task, save=False, seed=3, temperature=0.7)
+    found = learner.evaluate(samples=3)
+    assert [a.prompt_id for a in found.answers] == [p.id for p in task.evaluation]
+    for prompt, answered in zip(task.evaluation, found.answers, strict=True):
+        for index, sample in enumerate(answered.samples):
+            ids, tokens = policy.encode_prompt(prompt.text), []
+            for u in held_out_noise(3, prompt.id, index, 6):
+                with torch.no_grad():
+                    logits = policy.model(torch.tensor([ids + tokens])).logits[0, -1].double() / 0.7
+                tokens.append(int((logits.softmax(-1).cumsum(0) <= u).sum()))
+                if tokens[-1] in policy.end_tokens:
+                    break
+            assert (sample.text, sample.length) == (policy.decode(tokens), len(tokens))
+            assert sample.ended == (tokens[-1] in policy.end_tokens)
+            assert sample.right == (sample.text.strip() == prompt.answer)
+            (value,) = task.components["early"].function([prompt.text], [sample.text])
+            assert sample.reward == pytest.approx(value)
+
+
+def test_the_greedy_answers_do_not_depend_on_the_samples(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path, save=False)
+    alone, beside = learner.evaluate(), learner.evaluate(samples=2)
+    assert [a.greedy for a in alone.answers] == [a.greedy for a in beside.answers]
+    assert all(not a.samples for a in alone.answers)
+    first = [[s.text for s in a.samples] for a in beside.answers]
+    more = [[s.text for s in a.samples[:2]] for a in learner.evaluate(samples=5).answers]
+    assert first == more
+
+
+def test_eval_samples_says_how_many(tmp_path: Path) -> None:
+    learner = make_learner(tmp_path, save=False, eval_samples=2)
+    assert {len(a.samples) for a in learner.evaluate().answers} == {2}
+    assert {len(a.samples) for a in learner.evaluate(samples=0).answers} == {0}
+    assert "eval/pass@2" in learner.evaluate().metrics
+
+
+def test_an_evaluation_changes_nothing_of_the_training(tmp_path: Path) -> None:
+    plain, evaluated = make_learner(tmp_path / "a"), make_learner(tmp_path / "b")
+    for _ in range(2):
+        plain.run_step()
+        evaluated.evaluate(samples=3)
+        evaluated.run_step()
+    evaluated.evaluate(beside=True)
+    for one, other in zip(plain.policy.parameters, evaluated.policy.parameters, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_errand_waits_out_the_phases_that_it_must_not_be_in() -> None:
+    control, done = Control(), []
+    control.ask(lambda: done.append("evaluation"), not_while=("sampling",))
+    control.ask(lambda: done.append("checkpoint"))
+    control.begin("sampling")
+    assert done == ["checkpoint"]
+    control.advance(1, 2)
+    assert done == ["checkpoint"]
+    control.begin("scoring")
+    assert done == ["checkpoint", "evaluation"]
+
+
+def test_an_errand_that_waits_does_not_wake_a_pause_for_ever() -> None:
+    control, done = Control(), threading.Event()
+    control.begin("sampling")
+    control.ask(done.set, not_while=("sampling",))
+    control.pause("ann")
+    thread = threading.Thread(target=control.safe_point)
+    thread.start()
+    assert not done.wait(0.05)
+    control.resume()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert not done.is_set()
+
+
+async def test_on_command_it_is_kept_charted_and_told() -> None:
+    async with live() as tested:
+        await tested.step(2)
+        await tested.until(lambda: len(tested.of(wire.StepDone)) == 2)
+        answer = await tested.do(Evaluate(samples=2, who="ann", id=new_id()))
+        assert answer.status == "applied"
+        assert answer.text.startswith("after step 2: held-out ")
+        await tested.until(lambda: tested.of(wire.Evaluated))
+        (event,) = tested.of(wire.Evaluated)
+        assert (event.step, event.who, event.prompts) == (2, "ann", 4)
+        assert {"eval/accuracy", "eval/reward", "eval/pass@1", "eval/pass@2"} <= event.metrics.keys()
+        store = tested.engine.store
+        kept = await tested.engine.write(store.held_out, "main", 2)
+        assert isinstance(kept, HeldOut)
+        assert {len(a.samples) for a in kept.answers} == {2}
+        record = await tested.engine.write(store.step, "main", 2)
+        assert record is not None
+        assert record.metrics["eval/pass@2"] == event.metrics["eval/pass@2"]
+        assert tested.engine.board.series["eval/pass@2"].steps == [2]
+        shown = await tested.client.query(QueryEvaluation(), EvaluationView)
+        assert (shown.now.step, shown.earlier, len(shown.now.answers)) == (2, -1, 4)
+
+
+async def test_asked_for_while_sampling_it_comes_after_the_sampling_and_the_step_goes_on() -> None:
+    async with live() as tested:
+        tested.hold.at("sampling", 1)
+        await tested.client.send(Step(who="ann", id=new_id()))
+        await tested.held()
+        answers = tested.client.answers(Evaluate(who="ann", id=new_id()))
+        accepted = await anext(answers)
+        assert "once the responses of this step are sampled" in accepted.text
+        tested.hold.release()
+        applied = await anext(answers)
+        assert (applied.status, applied.step) == ("applied", 0)
+        await tested.until(lambda: tested.of(wire.StepDone) and tested.of(wire.StepDone)[-1].record.step == 1)
+
+
+async def test_what_cannot_be_evaluated_is_refused() -> None:
+    async with live(task=replace(small_task(), evaluation=[])) as tested:
+        answer = await tested.do(Evaluate(who="ann", id=new_id()))
+        assert (answer.status, answer.text) == (
+            "rejected",
+            "the task holds no prompts out; nothing can be evaluated",
+        )
+    async with live(session("other")) as tested:
+        answer = await tested.do(Evaluate(samples=10_000, who="ann", id=new_id()))
+        assert answer.status == "rejected"
+        assert "eval_samples" in answer.text
+
+
+async def test_a_judge_that_fails_is_told_and_the_training_goes_on() -> None:
+    def judge(prompt: object, text: str) -> bool:
+        raise RuntimeError("no idea")
+
+    async with live(task=replace(small_task(), judge=judge)) as tested:
+        answer = await tested.do(Evaluate(who="ann", id=new_id()))
+        assert answer.status == "rejected"
+        assert "the evaluation failed" in answer.text
+        assert "no idea" in answer.text
+        await tested.step()
+        await tested.until(lambda: tested.of(wire.StepDone))
+
+
+async def test_paused_inside_a_step_it_is_made_at_once_and_the_pause_stays() -> None:
+    async with live() as tested:
+        await tested.do("pause update")
+        answer = await tested.do(Evaluate(who="ann", id=new_id()))
+        assert answer.status == "applied"
+        assert tested.engine.control.paused
+        assert tested.engine.control.phase == "updating"
