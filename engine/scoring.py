@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.rewards import Component
+from engine.rewards.component import Failed
 from engine.tasks.task import Prompt
 
 
@@ -87,6 +88,8 @@ def _call(name: str, component: Component, prompt: Prompt, completions: Sequence
 def _checked(name: str, result: object) -> float | str | None:
     if result is None:
         return None
+    if isinstance(result, Failed):
+        return f"{name}: {result}"
     if isinstance(result, numbers.Real):
         with contextlib.suppress(OverflowError):  # a whole number may be larger than any float
             if math.isfinite(number := float(result)):

@@ -13,6 +13,7 @@ from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.policy import TINY, load_policy, make_accelerator
 from engine.reward_model import load_reward_model
+from engine.rewards.loading import Surroundings
 from engine.tasks import load_task
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
@@ -29,7 +30,9 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
-    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards)
+    accelerator = make_accelerator(settings.device, settings.precision)
+    where = Surroundings(settings.reward_timeout, str(accelerator.device), settings.trust_remote_code)
+    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where)
     assignments = [parse_assignment(text) for text in settings.sets]
     given = {a.name: a.value for a in assignments if a.step is None}
     if settings.preset:
@@ -38,7 +41,6 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     values = defaults(task.defaults, given)
     check_together(values)
     check_sampler(values, mismatch=settings.allow_sampler_mismatch)
-    accelerator = make_accelerator(settings.device, settings.precision)
     policy = load_policy(
         model_folder(settings.model),
         accelerator,

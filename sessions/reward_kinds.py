@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sessions import reward_checks as checks
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.specs import Kind, Option, OptionValue, Spec, kinds, parse_spec
 
@@ -21,12 +22,175 @@ COMMON = (
 )
 """What every reward takes."""
 
+_UNIT = Option(
+    "unit", "text", "tokens", "what is counted; the end token is one", choices=("tokens", "words", "characters")
+)
+_AFTER = Option("after", "text", "", "compare only what follows the last of these, such as </think>; without one: 0")
+
 REWARD_KINDS = kinds(
-    Kind("task", "the task's own components, as they come with it", ()),
-    Kind("exact", "1 when the response is the answer, blanks around it aside; else 0", COMMON),
-    Kind("last_number", "1 when the last number of the response is that of the answer; else 0", COMMON),
+    Kind("task", "the task's own components, as they come with it", (), example="task"),
+    Kind(
+        "exact",
+        "1 when the response is the answer; else 0",
+        (
+            Option("case", "switch", True, "whether upper and lower case differ"),
+            Option(
+                "blanks",
+                "text",
+                "ends",
+                "that do not count: at both ends, how long runs between words are, all, or none",
+                choices=("ends", "runs", "all", "none"),
+            ),
+            _AFTER,
+            *COMMON,
+        ),
+        example="exact case=false blanks=runs",
+    ),
+    Kind(
+        "last_number",
+        "1 when the last number of the response is that of the answer; else 0",
+        (
+            Option("tolerance", "number", 0.0, "largest difference that counts as equal", low=0, high=1e300),
+            *COMMON,
+        ),
+        example="last_number tolerance=0.01",
+    ),
+    Kind(
+        "math",
+        "1 when the response's LaTeX answer is mathematically the answer; else 0",
+        (_AFTER, *COMMON),
+        needs="math",
+        example="math after='</think>'",
+        counterpart="TRL: accuracy_reward; with after='</think>' reasoning_accuracy_reward",
+        check=checks.check_math,
+    ),
+    Kind(
+        "cosine",
+        "right or wrong, scaled by length: right answers are worth more when short, wrong ones when long",
+        (
+            Option("limit", "whole", None, "length at which and beyond which the long values hold", low=1, high=1e9),
+            Option("correct", "text", "math", "what says which are right", choices=("math", "exact", "last_number")),
+            Option("right_short", "number", 1.0, "of a right response of no length", low=-1e6, high=1e6),
+            Option("right_long", "number", 0.5, "of a right one at the limit", low=-1e6, high=1e6),
+            Option("wrong_short", "number", -1.0, "of a wrong one of no length", low=-1e6, high=1e6),
+            Option("wrong_long", "number", -0.5, "of a wrong one at the limit", low=-1e6, high=1e6),
+            _UNIT,
+            _AFTER,
+            *COMMON,
+        ),
+        example="cosine limit=512 correct=last_number",
+        counterpart="TRL: get_cosine_scaled_reward",
+        check=checks.check_cosine,
+    ),
+    Kind(
+        "regex",
+        "a value when a regular expression matches, another when not",
+        (
+            Option("pattern", "text", None, "as Python's re reads it; . matches a line's end too"),
+            Option("match", "text", "search", "anywhere, or all of the response", choices=("search", "full")),
+            Option("case", "switch", True, "whether upper and lower case differ"),
+            Option("value", "number", 1.0, "when it matches", low=-1e6, high=1e6),
+            Option("otherwise", "number", 0.0, "when it does not", low=-1e6, high=1e6),
+            *COMMON,
+        ),
+        example=r"regex pattern='#### -?\d+$'",
+        check=checks.check_regex,
+    ),
+    Kind(
+        "json",
+        "1 when the response is valid JSON with what is asked for; else 0",
+        (
+            Option("part", "text", "whole", "all of it, or its first fenced block", choices=("whole", "fence")),
+            Option("keys", "names", "", "that have to be there; any make it an object"),
+            Option("schema", "path", "", "a JSON Schema file: types, values, properties, items and bounds"),
+            Option("partial", "number", 0.0, "for JSON that is not what is asked for", low=-1e6, high=1e6),
+            *COMMON,
+        ),
+        example="json part=fence keys=name,age",
+        check=checks.check_json,
+    ),
+    Kind(
+        "format",
+        "1 when tags open and close once each, in order; else 0",
+        (
+            Option("tags", "names", "think,answer", "in their order"),
+            Option("rest", "switch", True, "whether text may follow the last tag"),
+            Option("opened", "switch", False, "the prompt ends with the first tag already"),
+            Option("partial", "switch", False, "parts of 1: for each mark that stands there once, and for the whole"),
+            *COMMON,
+        ),
+        example="format tags=think weight=0.1",
+        counterpart="TRL: think_format_reward, with tags=think",
+        check=checks.check_format,
+    ),
+    Kind(
+        "length",
+        "a penalty from -1 to 0 for length",
+        (
+            Option("target", "whole", None, "length without a penalty", low=0, high=1e9),
+            Option(
+                "limit",
+                "whole",
+                0,
+                "length of the full penalty (linear, cosine); 0: beyond the target",
+                low=0,
+                high=1e9,
+            ),
+            Option(
+                "shape",
+                "text",
+                "linear",
+                "0 up to the target, then down to the limit; or down on both sides of the target",
+                choices=("linear", "cosine", "distance"),
+            ),
+            _UNIT,
+            *COMMON,
+        ),
+        example="length target=384 limit=512",
+        counterpart="TRL: get_soft_overlong_punishment(max_completion_len=limit, soft_punish_cache=limit-target)",
+        check=checks.check_length,
+    ),
+    Kind(
+        "repetition",
+        "a penalty for n-grams that came before in the response",
+        (
+            Option("n", "whole", 3, "length of an n-gram", low=1, high=1000),
+            Option("penalty", "number", -1.0, "when all is repetition; in proportion before", low=-1e6, high=0),
+            Option("unit", "text", "tokens", "of what an n-gram consists", choices=("tokens", "words")),
+            *COMMON,
+        ),
+        example="repetition n=4 penalty=-0.5",
+        counterpart="TRL: get_repetition_penalty_reward(ngram_size=n, max_penalty=penalty)",
+    ),
+    Kind(
+        "model",
+        "the logit of a reward model: sequence classification with one label",
+        (
+            Option("path", "path", None, "folder of the model, its tokenizer beside it"),
+            Option("chat", "switch", False, "put plain prompts through its chat template too, as the user's message"),
+            *COMMON,
+        ),
+        example="model path=my-reward-model",
+        counterpart="TRL: a model's name or folder among reward_funcs",
+        check=checks.check_model,
+    ),
+    Kind(
+        "command",
+        "what a program says that reads a line of JSON for each group and writes one",
+        (
+            Option("run", "text", None, "the program and its arguments"),
+            Option("folder", "path", "", "where it runs (where the session was started)"),
+            Option("shell", "switch", False, "have /bin/sh read run"),
+            *COMMON,
+        ),
+        example="command run='python score.py'",
+        check=checks.check_command,
+    ),
 )
 """Built-in rewards by name."""
+
+NEED_ANSWERS = frozenset({"exact", "last_number", "math", "cosine"})
+"""Those that do not apply where there is no reference answer."""
 
 NAMED = Kind("named", "a function of a module or a file, with TRL's signature", COMMON)
 
@@ -96,11 +260,26 @@ def check_rewards(texts: list[str]) -> list[str]:
     return [str(_absolute(reward.kind.canonical(reward.spec, "reward"))) for reward in read_rewards(texts)]
 
 
+def check_answers(rewards: list[RewardSpec], task: str) -> None:
+    """Of a task without reference answers: whether the rewards can do without them.
+
+    :raises UsageError: naming the reward that cannot.
+    """
+    for reward in rewards:
+        if reward.kind.name in NEED_ANSWERS:
+            raise UsageError(
+                f"reward {reward.spec.use}: it compares with a reference answer, and the task {task} has none; "
+                "name the column with answer=COLUMN, or choose another reward"
+            )
+
+
 def _own_name(spec: Spec, kind: Kind) -> str:
     return named_parts(spec.use)[1].rsplit(".", 1)[-1] if kind is NAMED else spec.use.replace("-", "_")
 
 
 def _absolute(spec: Spec) -> Spec:
+    if spec.use == "command" and "folder" not in spec.options:
+        return Spec(spec.use, {**spec.options, "folder": str(Path.cwd())})
     if reward_kind(spec) is not NAMED:
         return spec
     where, function = named_parts(spec.use)

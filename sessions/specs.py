@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -108,6 +108,15 @@ class Option:
         return number
 
     @property
+    def allowed(self) -> str:
+        """What it may be, in a few words."""
+        if self.kind in ("whole", "number"):
+            return self._range
+        return " ".join(self.choices) or {"switch": "true false", "path": "a path", "names": "names, with commas"}.get(
+            self.kind, "text"
+        )
+
+    @property
     def _range(self) -> str:
         kind = "whole numbers" if self.kind == "whole" else "numbers"
         ends = [f"{word} {end:g}" for word, end in (("from", self.low), ("to", self.high)) if math.isfinite(end)]
@@ -119,12 +128,18 @@ class Kind:
     """A task or a reward that is built in.
 
     :ivar needs: the optional extra that it needs; empty: none.
+    :ivar example: words that name it, for the documentation.
+    :ivar counterpart: the same in other libraries.
+    :ivar check: of all its values together and of what they name; raises UsageError. It gets where, for errors.
     """
 
     name: str
     help: str
     options: tuple[Option, ...] = ()
     needs: str = ""
+    example: str = ""
+    counterpart: str = ""
+    check: Callable[[Mapping[str, OptionValue], str], None] | None = None
 
     def read(self, spec: Spec, what: str) -> dict[str, OptionValue]:
         """Every option's value: those given, the others at their defaults.
@@ -142,7 +157,10 @@ class Kind:
             option = known[missing[0]]
             raise UsageError(f"{where}: {option.name} is missing ({option.help}); add {option.name}=...")
         given = {name: known[name].parse(text, where) for name, text in spec.options.items()}
-        return {o.name: o.default for o in self.options if o.default is not None} | given
+        values = {o.name: o.default for o in self.options if o.default is not None} | given
+        if self.check is not None:
+            self.check(values, where)
+        return values
 
     def canonical(self, spec: Spec, what: str) -> Spec:
         """The spec with its values checked and its paths absolute, options in the order of the definition."""

@@ -106,8 +106,25 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_reward_model(reward_model)
     doctor = add("doctor", "doctor:doctor", "check this machine, and say what to do")
+    rewards = add("rewards", "commands_kinds:rewards", "every built-in reward and its options")
+    rewards.add_argument("kind", nargs="?", metavar="NAME", help="only this one, with an example")
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
-    for command in (listing, status, follow, send, plan, stop, compare, export, bring, fetch, warm_up, doctor, knobs):
+    for command in (
+        listing,
+        status,
+        follow,
+        send,
+        plan,
+        stop,
+        compare,
+        export,
+        bring,
+        fetch,
+        warm_up,
+        doctor,
+        rewards,
+        knobs,
+    ):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-RewardFunction = Callable[..., Sequence[float | None]]
+RewardFunction = Callable[..., Sequence[Any]]
+"""TRL's signature; gives a number or None for each completion, or a :class:`Failed` in its place."""
+
+
+class Failed(Exception):
+    """A reward function has not done its work; the message is the reason, one line."""
+
+
+Rewards = list[float | Failed | None]
+"""What a built-in function gives: one a response."""
 
 
 @dataclass(frozen=True, slots=True)

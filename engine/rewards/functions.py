@@ -1,4 +1,4 @@
-"""The built-in reward functions."""
+"""Rewards that compare a response with the reference answer. Where there is no reference, they do not apply."""
 
 from __future__ import annotations
 
@@ -7,14 +7,38 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from engine.rewards.component import RewardFunction, Rewards
+from engine.rewards.texts import Completion, after, texts_of
+
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 
-def exact_match(
-    prompts: Sequence[str], completions: Sequence[str], answer: Sequence[str], **_: Any
-) -> list[float | None]:
-    """1 when the response is the answer, blanks around it aside; else 0."""
-    return [float(text.strip() == right) for text, right in zip(completions, answer, strict=True)]
+def exact(*, case: bool = True, blanks: str = "ends", mark: str = "") -> RewardFunction:
+    """1 when the response is the answer, else 0; None where there is no answer.
+
+    :param case: whether upper and lower case differ.
+    :param blanks: that do not count: those at both ``ends``; how long ``runs`` between words are, too; ``all``; or
+        ``none``, where every blank counts.
+    :param mark: only what follows its last place in the response is compared; without one the reward is 0.
+    """
+
+    def plain(text: str) -> str:
+        if blanks == "ends":
+            text = text.strip()
+        elif blanks == "runs":
+            text = " ".join(text.split())
+        elif blanks == "all":
+            text = "".join(text.split())
+        return text if case else text.casefold()
+
+    def reward(prompts: object, completions: Sequence[Completion], answer: Sequence[str], **_: Any) -> Rewards:
+        values: Rewards = []
+        for text, right in zip(texts_of(completions), answer, strict=True):
+            given = after(mark, text)
+            values.append(None if not right else float(given is not None and plain(given) == plain(right)))
+        return values
+
+    return reward
 
 
 def last_number(text: str) -> Decimal | None:
@@ -28,14 +52,35 @@ def last_number(text: str) -> Decimal | None:
         return None
 
 
-def last_number_reward(
-    prompts: Sequence[str], completions: Sequence[str], answer: Sequence[str], **_: Any
-) -> list[float | None]:
-    """1 when the last number of the response equals the last number of the answer; else 0."""
-    return [
-        float((number := last_number(text)) is not None and number == last_number(right))
-        for text, right in zip(completions, answer, strict=True)
-    ]
+def numeric(*, tolerance: float = 0.0) -> RewardFunction:
+    """1 when the last number of the response is that of the answer, else 0; None where the answer holds no number.
+
+    :param tolerance: largest difference that still counts as equal.
+    """
+    margin = Decimal(repr(tolerance))
+
+    def reward(prompts: object, completions: Sequence[Completion], answer: Sequence[str], **_: Any) -> Rewards:
+        values: Rewards = []
+        for text, right in zip(texts_of(completions), answer, strict=True):
+            wanted, found = last_number(right), last_number(text)
+            if wanted is None:
+                values.append(None)
+            else:
+                values.append(float(found is not None and _near(found, wanted, margin)))
+        return values
+
+    return reward
+
+
+def _near(a: Decimal, b: Decimal, margin: Decimal) -> bool:
+    return a == b or (margin > 0 and abs(a - b) <= margin)
+
+
+exact_match = exact()
+"""``exact`` at its defaults."""
+
+last_number_reward = numeric()
+"""``last_number`` at its defaults."""
 
 
 def reference_of(answer: str) -> str:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.rewards import Component
-from engine.rewards.loading import load_components
+from engine.rewards.loading import Surroundings, load_components
 from engine.tasks.arithmetic import arithmetic
 from engine.tasks.file import task_from_file
 from engine.tasks.task import Prompt, Task
 from sessions.errors import InputFileError
-from sessions.reward_kinds import read_rewards
+from sessions.reward_kinds import check_answers, read_rewards
 from sessions.specs import OptionValue, Spec, parse_spec
 from sessions.task_kinds import DATASET, TASK_KINDS, task_kind
 
@@ -27,11 +27,18 @@ MAKERS: dict[str, Maker] = {
 """Kind of task (:mod:`sessions.task_kinds`) -> what makes it."""
 
 
-def load_task(text: str, seed: int, evaluation_rows: int = 0, rewards: list[str] | None = None) -> Task:
+def load_task(
+    text: str,
+    seed: int,
+    evaluation_rows: int = 0,
+    rewards: list[str] | None = None,
+    where: Surroundings | None = None,
+) -> Task:
     """A task by its words: a name or a file, and options.
 
     :param evaluation_rows: held-out prompts, where its options do not say; 0: as many as the task proposes.
     :param rewards: words of the components to use instead of its own.
+    :param where: those run.
     :raises UsageError: if there is no such task or reward, or what it is made of cannot be used.
     """
     spec = parse_spec(text, "task")
@@ -41,7 +48,10 @@ def load_task(text: str, seed: int, evaluation_rows: int = 0, rewards: list[str]
         options["held_out"] = evaluation_rows
     task = MAKERS[kind.name](spec, options, seed)
     if rewards:
-        task = replace(task, components=load_components(read_rewards(rewards), task.components))
+        read = read_rewards(rewards)
+        if not any(prompt.answer for prompt in task.prompts):
+            check_answers(read, task.name)
+        task = replace(task, components=load_components(read, task.components, where))
     return task
 
 
