@@ -24,9 +24,10 @@ REWARD_NOTES = {
     "last_number": """\
 Thousands separators do not count, and 18.0 is 18. The answer may be worked out: its last number is compared.""",
     "math": """\
-The response's answer has to be LaTeX: `\\boxed{...}`, which counts first, or a formula in `$ $`. The reference may be a
-plain expression such as `3/4`. What cannot be read in a response is wrong; a reference that cannot be read leaves the
-response without this component. `after='</think>'` gives 0 to a response that never ends its reasoning.
+The response's answer has to be LaTeX: `\\boxed{...}`, which counts first, or a formula that is said to be the answer,
+as in `The final answer is $x + 1$`. The reference may be a plain expression such as `3/4`. What cannot be read in a
+response is wrong; a reference that cannot be read leaves the response without this component. `after='</think>'` gives
+0 to a response that never ends its reasoning.
 
 `math-verify` runs in a process of its own: its time limits (5 s for reading, 5 s for comparing; then the response
 counts as wrong) do not work elsewhere, and where sympy does not come back at all, the process is killed after 20 s and

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -61,9 +62,14 @@ class Command:
 
 def _line(question: dict[str, Any]) -> bytes:
     try:
-        return msgspec.json.encode(question, enc_hook=str)
+        return msgspec.json.encode(question, enc_hook=_plain)
     except (TypeError, ValueError):  # halves of surrogate pairs, keys that are no text
-        return json.dumps(question, default=str).encode()
+        return json.dumps(question, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: the attributes of a state, else the text of a value."""
+    return vars(value) if isinstance(value, SimpleNamespace) else str(value)
 
 
 def _rewards(said: bytes, count: int) -> Rewards:

@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 
-GRACE = 1.0
-"""Seconds between being asked to end and being killed."""
+GRACE = 0.5
+"""Seconds to leave at the end of the input, and again when told to."""
 
 
 def main() -> None:
@@ -37,6 +37,7 @@ def main() -> None:
 
 def _watch(life: int, group: int) -> None:
     if not os.read(life, 1):
+        time.sleep(GRACE)  # its standard input has ended as well
         _tell(group, signal.SIGTERM)
         time.sleep(GRACE)
     _tell(group, signal.SIGKILL)

@@ -2,8 +2,8 @@
 
 :func:`accuracy` is the reward, in the conventions of TRL's ``accuracy_reward``. Sympy may take for ever on what a
 policy writes, and the time limits of math-verify are alarms, which only reach the main thread, and there only between
-two steps of the interpreter. So :class:`MathReward` has it run in a process of its own, one response after the other, and
-kills that where even the alarms do not help: then one response has failed, and not the group.
+two steps of the interpreter. So :class:`MathReward` has it run in a process of its own, one response after the other,
+and kills that where even the alarms do not help: then one response has failed, and not the group.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def accuracy(
 ) -> Rewards:
     """1 when the response's answer is mathematically the reference's, else 0; None where that cannot be read.
 
-    The response's answer has to be LaTeX in ``\\boxed{}``, ``$ $`` or the like; a boxed one counts before others.
-    The reference may also be a plain expression. Give it to a reward worker as
+    The response's answer has to be LaTeX: in ``\\boxed{}``, which counts first, or said to be the answer ("The final
+    answer is $5$"). The reference may also be a plain expression. Give it to a reward worker as
     ``engine.rewards.math_answers:accuracy``; in a thread other than the main one it has no time limits.
 
     :param mark: only what follows its last place in the response counts; without one the reward is 0.

@@ -19,9 +19,8 @@ def tagged(tags: Sequence[str], *, rest: bool = True, opened: bool = False, part
         exactly once is one part, and the rule above another.
     """
     marks = [mark for tag in tags for mark in (f"<{tag}>", f"</{tag}>")]
-    if opened:
-        marks = marks[1:]
     either = re.compile("|".join(map(re.escape, marks)))
+    marks = marks[opened:]
 
     def one(text: str) -> float:
         found = list(either.finditer(text))
