@@ -189,7 +189,7 @@ class GroupSampler:
     def _read(self, prompt: Prompt, tokens: Sequence[Sequence[int]]) -> list[Read]:
         """On the scoring thread: the responses to a prompt as text, and the automatic reward of each."""
         texts = [self._policy.token_ends(row) for row in tokens]
-        scored = score_group(self.task.components, prompt, [text for text, _ in texts])
+        scored = score_group(self.task.components, prompt, [text for text, _ in texts], tokens)
         return [
             Read(text, ends, result, repetition(row))
             for (text, ends), result, row in zip(texts, scored, tokens, strict=True)

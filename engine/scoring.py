@@ -12,10 +12,14 @@ import numbers
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.rewards import Component
 from engine.rewards.component import Failed
 from engine.tasks.task import Prompt
+
+_TAKEN = ("prompts", "completions", "completion_ids")
+"""Names that no column can have for a reward function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,22 @@ class Scored:
     failed: str = ""
 
 
-def score_group(components: Mapping[str, Component], prompt: Prompt, completions: Sequence[str]) -> list[Scored]:
+def score_group(
+    components: Mapping[str, Component],
+    prompt: Prompt,
+    completions: Sequence[str],
+    tokens: Sequence[Sequence[int]] | None = None,
+) -> list[Scored]:
     """Score the responses to one prompt with every component.
 
+    :param tokens: of each completion, which functions get as ``completion_ids``.
     :returns: one entry a completion, in order.
     """
     n = len(completions)
     values: list[dict[str, float | None]] = [{} for _ in range(n)]
     failed = [""] * n
     for name, component in components.items():
-        for i, result in enumerate(_call(name, component, prompt, completions)):
+        for i, result in enumerate(_call(name, component, prompt, completions, tokens)):
             if isinstance(result, str):
                 failed[i] = failed[i] or result
                 values[i][name] = None
@@ -64,10 +74,19 @@ def _added(components: Mapping[str, Component], values: dict[str, float | None],
     return Scored(values, reward)
 
 
-def _call(name: str, component: Component, prompt: Prompt, completions: Sequence[str]) -> Sequence[float | str | None]:
+def _call(
+    name: str,
+    component: Component,
+    prompt: Prompt,
+    completions: Sequence[str],
+    tokens: Sequence[Sequence[int]] | None,
+) -> Sequence[float | str | None]:
     """One result a completion: a finite number, None, or what went wrong as text."""
     n = len(completions)
     columns = {"answer": prompt.answer, **prompt.columns}
+    given: dict[str, Any] = {key: [value] * n for key, value in columns.items() if key not in _TAKEN}
+    if tokens is not None:
+        given["completion_ids"] = [list(row) for row in tokens]
     asked: object = list(prompt.messages) or prompt.text
     answered = [[{"role": "assistant", "content": text}] for text in completions] if prompt.messages else completions
     try:
@@ -75,7 +94,7 @@ def _call(name: str, component: Component, prompt: Prompt, completions: Sequence
             component.function(
                 prompts=[asked] * n,
                 completions=list(answered),
-                **{key: [value] * n for key, value in columns.items() if key not in ("prompts", "completions")},
+                **given,
             )
         )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything; none of it may stop the run

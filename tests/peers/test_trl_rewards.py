@@ -20,9 +20,10 @@ from tests.peers.conftest import Compare
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
 ANSWERS = [
-    r"so \boxed{\frac{2}{6}}", r"\boxed{0.75}", r"\boxed{3/4}", "The final answer is $x + 1$.", r"$x + 1$", "72", "",
+    r"so \boxed{\frac{2}{6}}", r"\boxed{0.75}", r"\boxed{3/4}", "The final answer is $x + 1$.", r"$x + 1$", "72",
     r"\boxed{72}", r"$7$ but \boxed{3} $8$", r"\boxed{1{,}000}", r"\boxed{50\%}", r"\boxed{5 \text{ cm}}",
-    r"\boxed{(1, 2)}", r"\boxed{\{1, 2\}}", r"\boxed{\sqrt{2}}", r"\boxed{x^2 = 4}", r"\boxed{", r"\boxed{2}, \boxed{3}",
+    r"\boxed{(1, 2)}", r"\boxed{\{1, 2\}}", r"\boxed{\sqrt{2}}", r"\boxed{x^2 = 4}", r"\boxed{", "",
+    r"\boxed{2}, \boxed{3}",
 ]  # fmt: skip
 GOLDS = [r"\frac{1}{3}", "3/4", "$1+x$", "72", "3", "1,000", "0.5", "5", "$(1,2)$", r"$\{2, 1\}$", r"$\sqrt{2}$", "???",
          "", "$x^2=4$"]  # fmt: skip
@@ -144,5 +145,6 @@ def test_schemas_hold_where_jsonschema_says_so() -> None:
     assert 5000 < held < 60_000
 
 
-WORDS = ["type", "enum", "const", "required", "properties", "items", "additionalProperties", "anyOf", "minItems",
-         "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]  # fmt: skip
+WORDS = ["type", "enum", "const", "required", "properties", "items", "additionalProperties", "anyOf",
+         "minItems", "maxItems", "minLength", "maxLength",
+         "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]  # fmt: skip
