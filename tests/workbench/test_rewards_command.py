@@ -8,7 +8,7 @@ import pytest
 
 from sessions.reward_kinds import REWARD_KINDS
 from workbench.cli import main
-from workbench.reference import rewards as page
+from workbench.reference import PAGES
 
 
 def test_every_reward_is_listed_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_an_unknown_reward_is_refused_with_the_nearest(capsys: pytest.CaptureFix
 
 
 def test_the_page_has_a_section_with_an_example_for_each_and_names_trls_counterparts() -> None:
-    text = page()
+    text = PAGES["rewards-built-in.md"]()
     for kind in REWARD_KINDS.values():
         if kind.options:
             assert f"\n## {kind.name}\n" in text

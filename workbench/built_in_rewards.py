@@ -1,8 +1,15 @@
-"""What the page of built-in rewards says beside its tables."""
+"""The page of built-in rewards: tables from their definitions, and what there is to say beside them."""
 
 from __future__ import annotations
 
-BUILT_IN_REWARDS = """\
+from collections.abc import Callable, Iterable
+
+from sessions.reward_kinds import COMMON, REWARD_KINDS
+from workbench.commands_kinds import default_of
+
+Table = Callable[[Iterable[str], Iterable[Iterable[str]]], str]
+
+INTRODUCTION = """\
 `workbench run --reward "NAME key=value ..."` uses a reward instead of the task's own; several `--reward` add up, each
 times its weight, and `--reward task` keeps the task's own among them:
 
@@ -19,7 +26,7 @@ not apply, and the other components make up the reward. A response that a reward
 fails, a pattern that takes too long) is left out of the update; the samples screen says why.
 """
 
-REWARD_NOTES = {
+NOTES = {
     "exact": "`after='Answer:'` compares only what stands behind the last `Answer:`.",
     "last_number": """\
 Thousands separators do not count, and 18.0 is 18. The answer may be worked out: its last number is compared.""",
@@ -89,3 +96,26 @@ longer, ends, says something else, the wrong number of values or more than 1 MiB
 is killed with everything it started, and the next group starts it again. When the engine ends, in whichever way, so
 does the program. No shell is involved unless `shell=true`.""",
 }
+
+
+def built_in_rewards(table: Table, made: str) -> str:
+    """The page in Markdown.
+
+    :param table: makes a table of a heading and rows.
+    :param made: says what the page was generated with.
+    """
+    own = [kind for kind in REWARD_KINDS.values() if kind.options]
+    parts = [f"# Built-in rewards\n\n{made}\n{INTRODUCTION}\n"]
+    rows = [[f"[`{k.name}`](#{k.name})", k.help, k.counterpart] for k in own]
+    parts.append(table(["reward", "what it gives", "elsewhere"], rows))
+    common = [[f"`{o.name}`", default_of(o), o.allowed, o.help] for o in COMMON]
+    parts.append("\nEvery reward takes\n\n" + table(["option", "default", "allowed", "what it is"], common))
+    for kind in own:
+        parts.append(f"\n## {kind.name}\n\n{kind.help[0].upper()}{kind.help[1:]}.")
+        if kind.needs:
+            parts.append(f" Needs `pip install 'rl-workbench[{kind.needs}]'`.")
+        parts.append(f'\n\n```\nworkbench run --reward "{kind.example}"\n```\n\n')
+        if rows := [[f"`{o.name}`", default_of(o), o.allowed, o.help] for o in kind.options if o not in COMMON]:
+            parts.append(table(["option", "default", "allowed", "what it is"], rows))
+        parts.append(f"\n{note}\n" if (note := NOTES.get(kind.name, "")) else "")
+    return "".join(parts)
