@@ -108,14 +108,19 @@ def built_in_rewards(table: Table, made: str) -> str:
     parts = [f"# Built-in rewards\n\n{made}\n{INTRODUCTION}\n"]
     rows = [[f"[`{k.name}`](#{k.name})", k.help, k.counterpart] for k in own]
     parts.append(table(["reward", "what it gives", "elsewhere"], rows))
-    common = [[f"`{o.name}`", default_of(o), o.allowed, o.help] for o in COMMON]
+    common = [[f"`{o.name}`", default_of(o), o.allowed, _shown(o.help)] for o in COMMON]
     parts.append("\nEvery reward takes\n\n" + table(["option", "default", "allowed", "what it is"], common))
     for kind in own:
         parts.append(f"\n## {kind.name}\n\n{kind.help[0].upper()}{kind.help[1:]}.")
         if kind.needs:
             parts.append(f" Needs `pip install 'rl-workbench[{kind.needs}]'`.")
         parts.append(f'\n\n```\nworkbench run --reward "{kind.example}"\n```\n\n')
-        if rows := [[f"`{o.name}`", default_of(o), o.allowed, o.help] for o in kind.options if o not in COMMON]:
+        if rows := [[f"`{o.name}`", default_of(o), o.allowed, _shown(o.help)] for o in kind.options if o not in COMMON]:
             parts.append(table(["option", "default", "allowed", "what it is"], rows))
         parts.append(f"\n{note}\n" if (note := NOTES.get(kind.name, "")) else "")
     return "".join(parts)
+
+
+def _shown(text: str) -> str:
+    """Tags as Markdown shows them."""
+    return text.replace("<", "&lt;")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +22,12 @@ from engine.rewards import Component
 from engine.rewards.command import Command
 from engine.rewards.component import Failed
 from engine.rewards.lines import MOST_ANSWER
+from engine.rewards.loading import Surroundings
 from engine.scoring import score_group
-from engine.tasks.task import Prompt
+from engine.tasks import MAKERS, load_task
+from engine.tasks.arithmetic import arithmetic
+from engine.tasks.task import Prompt, Task
+from sessions.errors import UsageError
 
 HEAD = """\
 import json, os, sys, time
@@ -234,3 +239,20 @@ def test_no_program_outlives_the_process_that_asked_it(tmp_path: Path, ending: i
         asker.wait(20)
     assert gone(int(float(pid)))
     assert gone(int(guard))
+
+
+def test_rewards_run_in_the_surroundings_that_the_task_is_loaded_with(tmp_path: Path) -> None:
+    task = load_task("arithmetic", 0, 8, ["command run='sleep 60'"], Surroundings(timeout=0.2))
+    (scored,) = score_group(task.components, task.prompts[0], ["x"])
+    assert scored.failed.startswith("command: it did not answer within 0.2 s")
+
+
+def test_rewards_that_compare_are_refused_for_a_task_without_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> Task:
+        own = arithmetic(8)
+        return replace(own, prompts=[replace(prompt, answer="") for prompt in own.prompts])
+
+    monkeypatch.setitem(MAKERS, "arithmetic", without)
+    assert load_task("arithmetic", 0, 8, ["length target=3"]).components
+    with pytest.raises(UsageError, match="reward exact: it compares with a reference answer"):
+        load_task("arithmetic", 0, 8, ["exact"])
