@@ -124,6 +124,7 @@ def test_a_pattern_is_searched_for_or_has_to_match_everything() -> None:
     assert on(pattern_reward("a.?b", match="full"), *texts) == [1, 0, 1, 1, 0]
     assert on(pattern_reward("a.?b", case=False, value=-2, otherwise=5), *texts) == [-2, -2, -2, -2, -2]
     assert on(pattern_reward("^b", value=3, otherwise=-1), "b", "a\nb") == [3, -1]
+    assert on(pattern_reward("start.*end$"), "start" + "-" * 50_000 + "end") == [1]
 
 
 @given(st.text(alphabet="ab1 \n", max_size=12), st.sampled_from([r"a+b", r"^\s*\d", r"(a)\1", r"b$", r"[^ab]{2}", ""]))
@@ -314,7 +315,7 @@ def test_length_is_counted_in_the_unit_that_was_asked_for() -> None:
 
 
 def test_right_and_wrong_are_scaled_along_a_cosine_from_short_to_long() -> None:
-    told = [1.0, 1.0, 1.0, 0.0, 0.0, None, Failed("why")]
+    told = [1.0, 1.0, 1.0, 0.0, 0.5, None, Failed("why")]
     reward = scaled_by_length(lambda **_: told, limit=100)
     values = lengths_of(reward, 0, 50, 250, 0, 100, 50, 50)
     assert values[:5] == pytest.approx([1.0, 0.75, 0.5, -1.0, -0.5])

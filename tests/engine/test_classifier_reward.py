@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -34,6 +35,8 @@ def save(folder: Path, architecture: str = "llama", *, template: str = TEMPLATE,
     """A random reward model of some architecture with the character tokenizer."""
     tokenizer = character_tokenizer()
     tokenizer.chat_template = template
+    end = (tokenizer.eos_token, tokenizer.eos_token_id)  # as many tokenizers put around what is no prompt
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
     size = len(tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)

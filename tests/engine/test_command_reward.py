@@ -72,7 +72,7 @@ def gone(pid: int) -> bool:
 
 def test_a_program_is_started_once_and_gets_every_column(make: Make, tmp_path: Path) -> None:
     command = make(
-        "say({'rewards': [len(c) + 10 * count for c in group['completions']]})\nlog.write(line); log.flush()",
+        "log.write(line); log.flush()\nsay({'rewards': [len(c) + 10 * count for c in group['completions']]})",
         before="log = open('asked', 'a'); log.write(f'{os.getpid()}\\n')",
     )
     state = SimpleNamespace(global_step=3)
@@ -112,6 +112,7 @@ def test_null_and_what_is_no_number_concern_their_response_alone(make: Make) -> 
         ("say('1' * 5000)", "it answered '111"),
         ("sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()", "it answered '\ufffd\ufffd'"),
         ("sys.exit(3)", "it ended (exit code 3) before it answered"),
+        ("os.close(1); time.sleep(600)", "it ended (its output is closed) before it answered"),
         ("os.kill(os.getpid(), 9)", "it ended (signal 9) before it answered"),
         (f"sys.stdout.write('x' * {MOST_ANSWER + 70000}); sys.stdout.flush(); time.sleep(60)",
          "a line of more than 1,048,576 bytes"),
@@ -149,7 +150,7 @@ def test_words_that_nobody_asked_for_are_not_taken_for_the_next_answer(make: Mak
 def test_a_program_that_takes_too_long_is_killed_with_all_that_it_started(make: Make, tmp_path: Path) -> None:
     command = make(
         "import subprocess, signal\nif count == 0 and not os.path.exists('pids'):\n"
-        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: open('asked to leave', 'w').close())\n"
         "    child = subprocess.Popen(['sleep', '600'])\n"
         "    open('pids', 'w').write(f'{os.getpid()} {child.pid}')\n    time.sleep(600)\nsay({'rewards': [1.0] * n})",
         seconds=1.5,
@@ -159,7 +160,18 @@ def test_a_program_that_takes_too_long_is_killed_with_all_that_it_started(make: 
         "it did not answer within 1.5 s and was killed; the next group starts it again"
     ] * 2
     assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    assert not (tmp_path / "asked to leave").exists()
     assert ask(command, "a") == [1.0]
+
+
+def test_what_a_program_leaves_behind_is_ended_with_it(make: Make, tmp_path: Path) -> None:
+    command = make(
+        "import subprocess\nchild = subprocess.Popen(['sleep', '600'], stdin=-3, stdout=-3)\n"
+        "open('pid', 'w').write(str(child.pid))\nsys.exit(0)"
+    )
+    (failed,) = ask(command, "a")
+    assert "it ended (exit code 0)" in str(failed)
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_program_that_never_reads_does_not_hold_up_more_than_the_time_limit(make: Make) -> None:
@@ -190,7 +202,7 @@ def test_a_shell_reads_the_words_only_where_it_was_asked_for(tmp_path: Path) -> 
 def test_a_program_has_a_moment_to_leave_when_it_is_not_needed_any_more(make: Make, tmp_path: Path) -> None:
     command = make("say({'rewards': [1.0]})")
     with (tmp_path / "score0.py").open("a") as file:
-        file.write("open('left', 'w').close()\n")
+        file.write("time.sleep(0.1)\nopen('left', 'w').close()\n")
     assert ask(command, "a") == [1]
     guard = command.pid
     assert guard is not None

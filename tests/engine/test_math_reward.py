@@ -27,7 +27,7 @@ def test_answers_are_compared_as_mathematics(reward: MathReward) -> None:
         (r"The final answer is $x + 1$.", "$1+x$", 1),
         (r"somewhere $x + 1$", "$1+x$", 0),
         (r"\boxed{72}", "72", 1),
-        (r"$7$ but \boxed{3} $8$", "3", 1),
+        (r"The final answer is $8$. \boxed{3}", "3", 1),
         (r"\boxed{4}", "5", 0),
         ("no answer at all", "5", 0),
         ("72", "72", 0),  # a response has to be LaTeX, as in TRL
@@ -61,6 +61,24 @@ def test_a_group_that_has_used_up_its_time_is_not_looked_at_further() -> None:
     (failed,) = reward(["q"], [r"\boxed{1}"], ["1"])
     assert isinstance(failed, Failed)
     assert "the 0 s for the group were over" in str(failed)
+
+
+def test_each_response_has_what_is_left_of_the_time_of_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, limits = [0.0], []
+
+    class Slow:
+        def ask(self, line: bytes, seconds: float) -> bytes:
+            limits.append(seconds)
+            now[0] += 19.0
+            return b"1.0"
+
+    monkeypatch.setattr(math_answers.time, "monotonic", lambda: now[0])
+    reward = MathReward(seconds=30.0)
+    monkeypatch.setattr(reward, "_program", Slow())
+    told = reward(["q"] * 3, ["x"] * 3, ["1"] * 3)
+    assert limits == [20.0, 11.0]
+    assert told[:2] == [1.0, 1.0]
+    assert isinstance(told[2], Failed)
 
 
 def test_what_goes_wrong_inside_is_told_of_its_response(monkeypatch: pytest.MonkeyPatch) -> None:
