@@ -85,6 +85,7 @@ In Python:
 
 ```python
 import json, sys
+
 for line in sys.stdin:
     group = json.loads(line)
     rewards = [float(a in c) for c, a in zip(group["completions"], group["answer"])]
