@@ -281,6 +281,7 @@ class Engine(Threads):
             len(learner.task.evaluation),
             weights,
             await self.write(self.store.meta, KEY),
+            self.settings.watches,
         )
         self.service.device = str(learner.policy.device)
         before = self.folder.last_exit()

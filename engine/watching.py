@@ -25,7 +25,9 @@ class Watching:
     :param precision: of the computation.
     :param prompts: held-out prompts.
     :param components: of the task's reward, with their weights; one of weight 0 is a held-out check.
-    :param kept: the book as the database has it.
+    :param kept: the book as the database has it; None: nobody has changed it.
+    :param rules: that the session began with.
+    :raises UsageError: if one of them names a metric that there is not.
     """
 
     def __init__(
@@ -34,11 +36,12 @@ class Watching:
         prompts: int = 0,
         components: Mapping[str, float] = {},
         kept: str | None = None,
+        rules: Iterable[str] = (),
     ) -> None:
         self._precision = precision
         self._defaults = default_watches(precision, [name for name, weight in components.items() if weight == 0])
         self._components = list(components)
-        self._book = msgspec.json.decode(kept, type=WatchBook) if kept else WatchBook()
+        self._book = msgspec.json.decode(kept, type=WatchBook) if kept else self._begun(rules)
         self._prompts = prompts
         self.dog = Watchdog(self._active(self._book), prompts)
 
@@ -46,6 +49,13 @@ class Watching:
     def book(self) -> WatchBook:
         """What people have made of the watches."""
         return self._book
+
+    def _begun(self, rules: Iterable[str]) -> WatchBook:
+        book = WatchBook()
+        for rule in rules:
+            watch, named = parse_watch(rule, self._components)
+            book, _, _ = book.added(watch, self._defaults, named=named)
+        return book
 
     def begin_again(self) -> None:
         """Forget the steps that were looked at: those of another branch."""

@@ -28,6 +28,7 @@ from sessions import private
 from sessions.errors import InputFileError, NoSuchSession, SessionError, SessionRunning, UsageError
 from sessions.records import Record, SessionSettings
 from sessions.specs import short_name
+from sessions.toml_text import toml_value
 
 _R = TypeVar("_R", bound=Record)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -163,7 +164,7 @@ class SessionFolder:
     def write_settings(self, settings: SessionSettings) -> None:
         lines = ["# What this session was started with. Changes made while it runs are in session.db."]
         for name, value in msgspec.to_builtins(settings).items():
-            lines.append(f"{name} = {_toml(value)}")
+            lines.append(f"{name} = {toml_value(value)}")
         replace_file(self.path / "session.toml", "\n".join(lines) + "\n")
 
     def running(self) -> bool:
@@ -385,13 +386,3 @@ def _read(path: Path, kind: type[_R]) -> _R | None:
         return msgspec.json.decode(private.read_file(path, NOTE_BYTES), type=kind)
     except (OSError, SessionError, ValueError, RecursionError):  # UnicodeDecodeError is no DecodeError of msgspec's
         return None
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, str):
-        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # JSON allows a bare DEL, TOML does not
-    return str(value)

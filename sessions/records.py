@@ -616,6 +616,7 @@ class SessionSettings(Record):
     :ivar keep_best: checkpoints of a branch that are kept for their held-out accuracy.
     :ivar keep_every: checkpoints of steps that this divides are kept for ever; 0: none.
     :ivar track: where its metrics are mirrored to (:mod:`sessions.trackers`).
+    :ivar watches: rules of watches that it begins with (:mod:`sessions.watch_words`), beside the defaults.
     :ivar warm_up: a file of prompts and completions to fine-tune on before RL; empty: none.
     :ivar warm_up_epochs: how often the warm-up goes through it.
     :ivar warm_up_learning_rate: after a linear rise.
@@ -649,6 +650,7 @@ class SessionSettings(Record):
     keep_every: int = 0
     paused: bool = False
     track: list[str] = []
+    watches: list[str] = []
     warm_up: str = ""
     warm_up_epochs: int = 1
     warm_up_learning_rate: float = 2e-5

@@ -253,11 +253,12 @@ def read_rewards(texts: list[str]) -> list[RewardSpec]:
 
 
 def check_rewards(texts: list[str]) -> list[str]:
-    """The words of every reward with its options checked and paths absolute.
+    """The words of every reward with its options checked and paths absolute; none where they are the task's own.
 
     :raises UsageError: one line that says what, where and what to do.
     """
-    return [str(_absolute(reward.kind.canonical(reward.spec, "reward"))) for reward in read_rewards(texts)]
+    checked = [str(_absolute(reward.kind.canonical(reward.spec, "reward"))) for reward in read_rewards(texts)]
+    return [] if checked == ["task"] else checked
 
 
 def check_answers(rewards: list[RewardSpec], task: str) -> None:

@@ -86,6 +86,8 @@ class Option:
         :param where: for errors, such as ``task maze``.
         :raises InvalidValue: naming the option, what was given and what is allowed.
         """
+        if self.default is not None and given == shown(self.default):
+            return self.default
         if self.kind == "switch":
             if given.lower() not in (*_YES, *_NO):
                 raise InvalidValue(f"{where}: {self.name} {given!r} is neither true nor false")
@@ -131,6 +133,7 @@ class Kind:
     :ivar example: words that name it, for the documentation.
     :ivar counterpart: the same in other libraries.
     :ivar check: of all its values together and of what they name; raises UsageError. It gets where, for errors.
+    :ivar defaults: hyperparameters that a task of this kind has by itself.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Kind:
     example: str = ""
     counterpart: str = ""
     check: Callable[[Mapping[str, OptionValue], str], None] | None = None
+    defaults: Mapping[str, int | float | str] = field(default_factory=dict)
 
     def read(self, spec: Spec, what: str) -> dict[str, OptionValue]:
         """Every option's value: those given, the others at their defaults.
@@ -163,9 +167,13 @@ class Kind:
         return values
 
     def canonical(self, spec: Spec, what: str) -> Spec:
-        """The spec with its values checked and its paths absolute, options in the order of the definition."""
+        """The spec with its values checked and its paths absolute, options in the order of the definition.
+
+        Those that say the default are left out, so that equal specs read alike.
+        """
         values = self.read(spec, what)
-        return Spec(spec.use, {o.name: shown(values[o.name]) for o in self.options if o.name in spec.options})
+        given = [o for o in self.options if o.name in spec.options and values[o.name] != o.default]
+        return Spec(spec.use, {o.name: shown(values[o.name]) for o in given})
 
 
 def shown(value: OptionValue) -> str:

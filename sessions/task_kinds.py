@@ -20,8 +20,11 @@ _SYSTEM = Option("system", "text", "", "a system message before each question; n
 _HELD_OUT = Option("held_out", "whole", 0, "prompts held out for evaluation; 0: as many as the task proposes", low=0)
 
 TASK_KINDS = kinds(
-    Kind("arithmetic", "sums of two numbers, as the embedded model knows them", (_HELD_OUT,)),
-)
+    Kind(
+        "arithmetic", "sums of two numbers, as the embedded model knows them", (_HELD_OUT,),
+        defaults={"learning_rate": 1e-4, "max_new_tokens": 12},
+    ),
+)  # fmt: skip
 """Built-in tasks by name."""
 
 DATASET = Kind(

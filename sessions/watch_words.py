@@ -26,6 +26,7 @@ import msgspec
 from sessions.errors import InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS, Value
 from sessions.metrics import METRICS
+from sessions.toml_text import short as short
 from sessions.watches import (
     ABSENT,
     LONGEST,
@@ -89,12 +90,6 @@ def watch_words(watch: Watch) -> str:
     if watch.action != "notify":
         words.append(watch.action)
     return " ".join(words)
-
-
-def short(number: float) -> str:
-    """A number that reads back as the same one, without ``.0`` and ``e-05``."""
-    text = repr(float(number)).removesuffix(".0")
-    return re.sub(r"e([+-])0*(\d)", lambda m: f"e{'-' if m[1] == '-' else ''}{m[2]}", text)
 
 
 def _value_words(value: Value) -> str:

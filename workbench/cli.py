@@ -32,8 +32,11 @@ class _SendHelp(argparse.Action):
         parser.exit()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every command with its arguments; ``function`` names who answers it, as ``module:function``."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Every command with its arguments; ``function`` names who answers it, as ``module:function``.
+
+    :param only: the command that is asked for: the many settings are left out of the others.
+    """
     top = _Parser(
         prog="workbench",
         description="Train a language model with reinforcement learning, and work with it while it trains.",
@@ -50,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(function=f"workbench.{function}")
         return command
 
-    _add_run(add("run", "commands_run:run", "start a session, or continue one that has ended"))
+    run = add("run", "commands_run:run", "start a session, or continue one that has ended")
+    new = add("new", "commands_new:new", "write a settings file, with everything that can be set")
+    if only in (None, "run"):
+        _add_run(run)
+    if only in (None, "new"):
+        _add_new(new)
     attach = add("attach", "commands_run:attach", "watch a session and work with it")
     attach.add_argument("session", nargs="?", metavar="S", help="default: the only one that is running")
     attach.add_argument("--read-only", action="store_true", help="watch only")
@@ -148,70 +156,32 @@ def _add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--merge", action="store_true", help="model: adapters merged into their base; needs peft")
 
 
-def _add_person(command: argparse.ArgumentParser) -> None:
+def _add_person(command: argparse._ActionsContainer) -> None:
     command.add_argument("--as", dest="person", metavar="NAME", help="who you are in events and ratings (your user)")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    _add_person(run)
-    run.add_argument("--name", metavar="S", help="of the session; default: TASK-1, TASK-2, ...")
-    run.add_argument("--model", metavar="M", help="tiny (embedded, the default), smollm2, or a folder")
-    run.add_argument("--lora", metavar="WORDS", help="train adapters instead of the model, such as r=16")
-    run.add_argument("--task", metavar="T", help="arithmetic (the default), or a .jsonl file; options as key=value")
-    run.add_argument(
-        "--reward",
-        dest="rewards",
-        action="append",
-        metavar="R",
-        help="instead of the task's own: a name, module:function or file.py:function; options as key=value",
+    from workbench.run_options import add_settings
+
+    run.usage = "workbench run [FILE.toml] [options]"
+    run.epilog = "FILE.toml says the same as these options, which win over it; `workbench new` writes one."
+    run.add_argument("file", nargs="?", metavar="FILE.toml", help="settings")
+    start = add_settings(run)
+    start.add_argument("--headless", action="store_true", help="no screens: a progress line; ctrl+c stops the session")
+    start.add_argument("--json", action="store_true", help="with --headless: one JSON line a step")
+    _add_person(start)
+
+
+def _add_new(new: argparse.ArgumentParser) -> None:
+    from workbench.run_options import add_settings
+
+    new.usage = "workbench new [FILE.toml] [options]"
+    new.add_argument(
+        "file", nargs="?", default="workbench.toml", metavar="FILE.toml", help="default: workbench.toml; -: print it"
     )
-    run.add_argument(
-        "--reward-timeout", type=float, metavar="S", help="seconds that a reward function may take for a group (60)"
-    )
-    run.add_argument(
-        "--set",
-        dest="sets",
-        action="append",
-        metavar="NAME=VALUE[@STEP]",
-        help="a hyperparameter, at once or before a step; `workbench hyperparameters` lists them",
-    )
-    run.add_argument("--algorithm", metavar="A", help="grpo (the default), ppo or trpo")
-    run.add_argument("--preset", metavar="P", help="published settings: deepseekmath, dapo, dr-grpo, gspo, ppo or trpo")
-    run.add_argument("--warm-up", metavar="FILE", help="fine-tune before RL, on a .jsonl file of prompt and completion")
-    run.add_argument("--warm-up-epochs", type=_natural, metavar="N", help="times through that file (1)")
-    run.add_argument("--warm-up-learning-rate", type=float, metavar="X", help="after a linear rise (2e-5)")
-    run.add_argument("--warm-up-batch", type=_natural, metavar="N", help="examples an optimizer step (32)")
-    run.add_argument("--reward-model", metavar="DIR", help="a reward model that `workbench reward-model train` made")
-    run.add_argument("--steps", type=_whole, metavar="N", help="stop after this step (default, and 0: never)")
-    run.add_argument("--seed", type=int, metavar="N")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    run.add_argument("--precision", choices=("auto", "fp32", "bf16"))
-    run.add_argument("--threads", type=_natural, metavar="N", help="of torch (default: physical cores less one)")
-    run.add_argument("--micro-tokens", type=_natural, metavar="N", help="tokens that one forward and backward may hold")
-    run.add_argument(
-        "--plain", action="append", metavar="SHORTCUT", help="turn one of the engine's shortcuts off, or all of them"
-    )
-    run.add_argument(
-        "--allow-sampler-mismatch",
-        action="store_true",
-        default=None,
-        help="let training sample with top_p, top_k or min_p, which the policy knows nothing of",
-    )
-    run.add_argument("--track", action="append", metavar="T", help="mirror metrics to tensorboard, trackio or wandb")
-    run.add_argument(
-        "--trust-remote-code",
-        action="store_true",
-        default=None,
-        help="run the Python code in the model's folder, for architectures that transformers has not; read it first",
-    )
-    run.add_argument("--keep-last", type=_natural, metavar="N", help="newest checkpoints that a branch keeps (3)")
-    run.add_argument("--keep-best", type=_whole, metavar="N", help="and those of the best held-out accuracy (1)")
-    run.add_argument("--keep-every", type=_whole, metavar="N", help="and those of every Nth step, for ever (0: none)")
-    run.add_argument("--no-nice", dest="nice", action="store_false", default=None, help="keep the priority")
-    run.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
-    run.add_argument("--paused", action="store_true", help="pause before the first step")
-    run.add_argument("--headless", action="store_true", help="no screens: a progress line; ctrl+c stops the session")
-    run.add_argument("--json", action="store_true", help="with --headless: one JSON line a step")
+    new.add_argument("--from", dest="session", metavar="S", help="the settings that a session was started with")
+    new.add_argument("--force", action="store_true", help="write over a file that is there")
+    add_settings(new, new=True)
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
@@ -301,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _check_encoding(words)
-        arguments = parser().parse_args(words)
+        arguments = parser(words[0] if words else "").parse_args(words)
         module, _, function = arguments.function.partition(":")
         return int(getattr(import_module(module), function)(arguments))
     except WorkbenchError as error:

@@ -7,30 +7,22 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 
 from sessions.errors import EngineEnded, SessionError, SessionRunning, UsageError
 from sessions.folders import SessionFolder, all_sessions, check_session_name, new_session, session_folder, sessions_home
-from sessions.hyperparameters import parse_assignment
-from sessions.presets import preset
 from sessions.records import SessionSettings, Status
+from sessions.run_settings import SETTINGS, canonical_sets, combined
+from sessions.settings_file import read_settings_file
+from sessions.starts import Source
 from workbench.daemon import discard, last_seq, last_step, restart_session, start_engine, start_session, until_ready
 from workbench.output import ProgressLine, duration, need_terminal, say
+from workbench.run_options import given_settings
 from workbench.settings import check_settings, person, preferences
-
-GIVEN = (
-    "model", "lora", "task", "rewards", "reward_timeout", "seed", "steps", "device", "precision", "threads", "nice",
-    "chat_template", "sets",
-    "plain", "micro_tokens", "allow_sampler_mismatch", "trust_remote_code", "preset", "track", "reward_model",
-    "keep_last", "keep_best", "keep_every",
-    "warm_up", "warm_up_epochs", "warm_up_learning_rate", "warm_up_batch",
-)  # fmt: skip
-"""What ``run`` takes of the settings of a session; None where it was not given."""
-HOW = ("steps", "track", "keep_last", "keep_best", "keep_every")
-"""Those that say how it is run and not what is trained: they may be given anew when it is continued."""
 
 
 def open_list(arguments: argparse.Namespace) -> int:
@@ -90,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--json prints the steps of a run without screens; add --headless")
     if not arguments.headless:
         need_terminal("add --headless to train without screens")
-    if arguments.algorithm is not None:
-        arguments.sets = _with_algorithm(arguments.algorithm, arguments.sets or (), arguments.preset or "")
     who = person(arguments)
-    folder, fresh = _session(arguments)
+    file = read_settings_file(Path(arguments.file)) if arguments.file is not None else None
+    folder, fresh = _session(combined(file.given if file else {}, given_settings(arguments)))
+    source = Source(command=["workbench", *sys.argv[1:]], file=file)
     since, before = last_seq(folder), last_step(folder)
-    supervisor = start_engine(folder)
+    supervisor = start_engine(folder, source)
     try:
         _wait(folder, supervisor)
     except KeyboardInterrupt:
@@ -114,21 +106,6 @@ def run(arguments: argparse.Namespace) -> int:
     return asyncio.run(run_headless(folder, since, who=who, as_json=arguments.json))
 
 
-def _with_algorithm(algorithm: str, sets: Sequence[str], published: str) -> list[str]:
-    """What ``--set`` was given, with the algorithm first.
-
-    :raises UsageError: if something else on the line names another.
-    """
-    given = [(f"--set {text}", parse_assignment(text)) for text in sets]
-    others = [(what, a.value) for what, a in given if a.name == "algorithm" and a.step is None]
-    if published:
-        others.append((f"--preset {published}", preset(published).values.get("algorithm", algorithm)))
-    for what, other in others:
-        if other != algorithm:
-            raise UsageError(f"--algorithm {algorithm} does not go with {what}, which is for {other}; leave one out")
-    return [f"algorithm={algorithm}", *sets]
-
-
 def _give_up(folder: SessionFolder, error: EngineEnded, *, fresh: bool) -> NoReturn:
     """Raise what ended an engine while it was loading; a new session goes with it."""
     kept = discard(folder) if fresh else folder.log
@@ -137,16 +114,17 @@ def _give_up(folder: SessionFolder, error: EngineEnded, *, fresh: bool) -> NoRet
     raise EngineEnded(f"the engine of {folder.name!r} ended while loading: {error}; its log: {kept}", None)
 
 
-def _session(arguments: argparse.Namespace) -> tuple[SessionFolder, bool]:
+def _session(given: dict[str, Any]) -> tuple[SessionFolder, bool]:
     """The session to run, and whether it is new.
 
+    :param given: by the command line and a settings file together.
     :raises WorkbenchError: before anything is written, if it cannot be run so.
     """
-    given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
-    if arguments.name is not None and (sessions_home() / check_session_name(arguments.name) / "session.toml").exists():
-        return _continued(session_folder(arguments.name), given, paused=arguments.paused), False
-    settings = msgspec.structs.replace(SessionSettings(name=arguments.name or ""), **given, paused=arguments.paused)
-    return new_session(arguments.name, check_settings(settings)), True
+    name, paused = given.pop("name", "") or None, given.pop("paused", False)
+    if name is not None and (sessions_home() / check_session_name(name) / "session.toml").exists():
+        return _continued(session_folder(name), given, paused=paused), False
+    settings = msgspec.structs.replace(SessionSettings(name=name or ""), **given, paused=paused)
+    return new_session(name, check_settings(settings)), True
 
 
 def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool) -> SessionFolder:
@@ -159,15 +137,18 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
         raise SessionRunning(f"session {folder.name!r} is running; `workbench attach {folder.name}` shows it")
     before = folder.settings()
     wanted = check_settings(msgspec.structs.replace(before, **given), warmed=any(folder.checkpoints.glob("[0-9]*")))
-    for name in given.keys() - set(HOW):
+    anew = {name for name, setting in SETTINGS.items() if setting.anew} - {"paused"}
+    for name in given.keys() - anew:
         was, now = getattr(before, name), getattr(wanted, name)
+        if name == "sets":
+            was = canonical_sets(was)
         if was != now:
             raise UsageError(
                 f"session {folder.name!r} was started with {_flag(name, was)}, not {_flag(name, now)}; "
                 f"leave that out to continue it; then `workbench send {folder.name} fork NAME ...` tries it on a branch"
             )
     # how it is run this time, not what is trained
-    ran = msgspec.structs.replace(before, paused=paused, **{name: getattr(wanted, name) for name in HOW})
+    ran = msgspec.structs.replace(before, paused=paused, **{name: getattr(wanted, name) for name in anew})
     if ran != before:
         folder.write_settings(ran)
     return folder
@@ -195,16 +176,13 @@ def start_paused(folder: SessionFolder) -> None:
 
 def _flag(name: str, value: object) -> str:
     """A setting as it is written on the command line."""
+    setting = SETTINGS[name]
     if isinstance(value, list):
-        option = {"sets": "--set", "rewards": "--reward"}.get(name, f"--{name}")
-        return " ".join(f"{option} {text}" for text in value) or f"no {option}"
-    name = name.replace("_", "-")
-    if name in ("allow-sampler-mismatch", "trust-remote-code"):
-        return f"--{name}" if value else f"no --{name}"
+        return " ".join(f"{setting.option} {text}" for text in value) or f"no {setting.option}"
     if isinstance(value, bool):
-        flag = f"--no-{name}"
-        return f"no {flag}" if value else flag
-    return f"--{name} {value}" if value or name == "seed" else f"no --{name}"
+        flag = f"--no-{setting.option[2:]}" if setting.default else setting.option
+        return flag if value is not setting.default else f"no {flag}"
+    return f"{setting.option} {value}" if value or name == "seed" else f"no {setting.option}"
 
 
 def _wait(folder: SessionFolder, supervisor: subprocess.Popen[bytes]) -> None:

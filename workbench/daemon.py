@@ -16,6 +16,7 @@ from sessions.client import Client
 from sessions.errors import EngineEnded, EngineUnreachable, SessionRunning
 from sessions.folders import ExitInfo, SessionFolder, home, new_session
 from sessions.records import SessionSettings, Status, StepRecord
+from sessions.starts import Source, note_start
 from sessions.store import Store
 from sessions.wire import Beat, Snapshot
 from workbench.settings import check_settings
@@ -25,9 +26,10 @@ LAST_WORDS_SECONDS = 10.0
 _supervisors: list[subprocess.Popen[bytes]] = []
 
 
-def start_engine(folder: SessionFolder) -> subprocess.Popen[bytes]:
+def start_engine(folder: SessionFolder, source: Source | None = None) -> subprocess.Popen[bytes]:
     """Start a session's engine, in a session of its own so that no terminal can end it.
 
+    :param source: where its settings came from, for the record.
     :returns: its supervisor, which ends when the engine has ended.
     :raises SessionRunning: if it has one.
     :raises SessionError: if something in its folder is not this user's alone.
@@ -37,6 +39,7 @@ def start_engine(folder: SessionFolder) -> subprocess.Popen[bytes]:
     folder.secure()
     folder.forget_exit()
     folder.forget_engine()
+    note_start(folder, source)
     _supervisors[:] = [process for process in _supervisors if process.poll() is None]  # reaps those that have ended
     with open(private.open_file(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
         supervisor = subprocess.Popen(

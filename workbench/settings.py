@@ -19,13 +19,12 @@ from sessions.people import check_person, whoami
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
 from sessions.reward_kinds import check_rewards
+from sessions.run_settings import ALGORITHM, SETTINGS, canonical_sets
 from sessions.shortcuts import active
 from sessions.specs import parse_spec
 from sessions.task_kinds import DATASET, check_task_spec, task_kind
 from sessions.trackers import check_trackers
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
+from sessions.watch_words import parse_watch
 
 
 class Preferences(Record, forbid_unknown_fields=True):
@@ -88,19 +87,9 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
     """
     if settings.name:
         check_session_name(settings.name)
-    for what, number in (("--steps", settings.steps), ("--threads", settings.threads), ("--seed", settings.seed)):
-        if not 0 <= number < 2**53:
-            raise InvalidValue(f"{what}: {number} is out of bounds; allowed: whole numbers from 0")
-    for what, given, allowed in (
-        ("--device", settings.device, DEVICES),
-        ("--precision", settings.precision, PRECISIONS),
-    ):
-        if given not in allowed:
-            raise InvalidValue(f"{what}: {given!r} is not one of {', '.join(allowed)}")
-    if not 64 <= settings.micro_tokens < 2**31:
-        raise InvalidValue(f"--micro-tokens: {settings.micro_tokens} is out of bounds; allowed: whole numbers from 64")
-    if not 0.1 <= settings.reward_timeout <= 86_400:
-        raise InvalidValue(f"--reward-timeout: {settings.reward_timeout:g} is out of bounds; allowed: .1 to 86400 s")
+    for setting in SETTINGS.values():
+        if setting.name != ALGORITHM and setting.name != "preset":  # these are read with the hyperparameters
+            setting.check(getattr(settings, setting.name), setting.option)
     active(settings.plain)
     check_sets(settings.sets, settings.preset, mismatch=settings.allow_sampler_mismatch)
     return msgspec.structs.replace(
@@ -108,6 +97,8 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         model=check_model(settings.model),
         task=check_task(settings.task),
         rewards=check_rewards(settings.rewards),
+        sets=canonical_sets(settings.sets),
+        watches=check_watches(settings.watches),
         warm_up=check_warm_up(settings, warmed=warmed),
         track=check_trackers(settings.track),
         reward_model=check_reward_model(settings.reward_model),
@@ -178,12 +169,6 @@ def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:
 
     :raises UsageError: naming the option or the line that is wrong.
     """
-    for what, number in (("epochs", settings.warm_up_epochs), ("batch", settings.warm_up_batch)):
-        if not 1 <= number < 2**31:
-            raise InvalidValue(f"--warm-up-{what}: {number} is out of bounds; allowed: whole numbers from 1")
-    rate = settings.warm_up_learning_rate
-    if not 0 < rate <= 1:
-        raise InvalidValue(f"--warm-up-learning-rate: {rate:g} is out of bounds; allowed: above 0, at most 1")
     if not settings.warm_up:
         plain = SessionSettings(name="")
         for name in ("warm_up_epochs", "warm_up_learning_rate", "warm_up_batch"):
@@ -194,6 +179,20 @@ def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:
     if not warmed:
         read_examples(path)
     return str(path.resolve())
+
+
+def check_watches(rules: Iterable[str]) -> list[str]:
+    """The rules of watches, each once.
+
+    :raises UsageError: if one cannot be read; whether the task has a reward component is known when it is loaded.
+    """
+    wanted = list(dict.fromkeys(rules))
+    for rule in wanted:
+        try:
+            parse_watch(rule)
+        except UsageError as error:
+            raise InvalidValue(f"--watch: {error}") from None
+    return wanted
 
 
 def check_sets(sets: Iterable[str], published: str = "", *, mismatch: bool = False) -> None:

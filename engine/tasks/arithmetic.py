@@ -9,6 +9,7 @@ from __future__ import annotations
 from engine.randomness import permutation
 from engine.rewards import Component, exact_match
 from engine.tasks.task import Prompt, Task
+from sessions.task_kinds import TASK_KINDS
 
 HELD_OUT = 1000
 _SPLIT_SEED = 1
@@ -34,5 +35,5 @@ def arithmetic(evaluation_rows: int = 0) -> Task:
         components={"exact": Component(exact_match)},
         reward_range=(0.0, 1.0),
         judge=lambda prompt, text: text.strip() == prompt.answer,
-        defaults={"learning_rate": 1e-4, "max_new_tokens": 12},
+        defaults=TASK_KINDS["arithmetic"].defaults,
     )
