@@ -116,6 +116,10 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     doctor = add("doctor", "doctor:doctor", "check this machine, and say what to do")
     rewards = add("rewards", "commands_kinds:rewards", "every built-in reward and its options")
     rewards.add_argument("kind", nargs="?", metavar="NAME", help="only this one, with an example")
+    completion = add("completion", "completion:print_script", "what a shell reads to complete this command line")
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), help='such as: eval "$(workbench completion bash)"'
+    )
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
     for command in (
         listing,
@@ -270,6 +274,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if "_ARGCOMPLETE" in os.environ:
+            from workbench.completion import complete
+
+            complete(parser())
         _check_encoding(words)
         arguments = parser(words[0] if words else "").parse_args(words)
         module, _, function = arguments.function.partition(":")

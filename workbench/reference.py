@@ -2,9 +2,9 @@
 
     python -m workbench.reference docs
 
-writes ``hyperparameters.md``, ``metrics.md``, ``alarms.md``, ``commands.md``, ``keys.md``, ``shortcuts.md`` and
-``from-trl.md``; a test compares them with what is checked in, so that they cannot go stale. So is
-``rewards-built-in.md``.
+writes ``settings.md``, ``hyperparameters.md``, ``metrics.md``, ``alarms.md``, ``commands.md``, ``keys.md``,
+``shortcuts.md``, ``rewards-built-in.md`` and ``from-trl.md``; a test compares them with what is checked in, so that
+they cannot go stale.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.metrics import METRICS
 from sessions.modes import MODES
 from sessions.shortcuts import SHORTCUTS
+from sessions.toml_text import toml_value
 from sessions.watch_words import BOUNDED, EXAMPLE, watch_words
 from sessions.watches import COOL_DOWN, DEFAULT_WATCHES, HYSTERESIS
 from workbench.built_in_rewards import built_in_rewards
@@ -60,6 +61,110 @@ def hyperparameters() -> str:
         + " a checkpoint of\nthe finished step is written, if there is none.\n\n"
         + table(["name", "symbol", "default", "allowed", "boundary", "used by", "what it does", "healthy"], rows)
     )
+
+
+def settings() -> str:
+    from sessions.run_settings import SETTINGS
+    from workbench.completion import SHELLS
+
+    shells = "\n".join(SHELLS.values())
+    places = {"task": "[task]", "rewards": "[[reward]]", "lora": "[lora]", "sets": "[hyperparameters]"}
+    rows = [
+        [
+            f"`{places.get(s.name, s.at)}`",
+            f"`{s.option}`" if s.kind != "switch" or not s.on else f"`--no-{s.option[2:]}`",
+            "" if s.kind in ("spec", "specs", "sets") else f"`{toml_value(s.default)}`",
+            s.help,
+        ]
+        for s in SETTINGS.values()
+    ]
+    return f"""# Settings
+
+{MADE}
+Everything that `workbench run` takes can stand in a file:
+
+```
+workbench new my.toml                     # everything that can be set, with its default and what it does
+workbench run my.toml
+workbench run my.toml --steps 200 --set learning_rate=2e-5
+```
+
+```toml
+model = "smollm2"
+algorithm = "grpo"
+steps = 500
+watch = ["kl/k3 > 0.2 for 3 pause"]
+
+[task]
+use = "train.jsonl"
+prompt = "question"
+
+[[reward]]
+use = "rewards.py:accuracy"
+weight = 1.0
+
+[[reward]]
+use = "last_number"
+weight = 0.5
+
+[hyperparameters]
+learning_rate = 5e-5
+kl_coefficient = {{ start = 0.04, 100 = 0.0 }}    # 0.04 at first, 0.0 from step 100 on
+
+[checkpoints]
+keep_last = 5
+```
+
+In the file of `workbench new` a line that begins with `#` and no blank is a setting at its default: take the `#` away
+and change it. `workbench new my.toml --algorithm ppo --task train.jsonl` writes those in, and the defaults that follow
+from them. A file that is there is left alone, unless `--force` is given; `workbench new -` prints it.
+
+## Which one wins
+
+1. What is given on the command line wins over the file, and the file over the defaults.
+2. `--set name=value` takes the place of all that the file says of that hyperparameter, a schedule too; the others stay.
+   `--algorithm`, and a `--preset` that names one, take the place of the file's `algorithm`.
+3. `--reward`, `--watch`, `--track` and `--plain`, given once or more, take the place of the file's list; an empty text
+   (`--watch ''`) takes it away. A switch goes both ways: `--nice` and `--no-nice`.
+4. A preset lies under what is set by name, wherever each was given. Under the preset are the task's own defaults, and
+   under these the hyperparameters'.
+
+Paths in a file are relative to the folder that the file lies in, on the command line to where you are. This holds for a
+model's folder, a task's file, `rewards.py:function`, a warm-up's file, a reward model and options that are paths. A
+model or a dataset whose name is also that of something beside the file is that.
+
+A key that is none is refused with the nearest that is one, a value of the wrong type with what is allowed; nothing is
+started then, and each message begins with the file and the place: `my.toml: checkpoints.keep_lst: ...`.
+
+## The same again
+
+A session keeps its settings in `session.toml`, and each of its starts in `starts.jsonl`: the command, the settings file
+as it was then, and the versions of the packages that compute.
+
+```
+workbench new again.toml --from arithmetic-1     # the settings file that starts the same once more
+workbench run my.toml --name arithmetic-1        # goes on with a session that has ended
+```
+
+A session goes on with the settings that it was started with. Others are refused, each by its name; only what says how
+it is run may be given anew: {", ".join(f"`{s.at}`" for s in SETTINGS.values() if s.anew)}.
+
+## Completion
+
+One line for your shell, once, and tab completes commands, options, names of sessions and branches, hyperparameters and
+their values, the words after `send`, and files:
+
+```
+{shells}
+```
+
+## All of them
+
+The [hyperparameters](hyperparameters.md) have a page of their own. Tasks, rewards and adapters have options of their
+own; on the command line these are words behind the name (`--task "train.jsonl prompt=question"`), in the file keys of
+its table.
+
+{table(["in the file", "option", "default", "what it does"], rows)}"""
 
 
 def metrics() -> str:
@@ -152,6 +257,7 @@ def shortcuts() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings,
     "hyperparameters.md": hyperparameters,
     "metrics.md": metrics,
     "alarms.md": alarms,
