@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -16,6 +17,8 @@ from sessions.errors import WorkbenchError
 from sessions.folders import check_session_name
 from sessions.hyperparameters import HYPERPARAMETERS, parse_assignment
 from sessions.records import SessionSettings
+from sessions.run_settings import combined
+from sessions.settings_file import read_settings_file
 
 _FIELDS = (
     ("model", "model", "tiny, or a name or a path"),
@@ -25,6 +28,7 @@ _FIELDS = (
     ("name", "name", "empty: the task with a number"),
     ("sets", "settings", "such as learning_rate=1e-5 group_size=16"),
     ("warm_up", "warm-up", "none, or FILE.jsonl epochs=1 learning_rate=2e-5 batch=32"),
+    ("file", "file", "none, or settings in FILE.toml; what is changed above wins"),
 )
 _WARM_UP: dict[str, type[int] | type[float]] = {"epochs": int, "learning_rate": float, "batch": int}
 
@@ -52,7 +56,8 @@ class SessionForm(ModalScreen[SessionSettings]):
 
     def __init__(self, settings: SessionSettings | None = None, problem: str = "") -> None:
         super().__init__()
-        self._filled = fields_of(settings or SessionSettings(name=""))
+        self._settings = settings or SessionSettings(name="")
+        self._filled = fields_of(self._settings)
         self._problem = problem
 
     def compose(self) -> ComposeResult:
@@ -69,7 +74,7 @@ class SessionForm(ModalScreen[SessionSettings]):
         event.stop()
         given = {key: self.query_one(f"#field-{key}", Input).value.strip() for key, _, _ in _FIELDS}
         try:
-            self.dismiss(settings_of(given))
+            self.dismiss(settings_of(given, self._settings))
         except (WorkbenchError, ValueError) as error:
             self.query_one("#wrong", Static).update(str(error))
 
@@ -82,6 +87,7 @@ def fields_of(settings: SessionSettings) -> dict[str, str]:
     name = "algorithm="
     chosen = [text.removeprefix(name) for text in settings.sets if text.startswith(name)]
     return {
+        "file": "",
         "model": settings.model,
         "task": settings.task,
         "algorithm": chosen[-1] if chosen else str(HYPERPARAMETERS["algorithm"].default),
@@ -118,9 +124,10 @@ def _warm_up_of(text: str) -> dict[str, str | int | float]:
     return found
 
 
-def settings_of(given: dict[str, str]) -> SessionSettings:
-    """The settings that the form's fields say.
+def settings_of(given: dict[str, str], tried: SessionSettings | None = None) -> SessionSettings:
+    """The settings that the form's fields say, and those that have none as they were.
 
+    :param tried: what the fields were filled from.
     :raises WorkbenchError: naming the field that is wrong.
     :raises ValueError: if the number of steps is not one, or quotes are not closed.
     """
@@ -134,12 +141,13 @@ def settings_of(given: dict[str, str]) -> SessionSettings:
         sets.insert(0, f"algorithm={given['algorithm']}")
     for text in sets:
         parse_assignment(text)
-    defaults = SessionSettings(name="")
-    settings = SessionSettings(
-        name=given["name"],
-        model=given["model"] or defaults.model,
-        task=given["task"] or defaults.task,
-        steps=int(steps),
-        sets=sets,
-    )
-    return msgspec.structs.replace(settings, **_warm_up_of(given.get("warm_up", "")))
+    plain = SessionSettings(name="")
+    said: dict[str, Any] = {"steps": int(steps), "sets": sets}
+    said |= {f"warm_up_{name}": getattr(plain, f"warm_up_{name}") for name in _WARM_UP}
+    said |= _warm_up_of(given.get("warm_up", ""))
+    said |= {"name": given["name"], "model": given["model"] or plain.model, "task": given["task"] or plain.task}
+    if not given.get("file"):
+        return msgspec.structs.replace(tried or plain, **said)
+    file = read_settings_file(Path(given["file"]).expanduser())
+    changed = {name: value for name, value in said.items() if value != getattr(plain, name)}
+    return msgspec.structs.replace(plain, **combined(file.given, changed))

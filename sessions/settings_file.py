@@ -223,8 +223,6 @@ class _Reader:
             return ",".join(value)
         if option is not None and option.kind == "path" and isinstance(value, str):
             return self._path(value, always=True)
-        if isinstance(value, float):
-            return value_text(value)
         return shown(value)  # type: ignore[arg-type]
 
     # --------------------------------------------------------------------------------------- hyperparameters
@@ -310,7 +308,7 @@ class _Reader:
         return value
 
     def _unknown(self, section: str, name: str, known: Iterable[str]) -> NoReturn:
-        elsewhere = [s.at for s in SETTINGS.values() if name in (s.name, s.key, s.option[2:])]
+        elsewhere = [s.at for s in SETTINGS.values() if name and name in (s.name, s.key, s.option[2:])]
         known = list(known)
         if section == "" and name in HYPERPARAMETERS:
             elsewhere.append(f"hyperparameters.{name}")

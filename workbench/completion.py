@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import argcomplete
+from argcomplete.shell_integration import shellcode
 
 from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.knob import Hyperparameter
 from sessions.run_settings import SETTINGS
-from workbench.output import emit
 
 SHELLS = {
     "bash": 'eval "$(workbench completion bash)"    # in ~/.bashrc',
@@ -32,14 +32,19 @@ _FILES = argcomplete.completers.FilesCompleter
 
 def print_script(arguments: argparse.Namespace) -> int:
     """``workbench completion SHELL``."""
-    emit(f"{argcomplete.shellcode(['workbench'], shell=arguments.shell).strip()}\n# {SHELLS[arguments.shell]}")
+    from workbench.output import emit  # brings what no shell that asks needs
+
+    emit(f"{shellcode(['workbench'], shell=arguments.shell).strip()}\n# {SHELLS[arguments.shell]}")
     return 0
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell that asks, and end the process."""
+    """Answer the shell that asks, and end the process; what goes wrong is nothing to print between its keys."""
     _equip(parser)
-    argcomplete.autocomplete(parser, always_complete_options=False)
+    try:
+        argcomplete.autocomplete(parser, always_complete_options=False)
+    except Exception:  # noqa: BLE001
+        os._exit(1)
 
 
 def _equip(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +55,12 @@ def _equip(parser: argparse.ArgumentParser) -> None:
                 _equip(command)
         elif action.nargs != 0 and not action.choices:
             completer = _completer(action, parser.prog.split()[-1])
-            action.completer = completer or argcomplete.completers.SuppressCompleter()  # type: ignore[attr-defined]
+            action.completer = completer or _nothing  # type: ignore[attr-defined]
+
+
+def _nothing(**_: Any) -> tuple[str, ...]:
+    """For numbers and new names: else argcomplete offers files."""
+    return ()
 
 
 def _completer(action: argparse.Action, command: str) -> Completer | None:
@@ -151,8 +161,9 @@ def _words(prefix: str, parsed_args: argparse.Namespace, **said: Any) -> Iterabl
         found += _algorithms()
     if words[0] in ("watch", "unwatch"):
         found += [*_metrics(), *_watches()]
-    options = [part.strip("[]") for part in usage.split() if part.strip("[").startswith("--")]
-    return [*found, *options] if prefix.startswith("-") or not found else found
+    if prefix.startswith("-"):
+        found += [part.strip("[]") for part in usage.split() if part.strip("[").startswith("--")]
+    return found
 
 
 def _metrics(**_: Any) -> list[str]:
