@@ -8,7 +8,7 @@ import pytest
 
 from screens.app import WorkbenchApp
 from screens.session_form import fields_of, settings_of
-from sessions.errors import SessionError
+from sessions.errors import SessionError, UsageError
 from sessions.folders import SessionFolder, new_session
 from sessions.records import SessionSettings, StepRecord
 from sessions.store import Store
@@ -136,3 +136,20 @@ async def test_the_filter(engine: FakeEngine) -> None:
         await until_shown(app, "old-1")
         await pilot.press("slash", *"gsm", "enter")
         await until(lambda: "old-1" not in frame(app))
+
+
+def test_the_form_takes_a_settings_file_and_what_is_typed_wins_over_it(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(
+        'steps = 9\nalgorithm = "ppo"\n[[reward]]\nuse = "exact"\n[hyperparameters]\nepochs = 2\nclip_low = 0.1\n'
+    )
+    given = {"model": "", "task": "", "algorithm": "grpo", "steps": "0", "name": "n", "sets": "epochs=3"}
+    settings = settings_of({**given, "file": str(path)})
+    assert (settings.steps, settings.rewards, settings.name) == (9, ["exact"], "n")
+    assert settings.sets == ["algorithm=ppo", "clip_low=0.1", "epochs=3"]
+    again = settings_of({**fields_of(settings), "steps": "5"}, settings)
+    assert again.rewards == ["exact"], "what has no field stays when the form is opened again"
+    assert (again.steps, sorted(again.sets)) == (5, sorted(settings.sets))
+    path.write_text("stps = 9\n")
+    with pytest.raises(UsageError, match="did you mean steps"):
+        settings_of({**given, "file": str(path)})
