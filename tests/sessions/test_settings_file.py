@@ -315,6 +315,9 @@ def test_a_new_file_says_the_defaults_and_so_does_every_line_of_it(task: str, tm
     plain = msgspec.structs.replace(PLAIN, task=task)
     text = settings_text(plain, tmp_path, ["a header"])
     assert settings_of(text, tmp_path) == plain
+    assert [line for line in text.splitlines() if line[:1] not in ("#", "[", "")] == [
+        line for line in text.splitlines() if line.startswith(("model = ", "use = "))
+    ], "all else is a comment"
     every = settings_of(uncommented(text), tmp_path)
     assert starting_values(every) == starting_values(plain)
     assert len(every.sets) == len(HYPERPARAMETERS), "every hyperparameter has a line"
