@@ -168,7 +168,9 @@ def _kinds(title: str, every: Sequence[Kind], uses: Mapping[str, str]) -> Iterat
         options = ", ".join(option.name for option in kind.options)
         text = f"use = {uses.get(kind.name, toml_value(kind.name))}: {kind.help}{needs}"
         text += f"; options: {options}" if options else ""
-        yield from (f"#   {line}" for line in textwrap.wrap(text, _WIDTH, subsequent_indent="    "))
+        yield from (
+            f"#   {line}" for line in textwrap.wrap(text, _WIDTH - 2, subsequent_indent="    ", break_on_hyphens=False)
+        )
 
 
 def _typed(option: Option, value: OptionValue) -> str:
