@@ -33,7 +33,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, policy: Policy, name: str
     :raises OSError: if the disk will not have it; what was written of it is removed.
     :raises SessionError: if the weights are not finite.
     """
-    snapshot.check_finite(name for name, _ in policy.model.named_parameters())
+    snapshot.check_finite(policy.learned_names())
     name = name or str(snapshot.state.step)
     temporary = folder / f".{name}{PARTIAL}"
     try:
@@ -50,8 +50,7 @@ def _write(folder: Path, temporary: Path, name: str, snapshot: Snapshot, policy:
     state, final = snapshot.state, folder / name
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "policy").mkdir(parents=True)
-    policy.model.save_pretrained(temporary / "policy", state_dict=dict(snapshot.weights))
-    policy.tokenizer.save_pretrained(temporary / "policy")
+    policy.save(temporary / "policy", snapshot.weights)
     for part, named in snapshot.files.items():
         if named:
             save_file(_untied(named), temporary / f"{part}.safetensors")

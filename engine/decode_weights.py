@@ -2,6 +2,9 @@
 
 Both are copies of the linear layers' weights, made anew for each rollout because the weights have changed since, and
 read only while it is sampled. Embeddings and norms are read where they are, and so is an output layer in fp32.
+
+Adapters are added to the copy that is packed. Rounded to bf16, a sum would lose what little they add at first, so
+there they are computed beside, as in training.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.adapters import layers, whole_weight
 from engine.policy import Policy
 
 PACKED_ROWS = 64
@@ -41,9 +45,10 @@ def decode_weights(policy: Policy, rows: int, steps: int) -> Iterator[None]:
     The choice is a fixed rule and not a measurement: a rollout that is sampled again must have the same bits.
     """
     if policy.device.type == "cuda" and policy.bf16:
-        found = {layer: _rounded(layer) for layer in linear_layers(policy)}
+        found: dict[nn.Module, Callable[[Tensor], Tensor]] = {layer: _rounded(layer) for layer in linear_layers(policy)}
     elif policy.device.type == "cpu" and not policy.bf16 and rows <= PACKED_ROWS and steps >= PACKED_STEPS:
-        found = {layer: _packed(layer) for layer in _worth_packing(policy)}
+        around = {layer.get_base_layer(): layer for layer in layers(policy.model)}
+        found = {around.get(plain, plain): _packed(plain, around.get(plain)) for plain in _worth_packing(policy)}
     else:
         found = {}
     try:
@@ -87,8 +92,10 @@ def _rounded(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
     return lambda x: F.linear(x.to(torch.bfloat16), weight, bias)
 
 
-def _packed(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weight, bias = _pack(layer.weight.detach()), None if layer.bias is None else layer.bias.detach()
+def _packed(layer: nn.Linear, adapted: nn.Module | None) -> Callable[[Tensor], Tensor]:
+    """A layer, or the one with adapters around it, with packed weights."""
+    whole = layer.weight.detach() if adapted is None else whole_weight(adapted)
+    weight, bias = _pack(whole), None if layer.bias is None else layer.bias.detach()
     return lambda x: _apply(x, weight, bias)
 
 

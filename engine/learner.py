@@ -27,7 +27,7 @@ from engine.knobs import Knobs
 from engine.memory import check_memory, peak_memory
 from engine.optimizer import Optimizer
 from engine.passes import Budget, score
-from engine.policy import Policy, load_weights
+from engine.policy import Policy
 from engine.reference import Reference
 from engine.reward_model import RewardModel
 from engine.reward_scores import score_groups
@@ -174,8 +174,10 @@ class Learner:
             return now.successor(settings)
         policy = copy.copy(self._given.policy if self._given is not None else self.policy)
         policy.tokenizer = copy.deepcopy(policy.tokenizer)  # it encodes on another thread than the policy's
-        first = None if self._given is not None else lambda: checkpointing.policy_weights(self.folder / "0")
-        return RewardModel(policy, settings, weights=first)
+        first = lambda: checkpointing.policy_weights(self.folder / "0")  # noqa: E731
+        if policy.adapters:  # it begins at the start of RL as a plain model, whose weights it shares while it can
+            return RewardModel(policy.merged(first()), settings, own=settings.kind != "full")
+        return RewardModel(policy, settings, weights=None if self._given is not None else first)
 
     def check_algorithm(self, name: str) -> None:
         """Refuse to switch to an algorithm that cannot run here.
@@ -342,7 +344,10 @@ class Learner:
             reward_ratings=self.reward_ratings,
             reward_untold=self.reward_untold,
         )
-        files = {"policy": self.policy.model.state_dict(), "optimizer": self.optimizer.tensors()}
+        files: dict[str, Mapping[str, torch.Tensor]] = {
+            "policy": self.policy.weights(),
+            "optimizer": self.optimizer.tensors(),
+        }
         if self.reference.refreshed:
             files["reference"] = self.reference.weights()
         if value:
@@ -374,7 +379,9 @@ class Learner:
             raise Damaged(f"checkpoint {path.name}: it is not this session's ({error})") from None
 
     def _load(self, path: Path, state: TrainingState) -> None:
-        load_weights(self.policy.model, checkpointing.policy_weights(path))
+        if self.policy.adapters:
+            self.policy.adapters.check_base(path / "policy", f"checkpoint {path.name}")
+        self.policy.load(checkpointing.policy_weights(path))
         training = self.training
         self.optimizer.load(checkpointing.tensors(path, "optimizer") or {}, state.optimizer_steps)
         if reference := checkpointing.tensors(path, "reference"):

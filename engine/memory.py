@@ -143,7 +143,7 @@ def need(
     if steps_policy or held.optimizer:
         kept["optimizer"] = MOMENTS * sizes.trainable
     if compares or held.reference or knobs.whole("reference_refresh_steps") > 0:
-        kept["reference"] = sizes.weights
+        kept["reference"] = sizes.learned
     value_model = knobs.text("value_model") if has_values(knobs) else held.value_model
     if value_model:
         kept["value model"] = (1 + MOMENTS) * (sizes.head + (sizes.trunk if value_model == "separate" else 0))
@@ -151,10 +151,10 @@ def need(
     if knobs.whole("evaluate_every"):
         phases["evaluating"] = sampling_memory(sizes, evaluated, rollout.width, alive)
     if compares and not held.reference:
-        phases["loading the reference"] = {"the reference's file": sizes.weights}
+        phases["loading the reference"] = {"the reference's file": sizes.learned}
     phases["updating"] = learning_memory(sizes, rollout, knobs, micro_tokens, shortcuts, on_cuda=on_cuda)
     if not on_cuda and knobs.whole("checkpoint_steps"):  # written while the next step is made
-        kept["checkpoint"] = sizes.weights + kept.get("optimizer", 0.0) + kept.get("value model", 0.0)
+        kept["checkpoint"] = sizes.learned + kept.get("optimizer", 0.0) + kept.get("value model", 0.0)
     return Need(kept, phases)
 
 

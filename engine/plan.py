@@ -223,7 +223,7 @@ class Planner:
         """What is counted of what the process holds when it has loaded a session."""
         sizes, kept = self.sizes, float(self.sizes.weights)
         kept += 2 * sizes.trainable if self._learner.optimizer.steps else 0
-        kept += sizes.weights if self._learner.reference.loaded else 0
+        kept += sizes.learned if self._learner.reference.loaded else 0
         value_model = self._learner.training.value_model
         return kept + (3 * sizes.trunk if value_model is not None and value_model.kind == "separate" else 0)
 

@@ -21,6 +21,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from engine import adapters as lora
+from engine.adapters import Adapters, Attach
 from engine.batches import Batch
 from engine.layouts import differs_packed, reads_states
 from engine.scorer import Scores, TokenScorer
@@ -57,6 +59,7 @@ class Policy:
     :ivar end_tokens: any of them ends a response.
     :ivar shortcuts: those that are taken (:mod:`sessions.shortcuts`).
     :ivar packs: whether groups are trained on as trees; ``why_padded`` says why they are not.
+    :ivar adapters: what is trained instead of the model, which is frozen then; None: the model is.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class Policy:
         *,
         chat_template: bool = True,
         shortcuts: Collection[str] = tuple(SHORTCUTS),
+        adapters: Adapters | None = None,
     ) -> None:
         self.accelerator = accelerator
+        self.adapters = adapters
         self.tokenizer = tokenizer
         self._tokenizing = threading.Lock()  # one that encodes may not be read from another thread meanwhile
         self.device: torch.device = accelerator.device
@@ -165,24 +170,78 @@ class Policy:
         with torch.no_grad(), self.accelerator.autocast():
             yield
 
+    # ------------------------------------------------------------------------------------- what is learned
+
+    def weights(self, model: Any = None) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name: the whole model's weights or those of its adapters; not copies.
+
+        :param model: a copy of the model; None: the model.
+        """
+        model = self.model if model is None else model
+        return dict(model.state_dict()) if self.adapters is None else self.adapters.weights(model)
+
+    def learned_names(self) -> list[str]:
+        """Names among :meth:`weights` of what is no buffer."""
+        return [n for n, _ in self.model.named_parameters()] if self.adapters is None else list(self.weights())
+
+    def load(self, weights: dict[str, Tensor], model: Any = None) -> None:
+        """Take over weights as :meth:`weights` names them.
+
+        :param model: a copy of the model that does; None: the model.
+        :raises SessionError: if they are of another model.
+        """
+        model = self.model if model is None else model
+        if self.adapters is None:
+            load_weights(model, weights)
+        else:
+            self.adapters.put(model, weights)
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write weights as a folder that transformers or peft loads, with the tokenizer."""
+        if self.adapters is None:
+            self.model.save_pretrained(folder, state_dict=dict(weights))
+        else:
+            self.adapters.save(folder, weights)
+        self.tokenizer.save_pretrained(folder)
+
+    # ---------------------------------------------------------------------------------------------- copies
+
     def make_reference(self, state: dict[str, Tensor] | None = None) -> TokenScorer:
-        """A frozen copy of the model, with the given weights or the present ones, as a scorer of its own."""
-        frozen = self._copied_model()
+        """A frozen copy of the model, with the given weights or the present ones, as a scorer of its own.
+
+        With adapters it is a copy of those, on the same base; where they add nothing it is the base.
+        """
+        frozen = self._copied_model(self._frozen() if self.adapters else None)
         if state is not None:
-            load_weights(frozen, state)
+            self.load(state, frozen)
         for parameter in frozen.parameters():
             parameter.requires_grad_(False)
+        if self.adapters:
+            self.adapters.rest(frozen)
         frozen.eval()
         return self._scorer_of(frozen)
 
     def shadow(self) -> Policy:
         """A copy that can be trained without touching this one; weights that do not train are shared."""
-        frozen = [*(p for p in self.model.parameters() if not p.requires_grad), *self.model.buffers()]
         copied = copy.copy(self)
-        copied.model = self._copied_model({id(tensor): tensor for tensor in frozen})
+        copied.model = self._copied_model(self._frozen())
         copied.full_precision_scorer = self._scorer_of(copied.model)
         copied.scorer = copied.plain_scorer = _Autocast(copied.full_precision_scorer, self.accelerator)
         copied.parameters = [p for p in copied.model.parameters() if p.requires_grad]
+        return copied
+
+    def merged(self, weights: dict[str, Tensor]) -> Policy:
+        """A copy without adapters: a plain model with the given ones added to its weights; the others are shared.
+
+        Nothing of it trains.
+        """
+        copied = copy.copy(self)
+        copied.model = self._copied_model(self._frozen())
+        self.load(weights, copied.model)
+        lora.merge(copied.model)
+        copied.adapters = None
+        copied.full_precision_scorer = copied.scorer = copied.plain_scorer = self._scorer_of(copied.model)
+        copied.parameters = []
         return copied
 
     def copied_trunk(self, weights: dict[str, Tensor] | None = None) -> Any:
@@ -191,6 +250,17 @@ class Policy:
         if weights is not None:
             load_weights(copied, weights)
         return copied.base_model
+
+    def trunk_to_train(self) -> Any:
+        """A copy of the decoder to be trained by itself; with adapters they are what trains, on the same base."""
+        if self.adapters:
+            return copy.deepcopy(self.model.base_model, self._frozen())
+        return copy.deepcopy(self.model.base_model).requires_grad_(True)
+
+    def _frozen(self) -> dict[int, Any]:
+        """What a copy may share: everything that does not train."""
+        tensors = [*(p for p in self.model.parameters() if not p.requires_grad), *self.model.buffers()]
+        return {id(tensor): tensor for tensor in tensors}
 
     def _copied_model(self, shared: dict[int, Any] | None = None) -> Any:
         copied = copy.deepcopy(self.model, shared)
@@ -230,12 +300,14 @@ def load_policy(
     chat_template: bool = True,
     shortcuts: Collection[str] = tuple(SHORTCUTS),
     trust_remote_code: bool = False,
+    attach: Attach | None = None,
 ) -> Policy:
     """Load any causal language model that transformers can, with fp32 master weights.
 
     A model's folder may come from anywhere: only safetensors are read, and code of its own is run only when asked for.
 
     :param trust_remote_code: whether Python code in the folder may be run.
+    :param attach: puts adapters into the model, which are trained instead of it.
     :raises InputFileError: with the reason, if it cannot be loaded.
     """
     _refuse_pickles(path)
@@ -252,7 +324,8 @@ def load_policy(
             ) from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputFileError(f"model {path}: cannot be loaded as a causal language model ({reason})") from None
-    return Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts)
+    adapters = attach(model) if attach else None
+    return Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts, adapters=adapters)
 
 
 def _refuse_pickles(path: Path) -> None:

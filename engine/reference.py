@@ -1,4 +1,4 @@
-"""The reference: the policy's frozen weights at the start of RL.
+"""The reference: the policy's frozen weights at the start of RL; of adapters theirs, on the base that they share.
 
 They are those of checkpoint 0, loaded from there when first needed and never read again from a model's name; with
 ``reference_refresh_steps`` the present policy takes their place every so often (iterative GRPO).
@@ -55,7 +55,7 @@ class Reference:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of a refreshed reference, for a checkpoint."""
-        return dict(self._loaded().model.state_dict())
+        return self._policy.weights(self._loaded().model)
 
     def load(self, weights: dict[str, Tensor], refreshed: int) -> None:
         """Take the weights of a checkpoint."""

@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engine.adapters import begin
 from engine.batches import Sized, fits, make_batch, pack_batch, packed_micro_batches, padded_micro_batches
 from engine.passes import Budget
 from engine.policy import Policy, load_policy
@@ -192,16 +193,9 @@ class RewardModel:
         self._trunk.to(self.device).eval()
         self._start_adapters()
 
-    @torch.no_grad()
     def _start_adapters(self) -> None:
-        """Begin at the trunk: each pair of matrices is a random one times zeros."""
-        for name, matrix in self._adapters():
-            if "lora_B" in name:
-                matrix.zero_()
-                continue
-            bound = 1 / math.sqrt(matrix.shape[1])
-            random = stream("reward model adapter", self.state.settings.seed, name)
-            matrix.copy_(torch.from_numpy(random.uniform(-bound, bound, matrix.shape)).float())
+        """Begin at the trunk."""
+        begin(self._adapters(), "reward model adapter", self.state.settings.seed)
 
     def _adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self._trunk.named_parameters() if "lora_" in name)

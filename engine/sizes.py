@@ -28,7 +28,8 @@ class Sizes:
     :ivar parameters: how many are trained.
     :ivar weights: of all parameters and buffers, those that are shared counted once.
     :ivar trainable: of the parameters that are trained; their gradient is as large, each moment of AdamW too.
-    :ivar trunk: of the parameters below the output layer, which a separate value model has once more.
+    :ivar learned: of the weights that a checkpoint holds, and a reference once more: all, or those of adapters.
+    :ivar trunk: of the parameters below the output layer that a separate value model has once more.
     :ivar head: of the value model's head.
     :ivar cache: of one token in the cache of keys and values.
     :ivar layers: that the cache is cut into.
@@ -40,6 +41,7 @@ class Sizes:
     parameters: int
     weights: int
     trainable: int
+    learned: int
     trunk: int
     head: int
     cache: int
@@ -59,7 +61,8 @@ def count(policy: Policy) -> Sizes:
         parameters=sum(p.numel() for p in policy.parameters),
         weights=_bytes([*model.parameters(), *model.buffers()]),
         trainable=_bytes(policy.parameters),
-        trunk=_bytes(model.base_model.parameters()),
+        learned=_bytes(policy.weights().values()),
+        trunk=_bytes(p for p in model.base_model.parameters() if policy.adapters is None or p.requires_grad),
         head=4 * (width + 1),
         cache=cache_bytes(config, 2 if policy.bf16 else 4),
         layers=int(config.num_hidden_layers),

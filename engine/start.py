@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from engine.adapters import Attach, attach
 from engine.control import Control
 from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
@@ -15,12 +16,16 @@ from engine.policy import TINY, load_policy, make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
 from engine.tasks import load_task
+from sessions.adapters import LEARNING_RATE, read_lora
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
 from sessions.hyperparameters import check_sampler, check_together, defaults, parse_assignment
 from sessions.presets import preset
 from sessions.records import SessionSettings
 from sessions.shortcuts import active
+
+ADAPTED = {"learning_rate": LEARNING_RATE}
+"""Defaults with adapters, under those of the task."""
 
 
 def start(settings: SessionSettings, control: Control, folder: SessionFolder) -> tuple[Learner, Knobs]:
@@ -38,7 +43,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     if settings.preset:
         limit = defaults(task.defaults, given)["max_new_tokens"]
         given = {**preset(settings.preset).settings(int(limit)), **given}
-    values = defaults(task.defaults, given)
+    values = defaults(ADAPTED if settings.lora else {}, task.defaults, given)
     check_together(values)
     check_sampler(values, mismatch=settings.allow_sampler_mismatch)
     policy = load_policy(
@@ -47,6 +52,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         chat_template=settings.chat_template,
         shortcuts=active(settings.plain),
         trust_remote_code=settings.trust_remote_code,
+        attach=_attach(settings),
     )
     if why := why_not_decoded(policy):
         raise UsageError(
@@ -61,6 +67,13 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     schedule = [a for a in assignments if a.step is not None]
     knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
     return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
+
+
+def _attach(settings: SessionSettings) -> Attach | None:
+    if not settings.lora:
+        return None
+    options = read_lora(settings.lora)
+    return lambda model: attach(model, options, settings.seed, settings.model)
 
 
 def model_folder(model: str) -> Path:

@@ -8,7 +8,8 @@ by where the head's gradient goes:
 ========  ==========================================================================================
 head      it stops at the policy's trunk
 shared    it flows into the policy's trunk, weighed by ``value_coefficient``
-separate  the head sits on a trunk of its own, a copy of the policy's when the value model was made
+separate  the head sits on a trunk of its own, a copy of the policy's when the value model was made;
+          with adapters they are the copy, and the base is shared
 ========  ==========================================================================================
 
 It is not the reward model: that one reads a finished response, and is not trained beside the policy.
@@ -46,12 +47,14 @@ class ValueModel:
         self.head = nn.Linear(width, 1).to(policy.device)
         nn.init.zeros_(self.head.weight)  # alike for every state at first, which no seed has to choose
         nn.init.zeros_(self.head.bias)
-        self.trunk: Any = copy.deepcopy(policy.model.base_model).requires_grad_(True) if kind == SEPARATE else None
+        self.trunk: Any = policy.trunk_to_train() if kind == SEPARATE else None
+        self._adapters = policy.adapters
         self.optimizer = self._make_optimizer()
         self.updates = 0
 
     def _make_optimizer(self) -> Optimizer:
-        parameters = [*self.head.parameters(), *(self.trunk.parameters() if self.trunk is not None else ())]
+        trunk = self.trunk.parameters() if self.trunk is not None else ()
+        parameters = [*self.head.parameters(), *(p for p in trunk if p.requires_grad)]
         return Optimizer(
             parameters, self._accelerator, self._knobs, rate="value_learning_rate", reduce=True, fused=self._fused
         )
@@ -95,7 +98,11 @@ class ValueModel:
         """A copy that can be trained without touching this one."""
         copied = copy.copy(self)
         copied._knobs = knobs
-        copied.head, copied.trunk = copy.deepcopy(self.head), copy.deepcopy(self.trunk)
+        shared: list[Tensor] = []
+        if self.trunk is not None:
+            shared = [*(p for p in self.trunk.parameters() if not p.requires_grad), *self.trunk.buffers()]
+        copied.head = copy.deepcopy(self.head)
+        copied.trunk = copy.deepcopy(self.trunk, {id(tensor): tensor for tensor in shared})
         copied.optimizer = copied._make_optimizer()
         copied.optimizer.load(self.optimizer.tensors(), self.optimizer.steps)
         return copied
@@ -104,14 +111,17 @@ class ValueModel:
         """Its weights by name; not copies, so the next step changes them."""
         named: dict[str, Tensor] = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         if self.trunk is not None:
-            named |= {f"trunk.{name}": tensor for name, tensor in self.trunk.state_dict().items()}
+            trunk = self._adapters.weights(self.trunk) if self._adapters else self.trunk.state_dict()
+            named |= {f"trunk.{name}": tensor for name, tensor in trunk.items()}
         return named
 
     def load(self, tensors: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], steps: int, updates: int) -> None:
         """Take the weights and the optimizer of a checkpoint."""
         for prefix, module in (("head.", self.head), ("trunk.", self.trunk)):
-            if module is not None:
-                own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if module is self.trunk and module is not None and self._adapters:
+                self._adapters.put(module, own)
+            elif module is not None:
                 module.load_state_dict(own)
         if optimizer:
             self.optimizer.load(optimizer, steps)

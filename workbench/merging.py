@@ -6,7 +6,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from sessions.errors import InputFileError, UsageError
+from sessions.errors import InputFileError, SessionError, UsageError
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -18,24 +18,32 @@ def need_peft() -> None:
 
 
 def merge_into(base: str, adapters: Path, target: Path) -> None:
-    """Write the model of a session with its adapters merged into its weights.
+    """Write the model of a session with its adapters merged into its weights, in fp32 as it was trained.
 
     :param base: the model that the session was started with.
     :param adapters: a folder as peft saves it, and the tokenizer.
     :param target: a folder; it gets what transformers loads.
     :raises InputFileError: if there are no adapters in safetensors.
+    :raises SessionError: if the model is not what they were trained on any more.
     """
     if not (adapters / WEIGHTS).is_file():  # peft would look for a pickle next
         raise InputFileError(f"the checkpoint's policy has no {WEIGHTS}; its adapters cannot be merged")
     need_peft()
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from engine.adapters import fingerprint, fingerprint_of
     from engine.start import model_folder
 
     model = AutoModelForCausalLM.from_pretrained(
-        model_folder(base), dtype="auto", use_safetensors=True, trust_remote_code=False
+        model_folder(base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
+    if (told := fingerprint_of(adapters)) and told != fingerprint(model):
+        raise SessionError(
+            f"the session's adapters were trained on other weights than {base} has now; put that model back, or "
+            "export them without --merge"
+        )
     merged = PeftModel.from_pretrained(
         model, str(adapters), use_safetensors=True, trust_remote_code=False
     ).merge_and_unload()

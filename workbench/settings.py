@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sessions.adapters import adapted, check_lora
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.examples import read_examples
 from sessions.folders import SETTINGS_BYTES, cache_home, check_session_name, home
@@ -90,11 +91,13 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
     for setting in SETTINGS.values():
         if setting.name != ALGORITHM and setting.name != "preset":  # these are read with the hyperparameters
             setting.check(getattr(settings, setting.name), setting.option)
+    model, lora = adapted(settings.model, settings.lora)
     active(settings.plain)
     check_sets(settings.sets, settings.preset, mismatch=settings.allow_sampler_mismatch)
     return msgspec.structs.replace(
         settings,
-        model=check_model(settings.model),
+        model=check_model(model),
+        lora=check_lora(lora),
         task=check_task(settings.task),
         rewards=check_rewards(settings.rewards),
         sets=canonical_sets(settings.sets),

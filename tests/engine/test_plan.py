@@ -25,8 +25,8 @@ from sessions.shortcuts import active
 from tests.engine.small import make_learner, random_policy, same_weights, weights_of
 
 SIZES = Sizes(
-    parameters=1000, weights=4016, trainable=4000, trunk=3000, head=68, cache=128, layers=2, vocabulary=64,
-    activation=900.0, logits=1000.0,
+    parameters=1000, weights=4016, trainable=4000, learned=4016, trunk=3000, head=68, cache=128, layers=2,
+    vocabulary=64, activation=900.0, logits=1000.0,
 )  # fmt: skip
 NOTHING = Held()
 
