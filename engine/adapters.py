@@ -118,29 +118,26 @@ class Adapters:
         known = {"model": self.base.model, "fingerprint": self.base.fingerprint}
         (folder / BASE).write_bytes(msgspec.json.format(msgspec.json.encode(known)) + b"\n")
 
-    def check_base(self, folder: Path, where: str) -> None:
-        """See that saved adapters were trained on this base, as far as the folder knows.
 
-        :param where: begins the error.
-        :raises SessionError: if it is another one.
-        """
-        if (told := fingerprint_of(folder)) and told != self.base.fingerprint:
-            raise SessionError(
-                f"{where}: its adapters were trained on other weights than {self.base.model} has now; put the model "
-                f"back that it was started with, or begin another session"
-            )
-
-
-def attach(model: Any, options: LoraOptions, seed: int, name: str = "") -> Adapters:
+def attach(model: Any, options: LoraOptions, seed: int, name: str = "", saved: Path | None = None) -> Adapters:
     """Put adapters into a model, and freeze the rest of it.
 
     :param seed: of the random numbers that A begins with.
     :param name: of the model, as ``--model`` takes it.
+    :param saved: a folder that a session wrote, whose adapters these are, whatever the options say.
     :raises UsageError: one line that says what does not fit.
+    :raises SessionError: if the model is not the one that the session trained on.
     """
     need_peft("--lora")
     place = str(getattr(model, "name_or_path", "") or name)
     base = Base(name or place, place, fingerprint(model))
+    if saved is not None:
+        if (told := fingerprint_of(saved)) and told != base.fingerprint:
+            raise SessionError(
+                f"model {base.model}: the session's adapters were trained on other weights than it has now; put the "
+                "model back that the session was started with, or start another one"
+            )
+        return _continued(model, saved, base)
     if options.start is not None:
         return _continued(model, options.start, base)
     config = _config(model, options, base)

@@ -48,7 +48,10 @@ def decode_weights(policy: Policy, rows: int, steps: int) -> Iterator[None]:
         found: dict[nn.Module, Callable[[Tensor], Tensor]] = {layer: _rounded(layer) for layer in linear_layers(policy)}
     elif policy.device.type == "cpu" and not policy.bf16 and rows <= PACKED_ROWS and steps >= PACKED_STEPS:
         around = {layer.get_base_layer(): layer for layer in layers(policy.model)}
-        found = {around.get(plain, plain): _packed(plain, around.get(plain)) for plain in _worth_packing(policy)}
+        packed = _worth_packing(policy)
+        found = {around.get(plain, plain): _packed(plain, around.get(plain)) for plain in packed}
+        if not packed:  # a small model: a sum costs little, and one product is faster than three
+            found = {around[plain]: _whole(plain, around[plain]) for plain in linear_layers(policy) if plain in around}
     else:
         found = {}
     try:
@@ -97,6 +100,12 @@ def _packed(layer: nn.Linear, adapted: nn.Module | None) -> Callable[[Tensor], T
     whole = layer.weight.detach() if adapted is None else whole_weight(adapted)
     weight, bias = _pack(whole), None if layer.bias is None else layer.bias.detach()
     return lambda x: _apply(x, weight, bias)
+
+
+def _whole(layer: nn.Linear, adapted: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A layer with adapters as one without."""
+    weight, bias = whole_weight(adapted), None if layer.bias is None else layer.bias.detach()
+    return lambda x: F.linear(x, weight, bias)
 
 
 def _pack(weight: Tensor) -> Any:

@@ -379,8 +379,6 @@ class Learner:
             raise Damaged(f"checkpoint {path.name}: it is not this session's ({error})") from None
 
     def _load(self, path: Path, state: TrainingState) -> None:
-        if self.policy.adapters:
-            self.policy.adapters.check_base(path / "policy", f"checkpoint {path.name}")
         self.policy.load(checkpointing.policy_weights(path))
         training = self.training
         self.optimizer.load(checkpointing.tensors(path, "optimizer") or {}, state.optimizer_steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import torch
 
 from engine.adapters import Attach, attach
@@ -16,7 +17,8 @@ from engine.policy import TINY, load_policy, make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
 from engine.tasks import load_task
-from sessions.adapters import LEARNING_RATE, read_lora
+from sessions import checkpoints
+from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
 from sessions.hyperparameters import check_sampler, check_together, defaults, parse_assignment
@@ -33,6 +35,8 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
 
     :raises WorkbenchError: saying what cannot be used.
     """
+    model, lora = adapted(settings.model, settings.lora)
+    settings = msgspec.structs.replace(settings, model=model, lora=lora)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
     accelerator = make_accelerator(settings.device, settings.precision)
@@ -52,7 +56,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         chat_template=settings.chat_template,
         shortcuts=active(settings.plain),
         trust_remote_code=settings.trust_remote_code,
-        attach=_attach(settings),
+        attach=_attach(settings, folder),
     )
     if why := why_not_decoded(policy):
         raise UsageError(
@@ -69,11 +73,20 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
 
 
-def _attach(settings: SessionSettings) -> Attach | None:
+def _attach(settings: SessionSettings, folder: SessionFolder) -> Attach | None:
     if not settings.lora:
         return None
-    options = read_lora(settings.lora)
-    return lambda model: attach(model, options, settings.seed, settings.model)
+    options, first = read_lora(settings.lora), folder.checkpoints / "0"
+    saved = first / "policy" if is_adapter(first / "policy") and _whole(first) else None
+    return lambda model: attach(model, options, settings.seed, settings.model, saved)
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        checkpoints.check(checkpoint)
+    except checkpoints.Damaged:
+        return False
+    return True
 
 
 def model_folder(model: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ KIND = Kind(
     "adapters that are trained instead of the model: W + (alpha / r) B A in its linear layers",
     (
         Option("r", "whole", 16, "rank: columns of B and rows of A", low=1, high=4096),
-        Option("alpha", "number", 32.0, "alpha / r scales what they add; it stays as it is when r changes", low=1e-6),
+        Option("alpha", "number", 32.0, "alpha / r scales what they add; it stays as it is when r changes", low=1e-6, high=1e6),
         Option("targets", "names", ALL_LINEAR, "names of layers, such as q_proj,v_proj; all-linear: all but the head"),
         Option("exclude", "names", "", "names of layers that get none"),
         Option("layers", "names", "", "numbers of the decoder's layers that get some, such as 0,1,8-11; empty: all"),
@@ -69,7 +70,7 @@ def read_lora(text: str) -> LoraOptions:
     :raises UsageError: one line that says what cannot be used.
     """
     spec = _parsed(text)
-    values = KIND.read(spec, "--lora:")
+    values = KIND.read(spec, "run")
     if values["dropout"]:
         raise InvalidValue(
             f"--lora: dropout {values['dropout']}: only 0 is allowed: with it the policy that is trained is not the "
@@ -92,19 +93,20 @@ def read_lora(text: str) -> LoraOptions:
     )
 
 
-def check_lora(text: str) -> str:
+def check_lora(text: str, *, started: bool = False) -> str:
     """The words of ``--lora``, checked as far as can be without the model; its path absolute.
 
+    :param started: the session has checkpoints, so that what it began from is not needed any more.
     :raises UsageError: one line that says what, where and what to do.
     """
     if not text.strip():
         return ""
     options = read_lora(text)
     need_peft("--lora")
-    if options.start is not None:
+    if options.start is not None and not started:
         read_config(options.start)
-    spec = KIND.canonical(_parsed(text), "--lora:")
-    return str(spec).removeprefix("lora").strip() or f"r={options.r}"
+    spec = KIND.canonical(_parsed(text), "run")
+    return _words(spec.options) or f"r={options.r}"
 
 
 def need_peft(what: str) -> None:
@@ -157,7 +159,7 @@ def adapted(model: str, lora: str) -> tuple[str, str]:
     if not is_adapter(folder):
         return model, lora
     folder = folder.resolve()
-    own = str(Spec("", {"from": str(folder)})).replace("''", "").strip()
+    own = _words({"from": str(folder)})
     if lora.strip() and read_lora(lora).start != folder:
         raise UsageError(
             f"--model {model}: it is a folder of adapters, which are trained further; leave --lora out, or give "
@@ -172,7 +174,11 @@ def adapted(model: str, lora: str) -> tuple[str, str]:
 
 
 def _parsed(text: str) -> Spec:
-    return parse_spec(f"lora {text}", "--lora")
+    return parse_spec(f"--lora {text}", "run")
+
+
+def _words(options: Mapping[str, str]) -> str:
+    return str(Spec("--lora", options)).removeprefix("--lora").strip()
 
 
 def _layers(text: str) -> tuple[int, ...]:

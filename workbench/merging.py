@@ -6,7 +6,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from sessions.errors import InputFileError, SessionError, UsageError
+from sessions.errors import InputFileError, UsageError
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -30,24 +30,18 @@ def merge_into(base: str, adapters: Path, target: Path) -> None:
         raise InputFileError(f"the checkpoint's policy has no {WEIGHTS}; its adapters cannot be merged")
     need_peft()
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from engine.adapters import fingerprint, fingerprint_of
+    from engine.adapters import attach, merge
     from engine.start import model_folder
+    from sessions.adapters import LoraOptions
 
     model = AutoModelForCausalLM.from_pretrained(
         model_folder(base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
-    if (told := fingerprint_of(adapters)) and told != fingerprint(model):
-        raise SessionError(
-            f"the session's adapters were trained on other weights than {base} has now; put that model back, or "
-            "export them without --merge"
-        )
-    merged = PeftModel.from_pretrained(
-        model, str(adapters), use_safetensors=True, trust_remote_code=False
-    ).merge_and_unload()
-    merged.save_pretrained(target)
+    attach(model, LoraOptions(), 0, base, adapters)
+    merge(model)
+    model.save_pretrained(target)
     for path in adapters.iterdir():
         if path.is_file() and not path.name.startswith("adapter_") and not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)

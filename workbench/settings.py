@@ -91,13 +91,13 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
     for setting in SETTINGS.values():
         if setting.name != ALGORITHM and setting.name != "preset":  # these are read with the hyperparameters
             setting.check(getattr(settings, setting.name), setting.option)
-    model, lora = adapted(settings.model, settings.lora)
+    model, lora = check_adapted(settings)
     active(settings.plain)
     check_sets(settings.sets, settings.preset, mismatch=settings.allow_sampler_mismatch)
     return msgspec.structs.replace(
         settings,
-        model=check_model(model),
-        lora=check_lora(lora),
+        model=model,
+        lora=check_lora(lora, started=warmed),
         task=check_task(settings.task),
         rewards=check_rewards(settings.rewards),
         sets=canonical_sets(settings.sets),
@@ -106,6 +106,23 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         track=check_trackers(settings.track),
         reward_model=check_reward_model(settings.reward_model),
     )
+
+
+def check_adapted(settings: SessionSettings) -> tuple[str, str]:
+    """The model and the words of its adapters; a folder of adapters stands for its base and them.
+
+    :raises UsageError: if the model is not there.
+    """
+    base, lora = adapted(settings.model, settings.lora)
+    if base == settings.model:
+        return check_model(base), lora
+    try:
+        return check_model(base), lora
+    except UsageError as error:
+        raise InputFileError(
+            f"--model {settings.model}: adapters for a model that is not found here ({error}); give it with "
+            f"--model MODEL --lora {lora}"
+        ) from None
 
 
 def check_model(name: str) -> str:
