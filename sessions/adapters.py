@@ -31,7 +31,7 @@ KIND = Kind(
     "adapters that are trained instead of the model: W + (alpha / r) B A in its linear layers",
     (
         Option("r", "whole", 16, "rank: columns of B and rows of A", low=1, high=4096),
-        Option("alpha", "number", 32.0, "alpha / r scales what they add; it stays as it is when r changes", low=1e-6, high=1e6),
+        Option("alpha", "number", 32.0, "alpha / r scales what they add; it does not follow r", low=1e-6, high=1e6),
         Option("targets", "names", ALL_LINEAR, "names of layers, such as q_proj,v_proj; all-linear: all but the head"),
         Option("exclude", "names", "", "names of layers that get none"),
         Option("layers", "names", "", "numbers of the decoder's layers that get some, such as 0,1,8-11; empty: all"),

@@ -9,7 +9,7 @@ import pytest
 
 from sessions.errors import UsageError
 from sessions.records import SessionSettings
-from workbench.__main__ import main
+from workbench.cli import main
 from workbench.settings import check_settings
 
 
