@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -420,6 +421,18 @@ def test_packed_weights_hold_the_adapters() -> None:
         replaced = [m for m in policy.model.modules() if "forward" in vars(m)]
         assert sum(hasattr(m, "lora_A") for m in replaced) == len(policy.parameters) // 2
     sampled_both_ways(policy)
+
+
+def test_on_cuda_adapters_are_computed_beside_in_bf16_as_in_training() -> None:
+    policy = adapted("qwen2")
+    stir(policy)
+    on_cuda: Any = SimpleNamespace(model=policy.model, device=SimpleNamespace(type="cuda"), bf16=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = policy.model(input_ids=IDS).logits
+        with decode_weights.decode_weights(on_cuda, 8, 20):
+            rounded = [m for m in policy.model.modules() if "forward" in vars(m)]
+            assert len(rounded) == 3 * len(policy.parameters) // 2 + 1  # the layer, A and B; and the head
+            assert torch.equal(policy.model(input_ids=IDS).logits, expected)
 
 
 # ------------------------------------------------------------------------------------- continued, and refused
