@@ -129,7 +129,7 @@ def attach(model: Any, options: LoraOptions, seed: int, name: str = "", saved: P
     :raises SessionError: if the model is not the one that the session trained on.
     """
     need_peft("--lora")
-    place = str(getattr(model, "name_or_path", "") or name)
+    place = _place(model, name)
     base = Base(name or place, place, fingerprint(model))
     if saved is not None:
         if (told := fingerprint_of(saved)) and told != base.fingerprint:
@@ -144,6 +144,12 @@ def attach(model: Any, options: LoraOptions, seed: int, name: str = "", saved: P
     _inject(model, config, "--lora")
     begin(_matrices(model), "policy adapter", seed)
     return Adapters(config, base)
+
+
+def _place(model: Any, name: str) -> str:
+    """Where transformers finds a model: its name on the hub, or the folder that it was loaded from."""
+    of_hub = "/" in name and not name.startswith(("/", ".", "~")) and not Path(name).exists()
+    return name.partition("@")[0] if of_hub else str(getattr(model, "name_or_path", "") or name)
 
 
 def _config(model: Any, options: LoraOptions, base: Base) -> Any:
