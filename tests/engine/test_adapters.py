@@ -20,9 +20,11 @@ from engine.checkpointing import policy_weights
 from engine.control import Control
 from engine.fisher import DifferenceProduct, ExactProduct, relative_difference
 from engine.learner import Learner
-from engine.memory import check_memory
+from engine.lengths import survival
+from engine.memory import Held, check_memory, need
 from engine.old_policy import OldPolicy
 from engine.passes import batch_of, score
+from engine.plan import Planner
 from engine.policy import Policy, load_policy, make_accelerator
 from engine.preview import preview
 from engine.reward_model import RewardModel
@@ -31,6 +33,7 @@ from engine.sizes import count
 from engine.start import start
 from engine.supervised import FineTuning, Lesson
 from engine.warmup import character_tokenizer
+from engine.work import Rollout
 from sessions.adapters import BASE, CONFIG, WEIGHTS, read_lora
 from sessions.errors import InputFileError, Refused, SessionError, UnknownName, UsageError
 from sessions.reward_models import RewardModelSettings
@@ -344,6 +347,39 @@ def test_trpo_asks_for_the_memory_of_adapters_only(monkeypatch: pytest.MonkeyPat
     assert sizes.weights > 10_000
 
 
+def test_a_plan_counts_adapters_where_a_whole_model_would_be_copied(tmp_path: Path) -> None:
+    policy = adapted(words="r=1 targets=q_proj")
+    learner = make_learner(tmp_path, policy=policy, kl_coefficient=0.04, checkpoint_steps=5)
+    planner = Planner(learner)
+    sizes = planner.sizes
+    before = planner._kept_now()
+    learner.reference._loaded()
+    assert planner._kept_now() - before == 128
+    alive = survival([4], [False], 4)
+    kept = need(
+        sizes, Rollout(1, 2, 4, 4, 4, 4), alive, learner.knobs, 1000, set(SHORTCUTS), Held(), evaluated=1
+    )  # fmt: skip
+    assert kept.kept == {"weights": sizes.weights, "optimizer": 256, "reference": 128, "checkpoint": 128 + 256}
+    assert kept.phases["loading the reference"] == {"the reference's file": 128}
+
+
+def test_adapters_are_fp32_on_a_base_that_is_not(tmp_path: Path) -> None:
+    model = bare("llama").to(torch.bfloat16)
+    attach(model, read_lora("r=2"), 0)
+    types = {n: p.dtype for n, p in model.named_parameters()}
+    assert all((t == torch.float32) == ("lora_" in n) for n, t in types.items())
+
+
+def test_a_checkpoint_of_other_adapters_is_not_taken(tmp_path: Path) -> None:
+    make_learner(tmp_path, policy=adapted(words="r=2"))
+    for words in ("r=3", "r=2 targets=q_proj"):
+        other = make_learner(tmp_path, policy=adapted(words=words), save=False)
+        weights = weights_of(other.policy)
+        with pytest.raises(SessionError, match="of another model, or of other layers or ranks"):
+            other.load(tmp_path / "0")
+        assert same_weights(weights, other.policy.parameters)
+
+
 @pytest.mark.parametrize("kind", ["head", "lora", "full"])
 def test_a_reward_model_begins_at_the_start_of_rl_and_leaves_the_policy_alone(kind: str, tmp_path: Path) -> None:
     policy = adapted()
@@ -566,7 +602,8 @@ def test_targets_exclusions_and_layers_choose_where_adapters_are() -> None:
     }  # fmt: skip
 
 
-def test_a_fingerprint_knows_every_number_whatever_the_adapters_are() -> None:
+def test_a_fingerprint_knows_every_number_whatever_the_adapters_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.adapters._SAMPLE", 8)  # of each tensor, in its order; the sum knows the others
     model = bare("qwen2")
     first = fingerprint(model)
     assert fingerprint(bare("qwen2")) == first
