@@ -19,6 +19,7 @@ from engine.adapters import attach, fingerprint, linear_names
 from engine.checkpointing import policy_weights
 from engine.control import Control
 from engine.fisher import DifferenceProduct, ExactProduct, relative_difference
+from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.lengths import survival
 from engine.memory import Held, check_memory, need
@@ -36,10 +37,21 @@ from engine.warmup import character_tokenizer
 from engine.work import Rollout
 from sessions.adapters import BASE, CONFIG, WEIGHTS, read_lora
 from sessions.errors import InputFileError, Refused, SessionError, UnknownName, UsageError
+from sessions.folders import SessionFolder
+from sessions.records import SessionSettings
 from sessions.reward_models import RewardModelSettings
 from sessions.shortcuts import SHORTCUTS
-from tests.engine.live import session
-from tests.engine.small import SMALL, make_learner, random_policy, rollout_group, same_weights, weights_of
+from tests.engine.live import live, session
+from tests.engine.small import (
+    SMALL,
+    make_knobs,
+    make_learner,
+    random_policy,
+    rollout_group,
+    same_weights,
+    small_task,
+    weights_of,
+)
 from tests.engine.test_sampling import PROMPTS, G, noise_for
 from workbench.merging import merge_into
 
@@ -692,3 +704,27 @@ def test_a_folder_of_adapters_is_a_model(tmp_path: Path) -> None:
     assert further.settings.model == "tiny"
     assert further.settings.lora == f"from={place}"
     assert same(further.policy.weights(), learner.policy.weights())
+
+
+async def test_an_engine_goes_back_and_goes_on_with_adapters_bit_for_bit() -> None:
+    def build(settings: SessionSettings, control: Control, where: SessionFolder) -> tuple[Learner, Knobs]:
+        knobs = make_knobs(kl_coefficient=0.04)
+        return Learner(settings, small_task(), adapted(), knobs, control, where.checkpoints), knobs
+
+    folder = session("engine", steps=0)
+    seen = []
+    async with live(folder, build=build) as tested:
+        for _ in range(3):
+            await tested.step()
+            seen.append(tested.weights)
+        answer = await tested.do("rewind 1")
+        assert answer.status == "applied", answer
+        await tested.until(lambda: tested.engine.control.phase == "idle" and tested.engine.control.paused)
+        assert same_weights(tested.weights, seen[0])
+        await tested.step()
+        assert same_weights(tested.weights, seen[1])
+    async with live(folder, build=build) as tested:
+        assert tested.engine.learner.step == 2
+        assert same_weights(tested.weights, seen[1])
+        await tested.step()
+        assert same_weights(tested.weights, seen[2])
