@@ -32,7 +32,7 @@ KIND = Kind(
     (
         Option("r", "whole", 16, "rank: columns of B and rows of A", low=1, high=4096),
         Option("alpha", "number", 32.0, "alpha / r scales what they add; it does not follow r", low=1e-6, high=1e6),
-        Option("targets", "names", ALL_LINEAR, "names of layers, such as q_proj,v_proj; all-linear: all but the head"),
+        Option("targets", "names", ALL_LINEAR, "names of layers (q_proj,v_proj), or all-linear: all but the head"),
         Option("exclude", "names", "", "names of layers that get none"),
         Option("layers", "names", "", "numbers of the decoder's layers that get some, such as 0,1,8-11; empty: all"),
         Option("rslora", "switch", False, "scale by alpha / sqrt(r), as larger ranks want it"),
@@ -107,6 +107,14 @@ def check_lora(text: str, *, started: bool = False) -> str:
         read_config(options.start)
     spec = KIND.canonical(_parsed(text), "run")
     return _words(spec.options) or f"r={options.r}"
+
+
+def lora_words(options: Mapping[str, str]) -> str:
+    """Options by name as the words of ``--lora``.
+
+    :raises UsageError: if one of them cannot be used.
+    """
+    return _words(KIND.canonical(Spec("lora", options), "lora").options) or "r=16"
 
 
 def need_peft(what: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sessions.adapters import LEARNING_RATE
 from sessions.errors import InvalidValue, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS, defaults, parse_assignment
 from sessions.knob import Value
@@ -307,7 +308,8 @@ def starting_values(settings: SessionSettings) -> dict[str, Value]:
 
     :raises UsageError: if something in the settings cannot be read.
     """
-    own = task_kind(parse_spec(settings.task, "task")).defaults
+    adapted = {"learning_rate": LEARNING_RATE} if settings.lora else {}
+    own = {**adapted, **task_kind(parse_spec(settings.task, "task")).defaults}
     given = {a.name: a.value for a in map(parse_assignment, settings.sets) if a.step is None}
     if settings.preset:
         limit = defaults(own, given)["max_new_tokens"]

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from sessions.adapters import KIND as LORA
+from sessions.adapters import lora_words
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.knob import NONE, Hyperparameter
@@ -183,11 +185,16 @@ class _Reader:
         return {"rewards": words}
 
     def _lora(self, value: object) -> dict[str, Any]:
+        typed = not isinstance(value, str)
         if isinstance(value, str):
-            return {"lora": value}
-        table = self._is_table("lora", value)
-        options = {name: self._option("lora", name, one, None) for name, one in table.items()}
-        return {"lora": str(Spec("lora", options)).removeprefix("lora").strip() or "r=16"}
+            value = dict(self._in("lora", lambda: parse_spec(f"lora {value}", "lora")).options)
+        known = {option.name: option for option in LORA.options}
+        options: dict[str, str] = {}
+        for name, one in self._is_table("lora", value).items():
+            if name not in known:
+                self._unknown("lora", name, known)
+            options[name] = self._option("lora", name, one, known[name], typed=typed)
+        return {"lora": self._in("lora", lambda: lora_words(options))}
 
     def _spec(
         self, place: str, table: Mapping[str, Any], kind_of: Callable[[Spec], Kind], *, typed: bool = True

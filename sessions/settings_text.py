@@ -11,13 +11,14 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sessions.adapters import KIND as LORA
 from sessions.hyperparameters import HYPERPARAMETERS, Assignment, parse_assignment
 from sessions.knob import Hyperparameter, Value
 from sessions.records import SessionSettings
 from sessions.reward_kinds import NAMED, REWARD_KINDS, reward_kind
 from sessions.run_settings import ALGORITHM, GROUPS, SETTINGS, Setting, starting_values
 from sessions.settings_file import START
-from sessions.specs import Kind, Option, OptionValue, Spec, parse_spec, shown
+from sessions.specs import Kind, Option, OptionValue, Spec, parse_spec
 from sessions.task_kinds import DATASET, PYTHON, TASK_KINDS, task_kind
 from sessions.toml_text import number_text, toml_value
 
@@ -109,11 +110,14 @@ class _Writer:
         yield ""
         if not self._settings.lora:
             yield from _prose("To train adapters and not the whole model:")
-            yield from ("# [lora]", "# r = 16")
+            defaults = LORA.read(parse_spec("lora", "lora"), "lora")
+            yield "# [lora]"
+            for option in LORA.options:
+                lines = _setting(option.name, _typed(option, defaults[option.name]), option.help).split("\n")
+                yield from (*lines[:-1], f"# {lines[-1]}")
             return
         yield "[lora]"
-        for name, text in parse_spec(f"lora {self._settings.lora}", "lora").options.items():
-            yield _setting(name, _guessed(text), "")
+        yield from self._options(LORA, parse_spec(f"lora {self._settings.lora}", "lora"))
 
     # --------------------------------------------------------------------------------------- hyperparameters
 
@@ -177,18 +181,6 @@ def _typed(option: Option, value: OptionValue) -> str:
     if option.kind == "number":
         return number_text(float(value))
     return toml_value(value)
-
-
-def _guessed(text: str) -> str:
-    """The words of an option as the type that they look like."""
-    for read in (int, float):
-        try:
-            number = read(text)
-        except ValueError:
-            continue
-        if shown(number) == text and number == number and abs(number) != float("inf"):
-            return toml_value(number)
-    return text if text in ("true", "false") else toml_value(text)
 
 
 def _knob_text(knob: Hyperparameter, value: Value) -> str:

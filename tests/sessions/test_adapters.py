@@ -30,7 +30,7 @@ def test_words_are_read_with_the_defaults_of_trl() -> None:
 def test_checked_words_read_as_the_same_options_and_have_absolute_paths(tmp_path: Path, monkeypatch) -> None:
     assert check_lora("") == ""
     assert check_lora("alpha=64   r=8") == "r=8 alpha=64.0"
-    assert check_lora("dropout=0") == "dropout=0.0"
+    assert check_lora("dropout=0") == "r=16"
     place = folder(tmp_path / "with blank")
     monkeypatch.chdir(tmp_path)
     words = check_lora("from='with blank'")

@@ -386,7 +386,7 @@ def test_what_is_written_reads_back_the_same(
         reward_model="/f/rm",
         rewards=check_rewards([f"exact weight={weight!r}", "m:f name=g", "last_number"]),
         task="/f/sub/train.jsonl 'prompt=the question' held_out=5",
-        lora="r=8 alpha=32.0 targets=q_proj,v_proj from=/a/b rslora=true",
+        lora="r=8 alpha=64.0 targets=q_proj,v_proj rslora=true from=/a/b",
         reward_timeout=number,
         seed=whole,
         nice=nice,
