@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import _wait
 from textual.pilot import Pilot
 
 from screens.app import WorkbenchApp
@@ -17,6 +18,8 @@ from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import until
 
 Attached = tuple[WorkbenchApp, Pilot[str]]
+IDLE = 0.005
+
 Attach = Callable[..., AbstractAsyncContextManager[Attached]]
 
 
@@ -25,6 +28,13 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times of day are the same on every machine."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key counts as handled once the process is idle for this long: Textual's pilot looks for 20 ms, twice a key."""
+    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", IDLE)
+    monkeypatch.setattr(_wait, "SLEEP_IDLE", IDLE / 20)
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +55,28 @@ async def engine(home: Path) -> AsyncIterator[FakeEngine]:
 
 
 @pytest.fixture
-def attach(engine: FakeEngine) -> Attach:
+def attach(engine: FakeEngine, request: pytest.FixtureRequest) -> Attach:
     """``async with attach(size=(80, 24)) as (app, pilot)``: an app whose first snapshot has come.
 
-    Its clock stands still at the engine's, so that ages are the same in every run.
+    Its clock stands still at the engine's, so that ages are the same in every run. It begins at ``mode``, else at
+    what its module calls ``BEGINS_AT``, else at the dashboard: a test of another screen need not draw that first.
     """
+    begins_at = getattr(request.module, "BEGINS_AT", "dashboard")
 
     @asynccontextmanager
-    async def attached(size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[Attached]:
+    async def attached(
+        size: tuple[int, int] = (80, 24), mode: str = begins_at, **options: Any
+    ) -> AsyncIterator[Attached]:
         app = WorkbenchApp(engine.folder, marks=options.pop("marks", "braille"), **options)
-        async with app.run_test(size=size) as pilot:
+        switch = app.switch_mode
+
+        def begin(_: str) -> Any:
+            app.switch_mode = switch  # type: ignore[method-assign]
             app.live.clock = lambda: engine.now
+            return switch(mode)
+
+        app.switch_mode = begin  # type: ignore[method-assign]
+        async with app.run_test(size=size) as pilot:
             await until(lambda: app.live.status is not None, "the first snapshot")
             app.live.last_beat = engine.now
             await pilot.pause()

@@ -7,10 +7,12 @@ it was sent.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import os
 import time
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +184,8 @@ class FakeEngine:
         groups = [fake_group(step, number, algorithm=algorithm, branch=self.status.branch) for number in (1, 2, 3, 4)]
         for group in groups:
             self.groups[step, group.number] = group
-        self.event(GroupsScored(time=self.now, step=step, heads=[self.head(g) for g in groups]))
+        heads = [fake_head(step, group.number, algorithm=algorithm, branch=group.branch) for group in groups]
+        self.event(GroupsScored(time=self.now, step=step, heads=heads))
         advantages = [r.advantage for g in groups for r in g.responses if r.advantage is not None]
         record = StepRecord(
             branch=self.status.branch, step=step, time=self.now,
@@ -357,7 +360,7 @@ class FakeEngine:
             values=dict(self.values),
             start_values=dict(self.start_values),
             series=[series.data(2000) for series in self.series.values()],
-            heads=[self.head(group) for group in self.groups.values()][-200:],
+            heads=[self.head(group) for group in list(self.groups.values())[-200:]],
             ratings=list(self.ratings.values())[-self.snapshot_ratings :],
             changes=list(self.changes.values()),
             alarms=list(self.alarms.values()),
@@ -601,7 +604,20 @@ def fake_values(length: int, reward: float) -> dict[str, list[float]]:
 
 
 def fake_group(step: int, number: int, size: int = 8, algorithm: str = "grpo", branch: str = "main") -> Group:
-    """A group of a step: some right, some wrong, one cut, every fourth group dead."""
+    """A group of a step: some right, some wrong, one cut, every fourth group dead; a test may change it."""
+    made = _made(step, number, size, algorithm, branch)
+    return msgspec.structs.replace(made, responses=[copy(response) for response in made.responses])
+
+
+@functools.cache
+def fake_head(step: int, number: int, size: int = 8, algorithm: str = "grpo", branch: str = "main") -> GroupHead:
+    """The head of that group before anybody rates it; the same one each time."""
+    return head_of(_made(step, number, size, algorithm, branch))
+
+
+@functools.cache
+def _made(step: int, number: int, size: int, algorithm: str, branch: str) -> Group:
+    """The same group each time: hundreds of tests begin with the same hundred steps."""
     responses = []
     for index in range(size):
         right = True if number == 4 else (index * 7 + step + number) % 3 == 0

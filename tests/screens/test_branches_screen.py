@@ -25,6 +25,8 @@ from tests.screens.conftest import Attach
 from tests.screens.fake_engine import START, FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
 
+BEGINS_AT = "branches"
+
 
 def probes(branch: str, step: int, wrong: tuple[int, ...] = ()) -> list[Probe]:
     """Six answers of a branch."""
@@ -140,7 +142,7 @@ async def test_checkpoints_open_and_close(attach: Attach, branched: FakeEngine) 
 async def test_enter_on_a_checkpoint_of_the_active_branch_rewinds_behind_a_question(
     attach: Attach, branched: FakeEngine
 ) -> None:
-    async with attach() as (app, pilot):
+    async with attach(mode="dashboard") as (app, pilot):
         for _ in range(3):
             branched.finish_step()
         await pilot.press("b")
@@ -302,7 +304,7 @@ async def test_the_branches_are_asked_for_when_something_has_happened_and_seldom
     def asked() -> int:
         return len([c for c in branched.received if isinstance(c, QueryBranches)])
 
-    async with attach() as (app, pilot):
+    async with attach(mode="dashboard") as (app, pilot):
         await pilot.pause()
         assert asked() == 0  # the screen is not seen
         await pilot.press("b")

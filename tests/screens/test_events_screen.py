@@ -12,6 +12,8 @@ from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
 
+BEGINS_AT = "events"
+
 
 @pytest.mark.parametrize(("name", "size"), [("events-80x24", (80, 24)), ("events-160x48", (160, 48))])
 async def test_golden(attach: Attach, name: str, size: tuple[int, int]) -> None:

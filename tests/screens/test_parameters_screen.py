@@ -11,6 +11,8 @@ from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
 
+BEGINS_AT = "parameters"
+
 
 @pytest.fixture(autouse=True)
 def ann(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
 from tests.screens.test_rating_desk import told
 
+BEGINS_AT = "rate"
+
 
 @pytest.fixture(autouse=True)
 def ann(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ async def test_no_key_of_any_screen_sends_anything_but_questions(
     async def start(what: object) -> None:
         started.append(what)
 
-    async with attach(size=(120, 36), read_only=True, start_session=start, restart_session=start) as (app, pilot):
+    async with attach((120, 36), mode, read_only=True, start_session=start, restart_session=start) as (app, pilot):
         for action in ACTIONS.values():
             if action.id in LEAVES or action.scope not in _SCOPES[mode]:
                 continue
@@ -81,8 +81,7 @@ async def test_no_key_of_any_screen_sends_anything_but_questions(
     ],
 )  # fmt: skip
 async def test_a_key_that_would_change_something_says_so_in_one_line(attach: Attach, mode: str, key: str) -> None:
-    async with attach(size=(120, 36), read_only=True) as (app, pilot):
-        app.switch_mode(mode)
+    async with attach((120, 36), mode, read_only=True) as (app, pilot):
         await pilot.pause()
         await until(lambda: mode != "branches" or "* is trained" in frame(app) or "no forks yet" in frame(app))
         await pilot.press(key)
@@ -107,8 +106,7 @@ async def test_words_are_refused_and_questions_answered(
 async def test_the_first_line_says_so_and_the_footer_leaves_the_keys_out(attach: Attach, engine: FakeEngine) -> None:
     for mode in MODES:
         for size in ((60, 16), (80, 24), (160, 48)):
-            async with attach(size=size, read_only=True) as (app, pilot):
-                app.switch_mode(mode)
+            async with attach(size, mode, read_only=True) as (app, pilot):
                 await pilot.pause()
                 lines = (await until_shown(app, "read-only", "detach")).split("\n")
                 assert lines[0].endswith("read-only")

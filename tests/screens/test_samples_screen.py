@@ -12,6 +12,8 @@ from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
 
+BEGINS_AT = "samples"
+
 
 def screen_of(app: object) -> SamplesScreen:
     screen = app.screen  # type: ignore[attr-defined]
@@ -42,7 +44,7 @@ async def test_it_follows_the_newest_until_the_cursor_moves(attach: Attach, engi
 
 
 async def test_growing_text_is_the_top_entry_and_grows(attach: Attach, engine: FakeEngine) -> None:
-    async with attach() as (app, pilot):
+    async with attach(mode="dashboard") as (app, pilot):
         engine.grow("unasked")
         await pilot.press("s")
         await until(lambda: any(c.growing == 0 for c in engine.server.connections), "the subscription")
