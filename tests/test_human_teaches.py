@@ -35,6 +35,14 @@ SHORT = 2
 """Characters up to which somebody calls an answer short."""
 WANTED = 2
 """Groups of a step that they rate."""
+ONCE = [("likert", 0), ("pair", 1), ("rank", 2)]
+"""Every mode, and every seed; the other seeds of each are for ``make test-learning``."""
+OTHER_SEEDS = [
+    pytest.param(mode, seed, marks=pytest.mark.learning)
+    for mode in ("likert", "pair", "rank")
+    for seed in (0, 1, 2)
+    if (mode, seed) not in ONCE
+]
 
 
 def task(seconds: float = 0.0) -> Task:
@@ -144,8 +152,7 @@ def short_share(tested: Live) -> list[float]:
     return [share for share in found if share is not None]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("mode", ["likert", "pair", "rank"])
+@pytest.mark.parametrize(("mode", "seed"), ONCE + OTHER_SEEDS)
 async def test_the_policy_comes_to_satisfy_whoever_rates_it(mode: str, seed: int) -> None:
     async with training(seed, rating_gate=f"wait {WANTED}") as tested:
         await tested.first("resume")
@@ -157,7 +164,7 @@ async def test_the_policy_comes_to_satisfy_whoever_rates_it(mode: str, seed: int
     assert share[-1] > share[0] + 0.3
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.learning) for seed in (1, 2))])
 async def test_the_reward_model_alone_carries_on_after_the_rater_has_left(seed: int) -> None:
     async with training(seed, rating_gate=f"wait {WANTED}", learning_rate=1.5e-3) as tested:
         await tested.first("resume")

@@ -46,7 +46,7 @@ def learns(learner: Learner, bar: float, steps: int, every: int) -> list[float]:
     return accuracy
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.learning) for seed in (1, 2))])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_it_raises_held_out_accuracy(tmp_path: Path, algorithm: str, seed: int) -> None:
     learner = arithmetic_learner(tmp_path, seed, 300, {**SMALL, **ALGORITHMS[algorithm]})
