@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Two groups: what can share the machine, in parallel; what starts engines and terminals, alone.
 test: $(VENV)/.installed
-	$(ENV) $(BIN)/python -m pytest -n $(JOBS) -m "not serial and not real and not peers and not learning and not faults" tests
+	$(ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not serial and not real and not peers and not learning and not faults" tests
 	$(ENV) $(BIN)/python -m pytest -m "serial and not real and not faults" tests
 
 check: $(VENV)/.installed
