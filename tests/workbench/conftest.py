@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sessions.folders import SessionFolder, all_sessions, sessions_home
+from workbench.cli import main
 
 FAKE = Path(__file__).parent / "fake"
 
@@ -50,6 +54,12 @@ class Workbench:
         )
         self._open.append(process)
         return process
+
+    def now(self, name: str) -> dict[str, Any]:
+        """What ``workbench status --json`` says, asked in this process: a new one takes a third of a second."""
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert main(["status", name, "--json"]) == 0
+        return json.loads(out.getvalue())
 
     def finish(self, process: subprocess.Popen[str]) -> tuple[str, str]:
         """What is left to read of one that was read line by line."""

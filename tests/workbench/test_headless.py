@@ -44,7 +44,7 @@ def test_without_json_stdout_stays_empty(workbench: Workbench) -> None:
 
 def test_an_ended_session_is_continued_and_only_new_steps_are_printed(workbench: Workbench) -> None:
     with workbench.running("s", "--seed", "7") as folder:
-        poll(lambda: lines(workbench("list", "--json").stdout)[0]["finished_steps"] >= 3)
+        poll(lambda: workbench.now("s")["finished_steps"] >= 3)
     before = lines(workbench("list", "--json").stdout)[0]["finished_steps"]
     again = workbench.start("run", "--headless", "--json", "--name", "s", "--seed", "7")
     assert again.stdout is not None
@@ -156,7 +156,7 @@ def test_the_engine_outlives_its_front_door(workbench: Workbench) -> None:
     process.wait()
     folder = session_folder("s")
     seen = json.loads(workbench("status", "s", "--json").stdout)["finished_steps"]
-    poll(lambda: json.loads(workbench("status", "s", "--json").stdout)["finished_steps"] > seen + 2)
+    poll(lambda: workbench.now("s")["finished_steps"] > seen + 2)
     assert workbench("stop", "s").returncode == 0
     assert not folder.running()
 

@@ -37,7 +37,7 @@ def test_a_race_that_cannot_be(given: dict[str, object]) -> None:
 
 def test_a_race_in_a_session_that_runs(workbench: Workbench) -> None:
     with workbench.running("s") as folder:
-        poll(lambda: json.loads(workbench("status", "s", "--json").stdout)["finished_steps"] >= 2)
+        poll(lambda: workbench.now("s")["finished_steps"] >= 2)
         done = workbench("race", "s", "--algorithms", "grpo,ppo", "--steps", "4")
         assert done.returncode == 0, done.stderr
         assert folder.running()  # it was not started for the race
@@ -70,7 +70,7 @@ def test_an_engine_is_started_and_stopped_for_it_and_the_session_stays_as_it_was
 def test_what_the_engine_refuses(workbench: Workbench) -> None:
     with workbench.running("s"):
         first = workbench.start("race", "s", "--algorithms", "grpo,ppo", "--steps", "100000")
-        poll(lambda: json.loads(workbench("status", "s", "--json").stdout)["branch"] == "race-1-grpo")
+        poll(lambda: workbench.now("s")["branch"] == "race-1-grpo")
         second = workbench("race", "s", "--algorithms", "grpo,ppo", "--steps", "3")
         assert second.returncode == 1
         assert "rejected: a race is under way" in second.stderr
@@ -126,7 +126,7 @@ def test_an_engine_that_has_just_started_is_asked_again(workbench: Workbench) ->
 
 def test_branches_and_probes_are_printed_as_people_read_them(workbench: Workbench) -> None:
     with workbench.running("s"):
-        poll(lambda: json.loads(workbench("status", "s", "--json").stdout)["finished_steps"] >= 2)
+        poll(lambda: workbench.now("s")["finished_steps"] >= 2)
         assert workbench("race", "s", "--algorithms", "grpo,ppo", "--steps", "2").returncode == 0
         text = workbench("send", "s", "branches").stdout.splitlines()
         assert text[0].split()[:4] == ["branch", "from", "steps", "tip"]

@@ -59,7 +59,7 @@ def test_an_unreadable_session_is_still_listed(workbench: Workbench) -> None:
 def test_what_is_sent_and_who_follows_is_in_the_name_that_was_given(workbench: Workbench) -> None:
     with workbench.running("s", "--steps", "100000"):
         following = workbench.start("follow", "s", "--as", "eve")
-        poll(lambda: "eve follow read-only" in json.loads(workbench("status", "s", "--json").stdout)["clients"])
+        poll(lambda: "eve follow read-only" in workbench.now("s")["clients"])
         for words in (
             ["send", "s", "--as", "tuner", "set", "learning_rate=1e-4", "--expect", "learning_rate=2e-4"],
             ["send", "s", "set", "learning_rate=1e-4", "--expect=learning_rate=2e-4", "--as", "tuner", "--no-wait"],
@@ -155,7 +155,7 @@ def test_a_change_to_a_paused_session_does_not_wait_for_ever(workbench: Workbenc
 
 def test_queries(workbench: Workbench) -> None:
     with workbench.running("s"):
-        poll(lambda: json.loads(workbench("status", "s", "--json").stdout)["finished_steps"] >= 2)
+        poll(lambda: workbench.now("s")["finished_steps"] >= 2)
         response = json.loads(workbench("send", "s", "response", "1.1A", "--json").stdout)
         assert response["text"] == "first\x1b[31m\nline"
         assert "first\x1b[31m\nline" in workbench("send", "s", "response", "1.1A").stdout
