@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from sessions.errors import UsageError
-from sessions.folders import SessionFolder, session_folder
+from sessions.folders import session_folder
 from tests.workbench.conftest import Workbench, poll
 from workbench.commands_race import race_command
 
@@ -81,11 +81,13 @@ def test_what_the_engine_refuses(workbench: Workbench) -> None:
         assert out == ""  # one branch is nothing to compare
 
 
-def left_alone(workbench: Workbench, folder: SessionFolder, words: list[str]) -> str:
+def left_alone(workbench: Workbench, words: list[str]) -> str:
     """Start a race, leave it with ctrl+c when it is under way, and give what was said."""
-    process = workbench.start(*words)
-    poll(lambda: json.loads(workbench("status", folder.name, "--json").stdout).get("branch") == "race-1-grpo")
-    poll(lambda: json.loads(workbench("status", folder.name, "--json").stdout)["finished_steps"] > 10)
+    process = workbench.start(*words, "--json")
+    assert process.stdout is not None
+    for line in process.stdout:  # the racing client has heard of it, not only the engine
+        if json.loads(line).get("branch") == "race-1-grpo":
+            break
     process.send_signal(signal.SIGINT)
     _, err = workbench.finish(process)
     assert process.returncode == 0, err
@@ -93,8 +95,8 @@ def left_alone(workbench: Workbench, folder: SessionFolder, words: list[str]) ->
 
 
 def test_ctrl_c_leaves_the_race_to_the_engine(workbench: Workbench) -> None:
-    with workbench.running("s") as folder:
-        said = left_alone(workbench, folder, ["race", "s", "--algorithms", "grpo,ppo", "--steps", "100000"])
+    with workbench.running("s"):
+        said = left_alone(workbench, ["race", "s", "--algorithms", "grpo,ppo", "--steps", "100000"])
         assert "the race goes on in s: `workbench attach s` (b)" in said
         assert "`workbench compare s race-1-grpo`" in said
         assert "`workbench send s race stop` gives it up" in said
@@ -104,7 +106,7 @@ def test_ctrl_c_leaves_the_race_to_the_engine(workbench: Workbench) -> None:
 def test_ctrl_c_leaves_an_engine_that_was_started_for_it(workbench: Workbench) -> None:
     workbench("run", "--headless", "--steps", "3", "--name", "s")
     folder = session_folder("s")
-    left_alone(workbench, folder, ["race", "s", "--algorithms", "grpo,ppo", "--steps", "100000"])
+    left_alone(workbench, ["race", "s", "--algorithms", "grpo,ppo", "--steps", "100000"])
     assert folder.running()
     workbench("stop", "s")
 
