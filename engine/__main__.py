@@ -110,7 +110,8 @@ def _prepare(settings: SessionSettings) -> None:
     threads = settings.threads or max(1, cores // 2 if cores > 4 else cores - 1)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("WORKBENCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", ""))  # what the person has said
+    os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if settings.nice and cores <= 2:
         os.nice(NICENESS)

@@ -29,11 +29,14 @@ class Control:
     """The wishes of people and the progress of the compute thread.
 
     :param on_change: called on the compute thread when it pauses or goes on.
+    :param on_tell: called on the compute thread with a line for people, while it does what takes long.
     :ivar phase: what the compute thread is doing, with ``done`` of ``total`` parts.
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
-        self._on_change = on_change
+    def __init__(
+        self, on_change: Callable[[], None] = lambda: None, on_tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._on_change, self.tell = on_change, on_tell
         self._changed = threading.Condition()
         self._pause = False
         self._pause_before = 0

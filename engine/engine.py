@@ -30,6 +30,7 @@ from engine.reward_keeper import RewardKeeper
 from engine.rollout import RolloutGroup
 from engine.saving import Saver
 from engine.service import Service
+from engine.task_changes import check_prompts
 from engine.threads import UNWRITABLE, Threads
 from engine.times import Times
 from engine.warming import Warming, prepare, warm_up
@@ -101,7 +102,7 @@ class Engine(Threads):
         self.folder, self.settings, self._build = folder, settings, build
         self.store = Store(folder.database)
         self.branch = self.store.active
-        self.control = Control(on_change=self._control_changed)
+        self.control = Control(on_change=self._control_changed, on_tell=self._told)
         self.board = Board(self.store, self.branch)
         self._training: tuple[Learner, Knobs] | None = None
         self.service = Service(self)
@@ -156,6 +157,11 @@ class Engine(Threads):
 
     def _control_changed(self) -> None:
         self.soon(self.service.control_changed)
+
+    def _told(self, text: str) -> None:
+        """A line from the compute thread while it loads; people who watch see it, and no record keeps it."""
+        event = wire.Noted(time=time.time(), step=self.step, kind="task", text=text)
+        self.soon(lambda: self.publish(event))
 
     # ------------------------------------------------------------------------------------------- events
 
@@ -266,6 +272,7 @@ class Engine(Threads):
         self.control.phase = "loading"
         learner, knobs = self._training = await self.compute(self._build, self.settings, self.control, self.folder)
         self.first_values = knobs.values
+        await self.write(check_prompts, self.store, learner.task)
         missing = await self.write(adopt, self.store, self.folder.checkpoints)
         if missing:
             await self.note("resumed", f"checkpoint {', '.join(missing)}: not on the disk any more")
@@ -305,6 +312,8 @@ class Engine(Threads):
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
         if self.settings.trust_remote_code:
             await self.note("trust", "code in the model's folder may run with all of your rights (--trust-remote-code)")
+        for line in learner.task.notes:
+            await self.note("task", line)
         if learner.policy.why_padded:
             why = learner.policy.why_padded
             await self.note("layout", f"responses are trained on as padded rows and not as trees of a group: {why}")
@@ -389,7 +398,8 @@ class Engine(Threads):
     # --------------------------------------------------------------------------------------------- loop
 
     async def _train(self) -> None:
-        if self.learner.step == 0 and self.knobs.whole("evaluate_every") and self.board.last_step is None:
+        evaluates = self.knobs.whole("evaluate_every") and self.learner.task.evaluation
+        if self.learner.step == 0 and evaluates and self.board.last_step is None:
             await self._record_evaluation()
         try:
             while True:
@@ -641,7 +651,7 @@ class Engine(Threads):
 
     async def _evaluation(self, step: int) -> dict[str, float]:
         every = self.knobs.whole("evaluate_every")
-        if not every or step % every:
+        if not every or step % every or not self.learner.task.evaluation:
             return {}
         result = await self._evaluated()
         if result is None:

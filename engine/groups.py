@@ -25,6 +25,7 @@ from engine.shaping import shape_rewards
 from engine.statistics import repetition
 from engine.tasks import Prompt, Task
 from engine.truncation import Truncation
+from sessions.errors import SessionError
 from sessions.evaluations import ACCURACY, LENGTH, HeldOutAnswer, Sample, metrics_of
 from sessions.records import Group, Response, letters
 from sessions.shortcuts import SHORTCUTS
@@ -225,7 +226,10 @@ class GroupSampler:
         :param most: only the first so many; None: all.
         :param samples: further answers to each prompt, for pass@k; None: ``eval_samples``.
         :param beside: whether it is made inside another phase, which it neither shows itself in nor pauses.
+        :raises SessionError: if the task has none.
         """
+        if not self.task.evaluation:
+            raise SessionError(f"the task {self.task.name} holds no prompts out; nothing can be evaluated")
         count = self._knobs.whole("eval_samples") if samples is None else samples
         prompts = self.task.evaluation[:most]
         if not beside:
@@ -291,7 +295,7 @@ class GroupSampler:
         return found
 
     def _judged(self, prompt: Prompt, text: str) -> bool | None:
-        return bool(self.task.judge(prompt, text))
+        return None if self.task.judge is None else bool(self.task.judge(prompt, text))
 
     def _ask_held_out(
         self,

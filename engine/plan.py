@@ -78,7 +78,7 @@ class Planner:
         self._shortcuts = {name for name in policy.shortcuts if taken.get(name, True)}
         self._evaluated = -(-len(learner.task.evaluation) // learner.ranks)
         first = learner.task.take(learner.seed, learner.cursor, PROMPTS)
-        self._prompts = [len(policy.encode_prompt(prompt.text)) for prompt in first]
+        self._prompts = [len(policy.encode_prompt(prompt.messages or prompt.text)) for prompt in first]
         self._base = max(0.0, present - self._kept_now())
         self._peak = max(before, peak_memory())
         self._peaks: deque[tuple[float, float, float]] = deque(maxlen=PEAKS)

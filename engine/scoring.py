@@ -84,6 +84,8 @@ def _call(
     """One result a completion: a finite number, None, or what went wrong as text."""
     n = len(completions)
     columns = {"answer": prompt.answer, **prompt.columns}
+    if _is_built_in(component):
+        columns["answer"] = prompt.answer  # the reference, where the row's own column may be all of a worked answer
     given: dict[str, Any] = {key: [value] * n for key, value in columns.items() if key not in _TAKEN}
     if tokens is not None:
         given["completion_ids"] = [list(row) for row in tokens]
@@ -102,6 +104,10 @@ def _call(
     if len(results) != n:
         return [f"{name}: returned {len(results)} values for {n} completions"] * n
     return [_checked(name, result) for result in results]
+
+
+def _is_built_in(component: Component) -> bool:
+    return str(getattr(component.function, "__module__", "")).startswith("engine.rewards")
 
 
 def _checked(name: str, result: object) -> float | str | None:

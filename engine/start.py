@@ -17,6 +17,7 @@ from engine.policy import TINY, load_policy, make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
 from engine.tasks import load_task
+from engine.tasks.context import fit
 from sessions import checkpoints
 from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
 from sessions.errors import InputFileError, UsageError
@@ -41,7 +42,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
     accelerator = make_accelerator(settings.device, settings.precision)
     where = Surroundings(settings.reward_timeout, str(accelerator.device), settings.trust_remote_code)
-    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where)
+    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where, control.tell)
     assignments = [parse_assignment(text) for text in settings.sets]
     given = {a.name: a.value for a in assignments if a.step is None}
     if settings.preset:
@@ -58,6 +59,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         trust_remote_code=settings.trust_remote_code,
         attach=_attach(settings, folder),
     )
+    task = fit(task, policy, int(values["max_new_tokens"]))
     if why := why_not_decoded(policy):
         raise UsageError(
             f"model {settings.model}: it cannot be sampled token by token with a cache of keys and values ({why}); "

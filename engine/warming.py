@@ -166,7 +166,7 @@ async def _run(engine: Engine, warming: Warming) -> None:
     engine.step = 1
     await engine.note("warm-up", f"begins: {warming.text}")
     await engine.compute(control.begin, "warming up", steps)
-    evaluate = bool(engine.knobs.whole("evaluate_every"))
+    evaluate = bool(engine.knobs.whole("evaluate_every") and engine.learner.task.evaluation)
     if evaluate:
         await _evaluate(engine, warming)
         await _record(engine, 0, {"warmup/accuracy": warming.accuracy or 0.0})

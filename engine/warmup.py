@@ -137,10 +137,11 @@ def _fresh(seed: int, hidden: int, layers: int) -> Policy:
 
 def _accuracy(policy: Policy, task: Task) -> float:
     """Share of held-out questions answered rightly, greedy."""
-    right = 0
+    right, judge = 0, task.judge
+    assert judge is not None
     for start in range(0, len(task.evaluation), 250):
         prompts = task.evaluation[start : start + 250]
         encoded = [policy.encode_prompt(p.text) for p in prompts]
         samples = sample(policy, encoded, 1, int(task.defaults["max_new_tokens"]), 1.0, None)
-        right += sum(task.judge(p, policy.decode(t)) for p, t in zip(prompts, samples.tokens, strict=True))
+        right += sum(judge(p, policy.decode(t)) for p, t in zip(prompts, samples.tokens, strict=True))
     return right / len(task.evaluation)

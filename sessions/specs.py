@@ -106,20 +106,21 @@ class Option:
         except ValueError:
             number = math.nan
         if not self.low <= number <= self.high:
-            raise InvalidValue(f"{where}: {self.name} {given!r} is out of bounds; allowed: {self._range}")
+            raise InvalidValue(f"{where}: {self.name} {given!r} is out of bounds; allowed: {self.range_text}")
         return number
 
     @property
     def allowed(self) -> str:
         """What it may be, in a few words."""
         if self.kind in ("whole", "number"):
-            return self._range
+            return self.range_text
         return " ".join(self.choices) or {"switch": "true false", "path": "a path", "names": "names, with commas"}.get(
             self.kind, "text"
         )
 
     @property
-    def _range(self) -> str:
+    def range_text(self) -> str:
+        """What numbers are allowed, in words."""
         kind = "whole numbers" if self.kind == "whole" else "numbers"
         ends = [f"{word} {end:g}" for word, end in (("from", self.low), ("to", self.high)) if math.isfinite(end)]
         return " ".join([kind, *ends])
@@ -134,6 +135,7 @@ class Kind:
     :ivar counterpart: the same in other libraries.
     :ivar check: of all its values together and of what they name; raises UsageError. It gets where, for errors.
     :ivar defaults: hyperparameters that a task of this kind has by itself.
+    :ivar others: what options of other names are for, which are then kept as text; empty: they are refused.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Kind:
     counterpart: str = ""
     check: Callable[[Mapping[str, OptionValue], str], None] | None = None
     defaults: Mapping[str, int | float | str] = field(default_factory=dict)
+    others: str = ""
 
     def read(self, spec: Spec, what: str) -> dict[str, OptionValue]:
         """Every option's value: those given, the others at their defaults.
@@ -154,13 +157,13 @@ class Kind:
         known = {option.name: option for option in self.options}
         where = f"{what} {spec.use}"
         for name in spec.options:
-            if name not in known:
+            if name not in known and not self.others:
                 raise UnknownName(f"option of {where}:", name, known)
         missing = [o.name for o in self.options if o.default is None and o.name not in spec.options]
         if missing:
             option = known[missing[0]]
             raise UsageError(f"{where}: {option.name} is missing ({option.help}); add {option.name}=...")
-        given = {name: known[name].parse(text, where) for name, text in spec.options.items()}
+        given = {name: known[name].parse(text, where) if name in known else text for name, text in spec.options.items()}
         values = {o.name: o.default for o in self.options if o.default is not None} | given
         if self.check is not None:
             self.check(values, where)
@@ -172,8 +175,9 @@ class Kind:
         Those that say the default are left out, so that equal specs read alike.
         """
         values = self.read(spec, what)
-        given = [o for o in self.options if o.name in spec.options and values[o.name] != o.default]
-        return Spec(spec.use, {o.name: shown(values[o.name]) for o in given})
+        given = [o.name for o in self.options if o.name in spec.options and values[o.name] != o.default]
+        given += [name for name in spec.options if name not in {o.name for o in self.options}]
+        return Spec(spec.use, {name: shown(values[name]) for name in given})
 
 
 def shown(value: OptionValue) -> str:

@@ -8,23 +8,47 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sessions.errors import InputFileError, UnknownName
+from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
+from sessions.extras import need
 from sessions.specs import Kind, Option, Spec, kinds, parse_spec
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 """Files of rows."""
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _PYTHON = re.compile(r"(?P<where>.+):(?P<name>[A-Za-z_]\w*)")
+GYM = "reasoning-gym"
+_GYM = re.compile(rf"{GYM}(:(?P<name>\w+))?", re.ASCII)
 
 _SYSTEM = Option("system", "text", "", "a system message before each question; needs a chat template")
 _HELD_OUT = Option("held_out", "whole", 0, "prompts held out for evaluation; 0: as many as the task proposes", low=0)
 
+GYM_KIND = Kind(
+    GYM,
+    "a procedural task of the package reasoning-gym with its own scoring: reasoning-gym:NAME; NAME's own options too",
+    (
+        Option("size", "whole", 500, "questions to train on; repeated ones are left out", low=1, high=100_000),
+        Option("seed", "whole", -1, "of the questions; -1: the session's", low=-1, high=1_000_000_000),
+        Option("tags", "switch", False, "only what stands in <answer> tags counts; without: all, if there are none"),
+        _HELD_OUT,
+        Option("system", "text", "", "a system message, or default, DeepSeekZero, simple, direct: the package's own"),
+    ),
+    needs=GYM,
+    others="are handed to the task of that name",
+)
 TASK_KINDS = kinds(
     Kind(
-        "arithmetic", "sums of two numbers, as the embedded model knows them", (_HELD_OUT,),
+        "arithmetic",
+        "sums of two numbers, as the embedded model knows them",
+        (_HELD_OUT,),
         defaults={"learning_rate": 1e-4, "max_new_tokens": 12},
     ),
-)  # fmt: skip
+    Kind(
+        "gsm8k",
+        "a local file in the format of GSM8K: question, and an answer that ends in #### and a number",
+        (Option("path", "path", None, "the file, such as train.jsonl"), _HELD_OUT, _SYSTEM),
+    ),
+    GYM_KIND,
+)
 """Built-in tasks by name."""
 
 DATASET = Kind(
@@ -32,15 +56,22 @@ DATASET = Kind(
     "rows of a file, a folder of them, or a dataset of the hub",
     (
         Option("prompt", "text", "", "column of the question: text or chat messages (prompt, question, problem, ...)"),
-        Option("answer", "text", "", "column of the reference answer (answer, solution, ...)"),
-        Option("split", "text", "train", "split of a hub dataset or of a folder"),
-        Option("config", "text", "", "configuration of a hub dataset"),
-        Option("evaluation_split", "text", "", "split for evaluation; without: rows held out of the first"),
+        Option("answer", "text", "", "column of the reference answer (answer, solution, ground_truth, ...)"),
+        Option("split", "text", "", "split of a folder or a hub dataset (train)"),
+        Option("config", "text", "", "configuration of a hub dataset; of a folder: a folder in it"),
+        Option("evaluation_split", "text", "", "split for evaluation, or a file; without: rows held out of the first"),
         _HELD_OUT,
         _SYSTEM,
     ),
 )
-PYTHON = Kind("python", "a function in a Python file or module that makes the task", (_HELD_OUT,))
+PYTHON = Kind(
+    "python",
+    "a function in a Python file or module that returns an engine.tasks.Task: FILE.py:FUNCTION",
+    (_HELD_OUT,),
+    others="are arguments of the function",
+)
+ALL_KINDS = {**TASK_KINDS, DATASET.name: DATASET, PYTHON.name: PYTHON}
+"""Every kind by its name, also those that are named by a path."""
 
 
 def task_kind(spec: Spec) -> Kind:
@@ -48,19 +79,43 @@ def task_kind(spec: Spec) -> Kind:
 
     :raises UnknownName: if nothing answers to it.
     """
+    if _GYM.fullmatch(spec.use):
+        return GYM_KIND
     if spec.use in TASK_KINDS:
         return TASK_KINDS[spec.use]
-    if _PYTHON.fullmatch(spec.use) and not Path(spec.use).exists():
+    if _PYTHON.fullmatch(spec.use) and not _is_there(spec.use):
         return PYTHON
-    if is_file(spec.use) or (_HUB.fullmatch(spec.use) and "/" in spec.use):
+    if is_file(spec.use) or _HUB.fullmatch(spec.use):
         return DATASET
     raise UnknownName("task", spec.use, (*TASK_KINDS, "a file of rows", "org/name of a dataset"))
+
+
+def gym_name(spec: Spec) -> str:
+    """The name after ``reasoning-gym:``.
+
+    :raises InvalidValue: if there is none.
+    """
+    found = _GYM.fullmatch(spec.use)
+    if found is None or not found["name"]:
+        raise InvalidValue(f"task {spec.use}: of which name? {GYM}:NAME; `workbench tasks {GYM}` lists them")
+    return found["name"]
+
+
+def python_parts(use: str) -> tuple[str, str]:
+    """``FILE.py:FUNCTION`` or ``module:FUNCTION`` as its two parts.
+
+    :raises InvalidValue: if it is neither.
+    """
+    found = _PYTHON.fullmatch(use)
+    if found is None:
+        raise InvalidValue(f"task {use!r} should read FILE.py:FUNCTION")
+    return found["where"], found["name"]
 
 
 def is_file(use: str) -> bool:
     """Whether a spec names something on this disk, there or not."""
     path = Path(use).expanduser()
-    return path.suffix.lower() in SUFFIXES or path.exists() or use.startswith(("/", "./", "../", "~"))
+    return path.suffix.lower() in SUFFIXES or _is_there(use) or use.startswith(("/", "./", "../", "~"))
 
 
 def check_task_spec(text: str) -> str:
@@ -71,9 +126,58 @@ def check_task_spec(text: str) -> str:
     spec = parse_spec(text, "task")
     kind = task_kind(spec)
     spec = kind.canonical(spec, "task")
-    if kind is DATASET and is_file(spec.use):
-        path = Path(spec.use).expanduser()
-        if not path.exists():
-            raise InputFileError(f"task {spec.use}: no such file or folder")
-        spec = Spec(str(path.resolve()), spec.options)
+    where = f"task {spec.use}"
+    if kind.needs:
+        need(kind.needs, where)
+    if kind is GYM_KIND:
+        gym_name(spec)
+    elif kind is PYTHON:
+        spec = Spec(_absolute_python(spec.use), spec.options)
+    elif kind.name == "gsm8k":
+        if not Path(spec.options["path"]).is_file():
+            raise InputFileError(f"{where}: path {spec.options['path']}: there is no such file")
+    elif kind is DATASET:
+        spec = _checked_dataset(spec, where)
     return str(spec)
+
+
+def _checked_dataset(spec: Spec, where: str) -> Spec:
+    if not is_file(spec.use):
+        need("datasets", where)
+        return spec
+    path = Path(spec.use).expanduser()
+    if not path.exists():
+        raise InputFileError(f"{where}: no such file or folder")
+    options = dict(spec.options)
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputFileError(f"{where}: rows are read from files that end in {', '.join(SUFFIXES)}")
+        for name in ("split", "config"):
+            if options.get(name):
+                raise UsageError(f"{where}: {name} is for folders and hub datasets; leave {name}=... out")
+        if other := options.get("evaluation_split"):
+            if not Path(other).expanduser().is_file():
+                raise InputFileError(f"{where}: evaluation_split {other}: beside a file it should be another file")
+            options["evaluation_split"] = str(Path(other).expanduser().resolve())
+        if path.suffix.lower() == ".parquet":
+            need("parquet", where)
+    elif any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        need("datasets", where)
+    return Spec(str(path.resolve()), options)
+
+
+def _absolute_python(use: str) -> str:
+    where, function = python_parts(use)
+    if not where.endswith(".py"):
+        return use
+    path = Path(where).expanduser()
+    if not path.is_file():
+        raise InputFileError(f"task {use}: no such file")
+    return f"{path.resolve()}:{function}"
+
+
+def _is_there(use: str) -> bool:
+    try:
+        return Path(use).expanduser().exists()
+    except (OSError, RuntimeError):  # too long for a name; nobody's home
+        return False

@@ -121,6 +121,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "shell", choices=("bash", "zsh", "fish"), help='such as: eval "$(workbench completion bash)"'
     )
     knobs = add("hyperparameters", "commands_make:hyperparameters", "everything that --set and `send S set` take")
+    kinds = add("tasks", "commands_tasks:tasks", "what --task takes: kinds, and the options of each")
+    kinds.add_argument("name", nargs="?", metavar="NAME", help="a kind, or reasoning-gym:NAME")
     for command in (
         listing,
         status,
@@ -136,6 +138,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         doctor,
         rewards,
         knobs,
+        kinds,
     ):
         command.add_argument("--json", action="store_true", help="JSON lines")
     return top

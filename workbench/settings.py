@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from sessions.adapters import adapted, check_lora
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.examples import read_examples
+from sessions.first_row import check_first_row
 from sessions.folders import SETTINGS_BYTES, cache_home, check_session_name, home
 from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment, switched
 from sessions.people import check_person, whoami
@@ -98,7 +98,7 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         settings,
         model=model,
         lora=check_lora(lora, started=warmed),
-        task=check_task(settings.task),
+        task=check_task(settings.task, settings.rewards),
         rewards=check_rewards(settings.rewards),
         sets=canonical_sets(settings.sets),
         watches=check_watches(settings.watches),
@@ -156,32 +156,19 @@ def check_reward_model(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if name else ""
 
 
-def check_task(text: str) -> str:
+def check_task(text: str, rewards: Sequence[str] = ()) -> str:
     """A task's words, checked, with absolute paths.
 
+    :param rewards: that are used instead of the task's own.
     :raises UsageError: if there is none of that name; of a file, its first row is looked at.
     """
     checked = check_task_spec(text)
     spec = parse_spec(checked, "task")
-    if task_kind(spec) is DATASET and Path(spec.use).suffix == ".jsonl":
-        _first_row(Path(spec.use), text)
+    path, kind = Path(spec.use), task_kind(spec)
+    if kind is DATASET and path.is_absolute() and path.is_file():
+        rewarded = any(parse_spec(reward, "reward").use != "task" for reward in rewards)
+        check_first_row(path, kind.read(spec, "task"), f"task {path}", rewarded=rewarded)
     return checked
-
-
-def _first_row(path: Path, name: str) -> None:
-    try:
-        with path.open("rb") as file:
-            first = next((line for line in file if line.strip()), None)
-    except OSError as error:
-        raise InputFileError(f"task {name}: cannot be read ({error.strerror})") from None
-    if first is None:
-        raise InputFileError(f"task {name}: the file is empty; give one JSON object a line")
-    try:
-        row = json.loads(first)
-    except (ValueError, RecursionError) as error:
-        raise InputFileError(f"task {name}: its first line is not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise InputFileError(f"task {name}: its first line is not a JSON object")
 
 
 def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:

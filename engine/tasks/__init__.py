@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from engine.rewards import Component
 from engine.rewards.loading import Surroundings, load_components
 from engine.tasks.arithmetic import arithmetic
-from engine.tasks.file import task_from_file
+from engine.tasks.dataset import dataset, gsm8k
+from engine.tasks.python import python_task
+from engine.tasks.reasoning import reasoning_gym_task
 from engine.tasks.task import Prompt, Task
+from engine.tasks.telling import TELL
 from sessions.errors import InputFileError
 from sessions.reward_kinds import check_answers, read_rewards
 from sessions.specs import OptionValue, Spec, parse_spec
-from sessions.task_kinds import DATASET, TASK_KINDS, task_kind
+from sessions.task_kinds import GYM, task_kind
 
 Options = Mapping[str, OptionValue]
 Maker = Callable[[Spec, Options, int], Task]
@@ -22,9 +24,14 @@ Maker = Callable[[Spec, Options, int], Task]
 
 MAKERS: dict[str, Maker] = {
     "arithmetic": lambda spec, options, seed: arithmetic(int(options["held_out"])),
-    "dataset": lambda spec, options, seed: task_from_file(_file(spec), seed, int(options["held_out"])),
+    "gsm8k": gsm8k,
+    GYM: reasoning_gym_task,
+    "dataset": dataset,
+    "python": python_task,
 }
 """Kind of task (:mod:`sessions.task_kinds`) -> what makes it."""
+LOOKED_AT = 1000
+"""Prompts among which an answer is looked for; of a large file the first so many."""
 
 
 def load_task(
@@ -33,12 +40,14 @@ def load_task(
     evaluation_rows: int = 0,
     rewards: list[str] | None = None,
     where: Surroundings | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Task:
     """A task by its words: a name or a file, and options.
 
     :param evaluation_rows: held-out prompts, where its options do not say; 0: as many as the task proposes.
     :param rewards: words of the components to use instead of its own.
     :param where: those run.
+    :param tell: takes a line now and then, where it takes long.
     :raises UsageError: if there is no such task or reward, or what it is made of cannot be used.
     """
     spec = parse_spec(text, "task")
@@ -46,22 +55,19 @@ def load_task(
     options = kind.read(spec, "task")
     if evaluation_rows and not options.get("held_out"):
         options["held_out"] = evaluation_rows
-    task = MAKERS[kind.name](spec, options, seed)
+    before = TELL.set(tell)
+    try:
+        task = MAKERS[kind.name](spec, options, seed)
+    finally:
+        TELL.reset(before)
     if rewards:
         read = read_rewards(rewards)
-        if not any(prompt.answer for prompt in task.prompts):
+        if not any(prompt.answer for prompt in task.prompts[:LOOKED_AT]):
             check_answers(read, task.name)
         task = replace(task, components=load_components(read, task.components, where))
+    if not task.components:
+        raise InputFileError(task.unrewarded or f"task {text}: nothing says what a response is worth; give --reward")
     return task
 
 
-def _file(spec: Spec) -> Path:
-    path = Path(spec.use).expanduser()
-    if path.suffix.lower() not in {".jsonl", ".json"} or not path.is_file():
-        raise InputFileError(
-            f"task {spec.use}: no such file; give a JSON-lines file or one of: {', '.join(TASK_KINDS)}"
-        )
-    return path
-
-
-__all__ = ["DATASET", "MAKERS", "Component", "Prompt", "Task", "load_task"]
+__all__ = ["MAKERS", "Component", "Prompt", "Task", "load_task"]

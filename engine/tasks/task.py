@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.randomness import permutation
 from engine.rewards import Component
@@ -36,8 +40,12 @@ class Task:
     """Prompts to learn from, how answers are rewarded, and prompts never learned from.
 
     :ivar reward_range: (lo, hi) of the automatic reward; ratings map onto it.
-    :ivar judge: (prompt, response text) -> right or wrong, for evaluation.
+    :ivar judge: (prompt, response text) -> right or wrong, for evaluation; None: nothing is right or wrong, and the
+        evaluation set is empty.
     :ivar defaults: hyperparameters that this task starts with.
+    :ivar unrewarded: why it has no components of its own, one line, where it has none.
+    :ivar notes: what people should know of how it was made, a line each.
+    :ivar fingerprint: changes with the prompts it was made of; empty: nobody watches that.
     """
 
     name: str
@@ -45,8 +53,11 @@ class Task:
     evaluation: Sequence[Prompt]
     components: Mapping[str, Component]
     reward_range: tuple[float, float]
-    judge: Callable[[Prompt, str], bool]
+    judge: Callable[[Prompt, str], bool] | None
     defaults: Mapping[str, Value] = field(default_factory=dict)
+    unrewarded: str = ""
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def take(self, seed: int, cursor: int, count: int) -> list[Prompt]:
         """The ``count`` prompts from ``cursor`` on: each epoch goes through all of them in a seeded order of its own.
@@ -54,10 +65,7 @@ class Task:
         :param cursor: prompts taken before.
         """
         n = len(self.prompts)
-        orders = {
-            epoch: permutation("prompts", seed, epoch, n=n)
-            for epoch in range(cursor // n, (cursor + count - 1) // n + 1)
-        }
+        orders = {epoch: _order(seed, epoch, n) for epoch in range(cursor // n, (cursor + count - 1) // n + 1)}
         return [self.prompts[int(orders[at // n][at % n])] for at in range(cursor, cursor + count)]
 
     def info(self) -> TaskInfo:
@@ -68,3 +76,9 @@ class Task:
             prompts=len(self.prompts),
             evaluation_prompts=len(self.evaluation),
         )
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The order of an epoch; of millions of prompts it is made once and not every step."""
+    return permutation("prompts", seed, epoch, n=n).astype(np.uint32 if n < 2**32 else np.uint64)

@@ -105,14 +105,14 @@ def test_columns_and_extra_columns(tmp_path: Path, question: str, answer: str) -
     rows = [{question: f"q{i}", answer: f"{i}", "level": i} for i in range(3)]
     task = load_task(write(tmp_path, *rows), 0)
     for prompt in [*task.prompts, *task.evaluation]:
-        assert prompt.columns == {"level": int(prompt.answer)}
+        assert prompt.columns == {answer: prompt.answer, "level": int(prompt.answer)}
 
 
-def test_an_answer_may_be_a_number_and_columns_never_take_a_reward_functions_own_names(tmp_path: Path) -> None:
-    rows = [{"question": f"q{i}", "answer": i + 0.5, "completions": "mine", "prompts": 1} for i in range(3)]
+def test_an_answer_may_be_a_number_and_stays_one_for_reward_functions(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answer": i + 0.5} for i in range(3)]
     task = load_task(write(tmp_path, *rows), 0)
     assert sorted(p.answer for p in [*task.prompts, *task.evaluation]) == ["0.5", "1.5", "2.5"]
-    assert all(p.columns == {} for p in task.prompts)
+    assert all(p.columns == {"answer": float(p.answer)} for p in task.prompts)
 
 
 def test_blank_lines_and_repeated_questions_are_passed_over(tmp_path: Path) -> None:
@@ -126,10 +126,13 @@ def test_blank_lines_and_repeated_questions_are_passed_over(tmp_path: Path) -> N
     [
         ("{not json", "line 2: not a JSON object"),
         ("[1, 2]", "line 2: not a JSON object"),
-        ('{"answer": "1"}', "line 2: no text in any of the columns question, prompt, problem"),
-        ('{"question": "a"}', "line 2: no text in any of the columns answer, solution"),
-        ('{"question": "  ", "answer": "1"}', "line 2: no text in any of the columns question"),
-        ('{"question": "a", "answer": "no number"}', "line 2: its answer holds no number"),
+        ('{"answer": "1"}', "line 2: has no column question, which asks; columns: answer"),
+        ('{"question": "a"}', "line 2: has no value in the column answer"),
+        ('{"question": "  ", "answer": "1"}', "line 2: column question is empty"),
+        ('{"question": "a", "answer": ""}', "line 2: column answer is empty"),
+        ('{"question": "a", "answer": [1]}', "line 2: column answer holds neither text nor a number"),
+        ('{"question": true, "answer": "1"}', "line 2: column question holds a true/false"),
+        ('{"question": {}, "answer": "1"}', "line 2: column question holds a dict"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, words: str) -> None:

@@ -17,7 +17,7 @@ from sessions.folders import EngineInfo, SessionFolder, all_sessions, new_sessio
 from sessions.people import whoami
 from sessions.records import SessionSettings
 from sessions.reward_kinds import REWARD_KINDS
-from sessions.task_kinds import TASK_KINDS
+from sessions.task_kinds import ALL_KINDS
 from tests.workbench.conftest import Workbench, poll
 from workbench import daemon, output
 from workbench.cli import main
@@ -129,7 +129,7 @@ def test_what_the_app_starts_sessions_with(workbench: Workbench, monkeypatch: py
 
 
 def test_built_in_tasks_are_the_engines() -> None:
-    assert {*TASK_KINDS, "dataset"} == set(MAKERS)
+    assert set(ALL_KINDS) == set(MAKERS)
 
 
 def test_built_in_rewards_are_the_engines() -> None:
