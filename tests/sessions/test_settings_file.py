@@ -312,7 +312,8 @@ def test_a_new_file_says_the_defaults_and_so_does_every_line_of_it(task: str, tm
     kind = TASK_KINDS[task]
     if any(option.default is None for option in kind.options):
         pytest.skip("it has to be told something")
-    plain = msgspec.structs.replace(PLAIN, task=task)
+    named = "reasoning-gym:chain_sum" if task == "reasoning-gym" else task
+    plain = msgspec.structs.replace(PLAIN, task=named)
     text = settings_text(plain, tmp_path, ["a header"])
     assert settings_of(text, tmp_path) == plain
     assert [line for line in text.splitlines() if line[:1] not in ("#", "[", "")] == [
