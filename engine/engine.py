@@ -512,6 +512,7 @@ class Engine(Threads):
             if await self.write(rated, self.store, unfinished.groups):
                 text = f"step {step} was sampled otherwise than before; it learns from the groups that were rated"
                 await self.note("resumed", text)
+                self.learner.replaced = [RolloutGroup(group) for group in unfinished.replaced]
                 return [RolloutGroup(group) for group in unfinished.groups]
         records = [g.record for g in (*replaced, *groups)]
         await self._persist(f"the groups of step {step}", lambda: self.write(self.store.add_groups, records))
@@ -777,6 +778,8 @@ class Engine(Threads):
         )  # fmt: skip
         self.learner.reward_untold = False
         self.publish(done, wire.GroupsChanged(time=time.time(), step=step, heads=heads))
+        if self.learner.curriculum is not None and self.learner.curriculum.moved:
+            await self.note("curriculum", self.learner.curriculum.moved)
         asked = await self._watch(record, records)
         await self.reward.after_step()
         if self.control.end_step():

@@ -24,6 +24,7 @@ from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
 from engine.statistics import repetition
 from engine.tasks import Prompt, Task
+from engine.tasks.curriculum import level_accuracy
 from engine.truncation import Truncation
 from sessions.errors import SessionError
 from sessions.evaluations import ACCURACY, LENGTH, HeldOutAnswer, Sample, metrics_of
@@ -141,6 +142,7 @@ class GroupSampler:
                     ],
                     prompt_tokens=self._encode(prompts[i]),
                     messages=[dict(message) for message in prompts[i].messages],
+                    drawing=prompts[i].drawing,
                 )
             )
         shape_rewards([RolloutGroup(group) for group in groups], self._knobs)
@@ -244,7 +246,9 @@ class GroupSampler:
         if self._ranks > 1:
             parts = gather_object([answers])
             answers = [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
-        return Evaluation(answers, metrics_of(answers))
+        levels = level_accuracy([p.level for p in prompts], [bool(a.greedy.right) for a in answers])
+        by_level = {f"eval/accuracy_{level}": share for level, share in levels.items()}
+        return Evaluation(answers, metrics_of(answers) | by_level)
 
     def _answer(self, prompts: Sequence[Prompt], count: int, *, beside: bool) -> list[HeldOutAnswer]:
         """The answer to each prompt, and ``count`` samples of it, judged and scored."""

@@ -35,6 +35,8 @@ from engine.rollout import RolloutGroup, Row
 from engine.snapshot import Copies, Snapshot
 from engine.statistics import is_dead, reward_statistics
 from engine.tasks import Task
+from engine.tasks.curriculum import Curriculum
+from engine.tasks.task import Prompt
 from engine.training import Training
 from engine.trust_region import SelfCheck
 from engine.value_model import ValueModel
@@ -59,6 +61,7 @@ class Learner:
     :ivar step: finished steps.
     :ivar cursor: prompts taken so far.
     :ivar step_cursor: the same when the step in progress began for the first time; a dropped try moves only the cursor.
+    :ivar curriculum: chooses the prompts; None: they come in the task's own order.
     :ivar sampler: asks the policy the task's questions.
     :ivar training: the policy's optimizer, value model and algorithms.
     :ivar copies: the memory of snapshots.
@@ -89,6 +92,7 @@ class Learner:
         self.training = Training(policy, self.reference, knobs, control, budget, task.reward_range)
         self.step = 0
         self.cursor = self.step_cursor = 0
+        self.curriculum = Curriculum(task) if task.curriculum else None
         self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch, active(settings.plain))
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
@@ -152,8 +156,8 @@ class Learner:
         self, step: int, count: int, first_number: int, on_start: OnStart, recorded: Mapping[int, Group]
     ) -> list[RolloutGroup]:
         """Groups for the next prompts."""
-        before = self.task.take(self.seed, self.step_cursor, self.cursor + self._taken - self.step_cursor)
-        prompts = self.task.take(self.seed, self.cursor + self._taken, count)
+        before = self.prompts(self.step_cursor, self.cursor + self._taken - self.step_cursor)
+        prompts = self.prompts(self.cursor + self._taken, count)
         self._taken += count
         groups = self.sampler.sample(step, prompts, first_number, on_start, before)
         if self.reward_model is not None and self.ranks == 1:
@@ -163,6 +167,10 @@ class Learner:
             if (scored := recorded.get(group.record.number)) is not None:
                 _score_as_recorded(group.record, scored)
         return groups
+
+    def prompts(self, cursor: int, count: int) -> list[Prompt]:
+        """The ``count`` prompts from ``cursor`` on, as long as no further step has finished."""
+        return (self.curriculum or self.task).take(self.seed, cursor, count)
 
     def new_reward_model(self, settings: RewardModelSettings) -> RewardModel:
         """An untrained reward model from the start of RL, or from that of the one that was given.
@@ -251,6 +259,7 @@ class Learner:
         :param at_minibatch: called where changes with boundary minibatch take effect.
         :returns: every metric of the step but its times.
         """
+        asked = self.curriculum.measure([*self.replaced, *groups]) if self.curriculum else []
         self.training.self_check = copy.deepcopy(self._checked)  # a try that is left in the middle has checked nothing
         metrics = self.training.update(step, self.seed, groups, at_minibatch)
         self._checked = copy.deepcopy(self.training.self_check)
@@ -258,6 +267,8 @@ class Learner:
         metrics |= reward_statistics(groups, self.task.reward_range)
         if self.knobs.whole("dynamic_sampling"):
             metrics["groups/replaced"] = float(len(self.replaced))
+        if self.curriculum:
+            metrics |= self.curriculum.learn(asked)
         self.step = step
         self.take_on()
         self.step_cursor = self.cursor
@@ -343,6 +354,7 @@ class Learner:
             reward_model=made.state if made is not None else None,
             reward_ratings=self.reward_ratings,
             reward_untold=self.reward_untold,
+            curriculum=self.curriculum.state if self.curriculum else None,
         )
         files: dict[str, Mapping[str, torch.Tensor]] = {
             "policy": self.policy.weights(),
@@ -398,6 +410,8 @@ class Learner:
         self.step, self.cursor, self._taken = state.step, state.cursor, 0
         self.step_cursor = state.step_cursor if state.step_cursor >= 0 else state.cursor
         self.replaced = []
+        if self.curriculum:
+            self.curriculum.begin(state.curriculum)
 
     def _load_reward_model(self, path: Path, state: TrainingState) -> None:
         self.reward_model, self.reward_ratings = self._given, state.reward_ratings

@@ -77,7 +77,7 @@ class Planner:
         taken = {"tree": policy.packs, "chunked_logits": policy.chunks_logits}
         self._shortcuts = {name for name in policy.shortcuts if taken.get(name, True)}
         self._evaluated = -(-len(learner.task.evaluation) // learner.ranks)
-        first = learner.task.take(learner.seed, learner.cursor, PROMPTS)
+        first = learner.prompts(learner.cursor, PROMPTS)
         self._prompts = [len(policy.encode_prompt(prompt.messages or prompt.text)) for prompt in first]
         self._base = max(0.0, present - self._kept_now())
         self._peak = max(before, peak_memory())

@@ -20,12 +20,15 @@ from engine.tasks import load_task
 from engine.tasks.context import fit
 from sessions import checkpoints
 from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
+from engine.tasks.characters import check_characters
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
 from sessions.hyperparameters import check_sampler, check_together, defaults, parse_assignment
 from sessions.presets import preset
 from sessions.records import SessionSettings
 from sessions.shortcuts import active
+from sessions.specs import parse_spec
+from sessions.task_kinds import TASK_KINDS
 
 ADAPTED = {"learning_rate": LEARNING_RATE}
 """Defaults with adapters, under those of the task."""
@@ -60,6 +63,8 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         attach=_attach(settings, folder),
     )
     task = fit(task, policy, int(values["max_new_tokens"]))
+    if parse_spec(settings.task, "task").use in TASK_KINDS:
+        check_characters(task, policy, settings.task, settings.model)
     if why := why_not_decoded(policy):
         raise UsageError(
             f"model {settings.model}: it cannot be sampled token by token with a cache of keys and values ({why}); "

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from screens.live import Live
+from screens.maze_lines import picture
 from screens.rate_view import (
     effect_lines,
     facts,
@@ -26,6 +27,7 @@ from screens.rating_desk import Desk, Visit
 from screens.safe import fit, wrap
 from screens.sample_rows import number
 from screens.widgets.lines import Line
+from screens.widgets.maze_view import MazeView
 from screens.widgets.rank_list import RankList
 from screens.widgets.side_by_side import Side, SideBySide
 from screens.widgets.text_editor import TextEditor
@@ -79,6 +81,7 @@ class RateBody(Vertical):
         super().__init__()
         self.prompt = TextView(id="prompt", classes="pane")
         self.response = TextView(id="response", classes="pane")
+        self.maze = MazeView(id="maze")
         self.ranking = RankList(id="ranking", classes="pane")
         self.pair = SideBySide(id="pair")
         self.compared = SideBySide(id="compared", always_marked=True)
@@ -98,6 +101,7 @@ class RateBody(Vertical):
         yield self.prompt
         with Horizontal(id="answers"):
             yield self.ranking
+            yield self.maze
             yield self.response
             yield self.pair
             yield self.compared
@@ -211,6 +215,9 @@ class RateBody(Vertical):
         for widget in (self.ranking, self.response, self.pair, self.compared, self.editor):
             if widget.display != (widget in shown):
                 widget.display = widget in shown
+        detail = visit.detail if visit is not None and self.response in shown else None
+        drawn = picture(detail.group, response) if detail is not None and response is not None else None
+        self.maze.show(drawn, self.size.width)
         self._focus_on(
             next(w for w in (self.editor, self.pair, self.compared, self.ranking, self.response) if w in shown)
         )

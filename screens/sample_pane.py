@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
+from screens.maze_lines import picture
 from screens.safe import fit, visible
 from screens.sample_rows import (
     GROWING_COLUMNS,
@@ -19,6 +20,7 @@ from screens.sample_rows import (
 )
 from screens.widgets.line_table import Column, LineTable, Row
 from screens.widgets.lines import Line
+from screens.widgets.maze_view import MazeView
 from screens.widgets.side_by_side import SideBySide
 from screens.widgets.text_view import TextView
 from sessions.wire import GroupDetail, Growing
@@ -37,13 +39,15 @@ class SamplePane(Vertical):
     SamplePane.-empty #responses, SamplePane.-empty #rule { display: none; }
     SamplePane > SideBySide { display: none; }
     SamplePane.-comparing > SideBySide { display: block; }
-    SamplePane.-comparing #responses, SamplePane.-comparing #rule, SamplePane.-comparing #text { display: none; }
+    SamplePane #reading { height: 1fr; }
+    SamplePane.-comparing #responses, SamplePane.-comparing #rule, SamplePane.-comparing #reading { display: none; }
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(id=name, classes="pane")
         self.responses = LineTable(RESPONSE_COLUMNS, id="responses")
         self.text = TextView(id="text")
+        self.maze = MazeView(id="maze")
         self.sides = SideBySide(always_marked=True, id="sides")
         self.other = ""
         self._held: tuple[int, int] = (0, 0)
@@ -53,7 +57,9 @@ class SamplePane(Vertical):
         yield Line("prompt")
         yield self.responses
         yield Line("rule")
-        yield self.text
+        with Horizontal(id="reading"):
+            yield self.maze
+            yield self.text
         yield self.sides
 
     @property
@@ -74,7 +80,12 @@ class SamplePane(Vertical):
         response = next((r for r in group.responses if r.letter == self.letter), None)
         self._rule(f"{self.letter}  {response.length} tok" if response else "")
         width = self.content_size.width or 100
-        self.text.set_text(response_text(detail, self.letter, width), label=f"{group.name}{self.letter}")
+        drawn = picture(group, response) if response else None
+        self.maze.show(drawn, width)
+        paragraphs = response_text(detail, self.letter, width)
+        if drawn is not None:
+            paragraphs.insert(1, (drawn.words, "good" if drawn.good else "warn"))
+        self.text.set_text(paragraphs, label=f"{group.name}{self.letter}")
         self.say_position()
 
     def _compare(self, name: str, detail: GroupDetail) -> None:
@@ -101,6 +112,7 @@ class SamplePane(Vertical):
             at = next((i for i, ended in enumerate(growing.ended) if not ended), at)
             with self.prevent(LineTable.Moved):
                 self.responses.move_to(at)
+        self.maze.show(None, 0)
         text = growing.texts[at] if at < len(growing.texts) else ""
         ended = at < len(growing.ended) and growing.ended[at]
         self._rule(f"{self.letter}  {'ended, not scored yet' if ended else 'growing'}")
@@ -112,6 +124,7 @@ class SamplePane(Vertical):
     def show_lines(self, lines: Sequence[str]) -> None:
         """Why there is no group."""
         self._frame("", "", [], RESPONSE_COLUMNS)
+        self.maze.show(None, 0)
         self.text.set_text([(line, "dim") for line in lines])
         self.say_position()
 

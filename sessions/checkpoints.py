@@ -68,6 +68,7 @@ class TrainingState(Record):
     :ivar reward_model: of the one in use; None where there is none, or the one that the session was started with.
     :ivar reward_ratings: that the session had when it was trained.
     :ivar reward_untold: whether no step that was recorded has the figures of its training.
+    :ivar curriculum: what it had measured; None where the task has none.
     """
 
     step: int
@@ -89,6 +90,7 @@ class TrainingState(Record):
     reward_model: RewardModelState | None = None
     reward_ratings: int = 0
     reward_untold: bool = False
+    curriculum: CurriculumState | None = None
 
 
 class FisherState(Record):
@@ -98,6 +100,19 @@ class FisherState(Record):
     exists: bool = True
     agrees: bool = True
     why: str = ""
+
+
+class CurriculumState(Record):
+    """What a curriculum has measured; :mod:`engine.tasks.curriculum` tells.
+
+    :ivar success: level -> moving average of the share of right responses.
+    :ivar groups: level -> groups of it that finished steps asked.
+    :ivar most: the level that is said to be asked most.
+    """
+
+    success: dict[int, float] = {}
+    groups: dict[int, int] = {}
+    most: int = 0
 
 
 class HeldRollout(Record):

@@ -54,6 +54,7 @@ class _Body(msgspec.Struct, array_like=True):
     temperature: float
     prompt_tokens: list[int]
     responses: list[_Response]
+    drawing: str = ""
 
 
 _Column = tuple[list[int], list[int] | bytes]
@@ -64,13 +65,14 @@ _encoder = msgspec.msgpack.Encoder()
 _body = msgspec.msgpack.Decoder(_Body)
 _columns = msgspec.msgpack.Decoder(list[_Column | None])
 _scalars = attrgetter(*_Response.__struct_fields__)
-_of_group = attrgetter(*_Body.__struct_fields__[:-1])
+_of_group = attrgetter(*_Body.__struct_fields__[:5])
 _sampled, _measured = attrgetter(*SAMPLED), attrgetter(*MEASURED)
 
 
 def pack_body(group: Group) -> bytes:
     """What is kept of a group for ever, but for its name and status."""
-    return _encoder.encode((*_of_group(group), [_scalars(r) for r in group.responses]))
+    rest = (group.drawing,) if group.drawing else ()
+    return _encoder.encode((*_of_group(group), [_scalars(r) for r in group.responses], *rest))
 
 
 def pack_sampled(responses: Sequence[Response]) -> bytes | None:
@@ -137,6 +139,7 @@ def unpack(
         ],
         status=status,
         prompt_tokens=kept.prompt_tokens,
+        drawing=kept.drawing,
     )
 
 

@@ -35,6 +35,7 @@ _FULL = "measured every reference_every steps, or in each step where kl_estimato
 _VALUE = "measured with a value model: ppo, or trpo with baseline value"
 _TRPO = "measured by trpo"
 
+_CURRICULUM = "the task has no curriculum; such as --task 'arithmetic levels=1-4 curriculum=true'"
 _REWARD_MODEL = (
     "measured in the steps that begin to use a new reward model; `reward-model train` or reward_model_every makes one"
 )
@@ -117,6 +118,8 @@ METRICS: dict[str, Metric] = {
             healthy="It rises with reward/mean. Falling while the reward rises is reward hacking: pause and read the best responses."),
         Metric("eval/reward", "held-out reward", "", "mean automatic reward of the first answer to each held-out prompt", "up", "evaluate_every is 0, or none has run",
             healthy="It follows reward/mean. reward/mean rising alone: the policy knows its training prompts by heart."),
+        Metric("curriculum/level", "level", "", "mean level of the prompts that the step asked", "", _CURRICULUM,
+            healthy="It rises as levels are mastered: the levels whose success is nearest to a half are asked most. Standing still at the lowest: nothing harder is ever right; look at curriculum/success_LEVEL."),
         Metric("eval/length", "held-out length", "tokens", "mean length of the held-out responses"),
         Metric("value/explained_variance", "expl var", "", "1 - Var(R - V) / Var(R) over response tokens: the share of the returns' spread that the value model foresaw, with its estimates from before the update", "up", _VALUE,
             "Above 0, rising to 0.3 to 0.8. Below 0 it is worse than a constant: raise gae_lambda to 1, lengthen value_warmup_steps, or change value_learning_rate. About 0: it adds nothing; grpo would do as well."),
@@ -198,13 +201,21 @@ METRICS: dict[str, Metric] = {
         Metric("warmup/tokens_per_second", "tok/s", "tokens/s", "prompt and completion tokens over the time of the warm-up's step, pauses left out", "up", _WARM_UP),
     )
 }  # fmt: skip
-"""The table. A reward component ``c`` adds ``reward/c``."""
+"""The table. A reward component ``c`` adds ``reward/c``; a level ``l`` of the task adds ``eval/accuracy_l`` and, with a
+curriculum, ``curriculum/success_l``."""
+_BY_LEVEL = {
+    "curriculum/success_": (
+        "success",
+        "moving average of the share of right responses at level {}, of prompts to learn from",
+    ),
+    "eval/accuracy_": ("held-out", "share of held-out prompts of level {} answered rightly"),
+}
 WARM_UP_PREFIX = "warmup/"
 """Begins the names of what is measured over the warm-up's own steps."""
 
 
 def metric(name: str) -> Metric:
-    """The definition of ``name``; a reward component's metric is made on the fly."""
+    """The definition of ``name``; that of a reward component or of a level is made on the fly."""
     if name in METRICS:
         return METRICS[name]
     if name.startswith("reward/"):
@@ -214,4 +225,7 @@ def metric(name: str) -> Metric:
         k = name.removeprefix("eval/pass@")
         formula = f"chance that at least one of {k} samples of a held-out answer is right: mean of 1 - C(n-c, {k})/C(n, {k}) for c right ones of n = eval_samples"
         return Metric(name, f"pass@{k}", "", formula, "up")
+    for prefix, (title, formula) in _BY_LEVEL.items():
+        if name.startswith(prefix) and (level := name.removeprefix(prefix)).isdecimal():
+            return Metric(name, f"{title} {level}", "", formula.format(level), "up")
     return Metric(name, name, "", name)

@@ -155,6 +155,7 @@ class Group(Record):
     :ivar prompt: the question, without the chat template around it.
     :ivar messages: the same as chat messages, where the task has it so; else empty.
     :ivar answer: the reference answer, where the task has one.
+    :ivar drawing: what the screens can draw of the responses, such as ``maze``; empty: nothing.
     :ivar temperature: at which it was sampled; its log-probabilities are of that tempered distribution.
     """
 
@@ -169,6 +170,7 @@ class Group(Record):
     status: str = "scored"
     prompt_tokens: list[int] = []
     messages: list[dict[str, str]] = []
+    drawing: str = ""
 
     @property
     def name(self) -> str:

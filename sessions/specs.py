@@ -7,6 +7,7 @@ them as a table. Quotes hold blanks together, and a backslash is a backslash, as
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Literal
 from sessions.errors import InvalidValue, UnknownName, UsageError
 
 OptionValue = str | int | float | bool
+_WHOLES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -66,14 +68,15 @@ def parse_spec(text: str, what: str) -> Spec:
 class Option:
     """One option of a task or a reward.
 
-    :ivar kind: ``path`` is made absolute where it is checked; ``names`` is a list with commas.
+    :ivar kind: ``path`` is made absolute where it is checked; ``names`` is a list with commas, ``wholes`` one of whole
+        numbers, such as ``1-3,5`` (:func:`wholes`).
     :ivar default: None: it has to be given.
     :ivar low: least value allowed (numbers), inclusive.
     :ivar high: greatest value allowed (numbers), inclusive.
     """
 
     name: str
-    kind: Literal["text", "whole", "number", "switch", "path", "names"]
+    kind: Literal["text", "whole", "number", "switch", "path", "names", "wholes"]
     default: OptionValue | None
     help: str
     low: float = -math.inf
@@ -94,10 +97,22 @@ class Option:
             return given.lower() in _YES
         if self.kind in ("whole", "number"):
             return self._number(given, where)
+        if self.kind == "wholes":
+            return self._wholes(given, where)
         if self.choices and given not in self.choices:
             raise InvalidValue(f"{where}: {self.name} {given!r} is not one of {', '.join(self.choices)}")
         if self.kind == "path":
             return str(Path(given).expanduser().resolve())
+        return given
+
+    def _wholes(self, given: str, where: str) -> str:
+        if not _WHOLES.fullmatch(given):
+            raise InvalidValue(f"{where}: {self.name} {given!r} should read like 1-4 or 1,3")
+        ends = [int(end) for end in re.findall(r"[0-9]+", given)]
+        if not all(self.low <= end <= self.high for end in ends):
+            raise InvalidValue(f"{where}: {self.name} {given!r} is out of bounds; allowed: {self.range_text}")
+        if not wholes(given):
+            raise InvalidValue(f"{where}: {self.name} {given!r} names no number; the smaller end comes first")
         return given
 
     def _number(self, given: str, where: str) -> int | float:
@@ -121,7 +136,7 @@ class Option:
     @property
     def range_text(self) -> str:
         """What numbers are allowed, in words."""
-        kind = "whole numbers" if self.kind == "whole" else "numbers"
+        kind = "whole numbers" if self.kind in ("whole", "wholes") else "numbers"
         ends = [f"{word} {end:g}" for word, end in (("from", self.low), ("to", self.high)) if math.isfinite(end)]
         return " ".join([kind, *ends])
 
@@ -207,6 +222,15 @@ def kinds(*all_of_them: Kind) -> dict[str, Kind]:
 def names(value: OptionValue) -> tuple[str, ...]:
     """A list that was written with commas."""
     return tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+
+def wholes(value: OptionValue) -> tuple[int, ...]:
+    """The numbers of ``1-3,5``, each once, in rising order."""
+    found: set[int] = set()
+    for part in names(value):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(found))
 
 
 def joined(words: Iterable[str]) -> str:

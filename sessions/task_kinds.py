@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.extras import need
+from sessions.maze import DRAWINGS
 from sessions.specs import Kind, Option, Spec, kinds, parse_spec
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -21,6 +22,9 @@ _GYM = re.compile(rf"{GYM}(:(?P<name>\w+))?", re.ASCII)
 
 _SYSTEM = Option("system", "text", "", "a system message before each question; needs a chat template")
 _HELD_OUT = Option("held_out", "whole", 0, "prompts held out for evaluation; 0: as many as the task proposes", low=0)
+_CURRICULUM = Option("curriculum", "switch", False, "the level that is asked next follows the success at each")
+MOST_SIZE = 12
+"""Cells a side of the largest maze: what the samples screen can show beside a response."""
 
 GYM_KIND = Kind(
     GYM,
@@ -38,9 +42,45 @@ GYM_KIND = Kind(
 TASK_KINDS = kinds(
     Kind(
         "arithmetic",
-        "sums of two numbers, as the embedded model knows them",
-        (_HELD_OUT,),
+        "sums of two-digit numbers, as the embedded model knows them, and other levels",
+        (
+            Option(
+                "levels",
+                "wholes",
+                "2",
+                "such as 1-3: 1 one digit, 2 two digits, 3 subtraction, 4 three digits, 5 three terms, 6 products",
+                low=1,
+                high=6,
+            ),
+            _CURRICULUM,
+            _HELD_OUT,
+        ),
         defaults={"learning_rate": 1e-4, "max_new_tokens": 12},
+    ),
+    Kind(
+        "maze",
+        "a robot's way out of a maze that the prompt draws",
+        (
+            Option("size", "wholes", "3", "cells wide, such as 3 or 2-5; a width is a level", low=2, high=MOST_SIZE),
+            Option("rows", "whole", 0, "cells high; 0: as many as wide, 1: a corridor", low=0, high=MOST_SIZE),
+            Option("wall_share", "number", 0.3, "share of the cells that are walls, about", low=0.0, high=0.6),
+            Option(
+                "drawing",
+                "text",
+                "stars",
+                "characters of wall, floor, start and exit: stars *.se, hashes #.SE",
+                choices=tuple(DRAWINGS),
+            ),
+            Option(
+                "instructions",
+                "switch",
+                False,
+                "words around the drawing that say what is asked, as a chat model needs",
+            ),
+            _CURRICULUM,
+            _HELD_OUT,
+        ),
+        defaults={"learning_rate": 1e-4, "max_new_tokens": 12, "entropy_bonus": 0.01},
     ),
     Kind(
         "gsm8k",

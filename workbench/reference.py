@@ -172,7 +172,8 @@ def metrics() -> str:
     return (
         f"# Metrics\n\n{MADE}\n"
         "One name from the engine to the screen; every statistic is over real tokens, never padding. A reward\n"
-        "component `c` adds `reward/c`. A metric that a step did not measure is absent from it.\n\n"
+        "component `c` adds `reward/c`, a level `l` of the task `eval/accuracy_l` and, with a curriculum,\n"
+        "`curriculum/success_l`. A metric that a step did not measure is absent from it.\n\n"
         + table(["name", "unit", "good", "formula", "healthy"], rows)
     )
 

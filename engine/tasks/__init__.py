@@ -11,11 +11,12 @@ from engine.tasks.arithmetic import arithmetic
 from engine.tasks.dataset import dataset, gsm8k
 from engine.tasks.python import python_task
 from engine.tasks.reasoning import reasoning_gym_task
+from engine.tasks.maze import maze
 from engine.tasks.task import Prompt, Task
 from engine.tasks.telling import TELL
 from sessions.errors import InputFileError
 from sessions.reward_kinds import check_answers, read_rewards
-from sessions.specs import OptionValue, Spec, parse_spec
+from sessions.specs import OptionValue, Spec, parse_spec, wholes
 from sessions.task_kinds import GYM, task_kind
 
 Options = Mapping[str, OptionValue]
@@ -23,7 +24,18 @@ Maker = Callable[[Spec, Options, int], Task]
 """(what it was called, its options, the session's seed) -> the task; ``held_out`` 0 leaves it its own number."""
 
 MAKERS: dict[str, Maker] = {
-    "arithmetic": lambda spec, options, seed: arithmetic(int(options["held_out"])),
+    "arithmetic": lambda spec, options, seed: arithmetic(
+        int(options["held_out"]), wholes(options["levels"]), curriculum=bool(options["curriculum"])
+    ),
+    "maze": lambda spec, options, seed: maze(
+        wholes(options["size"]),
+        float(options["wall_share"]),
+        str(options["drawing"]),
+        rows=int(options["rows"]),
+        instructions=bool(options["instructions"]),
+        curriculum=bool(options["curriculum"]),
+        evaluation_rows=int(options["held_out"]),
+    ),
     "gsm8k": gsm8k,
     GYM: reasoning_gym_task,
     "dataset": dataset,

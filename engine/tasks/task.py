@@ -26,6 +26,8 @@ class Prompt:
     :ivar columns: every column of its row but the prompt's, as it is there, for reward functions.
     :ivar messages: the same as chat messages, where the row has them: role, content. Then the model is given these,
         and reward functions get prompts and completions as messages too, as TRL has it.
+    :ivar level: how hard it is, in a task that tells; 0: it does not.
+    :ivar drawing: what the screens can draw of its responses, such as ``maze``; empty: nothing.
     """
 
     id: str
@@ -33,6 +35,8 @@ class Prompt:
     answer: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     messages: Sequence[Mapping[str, str]] = ()
+    level: int = 0
+    drawing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Task:
     :ivar unrewarded: why it has no components of its own, one line, where it has none.
     :ivar notes: what people should know of how it was made, a line each.
     :ivar fingerprint: changes with the prompts it was made of; empty: nobody watches that.
+    :ivar curriculum: whether the level that is asked next follows the success (:mod:`engine.tasks.curriculum`).
     """
 
     name: str
@@ -58,6 +63,7 @@ class Task:
     unrewarded: str = ""
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    curriculum: bool = False
 
     def take(self, seed: int, cursor: int, count: int) -> list[Prompt]:
         """The ``count`` prompts from ``cursor`` on: each epoch goes through all of them in a seeded order of its own.
@@ -82,3 +88,9 @@ class Task:
 def _order(seed: int, epoch: int, n: int) -> npt.NDArray[np.unsignedinteger[Any]]:
     """The order of an epoch; of millions of prompts it is made once and not every step."""
     return permutation("prompts", seed, epoch, n=n).astype(np.uint32 if n < 2**32 else np.uint64)
+
+
+def interleaved(parts: Sequence[Sequence[Prompt]]) -> list[Prompt]:
+    """The first of each part, the second of each, and so on: the beginning of it has something of all."""
+    longest = max((len(part) for part in parts), default=0)
+    return [part[i] for i in range(longest) for part in parts if i < len(part)]
