@@ -17,10 +17,10 @@ from engine.policy import TINY, load_policy, make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
 from engine.tasks import load_task
+from engine.tasks.characters import check_characters
 from engine.tasks.context import fit
 from sessions import checkpoints
 from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
-from engine.tasks.characters import check_characters
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import SessionFolder, cache_home
 from sessions.hyperparameters import check_sampler, check_together, defaults, parse_assignment

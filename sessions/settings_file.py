@@ -40,6 +40,7 @@ _KINDS = {
     "number": "a number",
     "switch": "true or false",
     "texts": "a list of texts",
+    "wholes": "a whole number, a list of them, or text such as '1-4'",
     "names": "text in quotes, or a list of texts",
 }
 
@@ -226,8 +227,8 @@ class _Reader:
         elif isinstance(value, dict) or not isinstance(value, str | int | float | list):
             raise InvalidValue(f"{where}: {_named_type(value)}; allowed: text, a number, true or false")
         if isinstance(value, list):
-            _check_type("texts", value, where)
-            return ",".join(value)
+            _check_type("wholes" if option is not None and option.kind == "wholes" else "texts", value, where)
+            return ",".join(map(str, value))
         if option is not None and option.kind == "path" and isinstance(value, str):
             return self._path(value, always=True)
         return shown(value)  # type: ignore[arg-type]
@@ -350,6 +351,7 @@ def _check_type(kind: str, value: object, where: str) -> None:
         "number": isinstance(value, int | float) and not isinstance(value, bool),
         "switch": isinstance(value, bool),
         "texts": isinstance(value, list) and all(isinstance(text, str) for text in value),
+        "wholes": isinstance(value, int | str) or (isinstance(value, list) and all(type(n) is int for n in value)),
         "names": isinstance(value, str) or (isinstance(value, list) and all(isinstance(t, str) for t in value)),
     }[kind]
     if not right or (isinstance(value, float) and math.isnan(value)):

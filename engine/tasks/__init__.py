@@ -9,9 +9,9 @@ from engine.rewards import Component
 from engine.rewards.loading import Surroundings, load_components
 from engine.tasks.arithmetic import arithmetic
 from engine.tasks.dataset import dataset, gsm8k
+from engine.tasks.maze import maze
 from engine.tasks.python import python_task
 from engine.tasks.reasoning import reasoning_gym_task
-from engine.tasks.maze import maze
 from engine.tasks.task import Prompt, Task
 from engine.tasks.telling import TELL
 from sessions.errors import InputFileError

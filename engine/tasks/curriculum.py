@@ -103,12 +103,12 @@ class Curriculum:
     def measure(self, groups: Iterable[RolloutGroup]) -> list[tuple[int, float]]:
         """Level and share of right responses of each group that this step asked, in the order of their numbers."""
         asked = sorted((group.record for group in groups if not group.late), key=lambda record: record.number)
-        found = []
-        for record in asked:
+        judge, found = self._task.judge, []
+        for record in asked if judge is not None else ():
             prompt = self._by_id.get(record.prompt_id)
             if prompt is None or not record.responses:
                 continue
-            right = sum(bool(self._task.judge(prompt, response.text)) for response in record.responses)
+            right = sum(bool(judge and judge(prompt, response.text)) for response in record.responses)
             found.append((prompt.level, right / len(record.responses)))
         return found
 

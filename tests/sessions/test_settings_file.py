@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions.errors import InputFileError, UsageError
+from sessions.errors import InputFileError, InvalidValue, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS, defaults, parse_assignment
 from sessions.presets import PRESETS
 from sessions.records import SessionSettings
@@ -417,3 +417,12 @@ def test_the_defaults_of_a_task_are_part_of_what_a_session_begins_with() -> None
     ppo = msgspec.structs.replace(PLAIN, sets=["algorithm=ppo", "epochs=4@3"])
     assert starting_values(ppo) == defaults(TASK_KINDS["arithmetic"].defaults, {"algorithm": "ppo"})
     assert parse_assignment("epochs=4@3").step == 3
+
+
+@pytest.mark.parametrize(("size", "kept"), [("[2, 5]", "2,5"), ('"2-4"', "2-4"), ("7", "7")])
+def test_whole_numbers_are_a_number_a_list_or_text(size: str, kept: str, tmp_path: Path) -> None:
+    given = parse_settings(f'[task]\nuse = "maze"\nsize = {size}\n', "x", tmp_path)
+    assert combined(given, {})["task"] == f"maze size={kept}"
+    for wrong in ("[2.5]", "1.5", "true", '["a"]'):
+        with pytest.raises(InvalidValue, match="size"):
+            combined(parse_settings(f'[task]\nuse = "maze"\nsize = {wrong}\n', "x", tmp_path), {})
