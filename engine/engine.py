@@ -27,6 +27,7 @@ from engine.late import Candidate, Standing, collect, fates, standing_for
 from engine.mirror import Mirror
 from engine.resuming import Unfinished, adopt, as_they_were, go_to, hold, rated
 from engine.reward_keeper import RewardKeeper
+from engine.reward_reload import Reloader
 from engine.rollout import RolloutGroup
 from engine.saving import Saver
 from engine.service import Service
@@ -109,6 +110,7 @@ class Engine(Threads):
         self.saver = Saver(self)
         self.mirror = Mirror(self)
         self.reward = RewardKeeper(self)
+        self.reloader = Reloader(self)
         self.gate = RatingGate()
         self.exit_code = 0
         self.failure = ""
@@ -130,6 +132,7 @@ class Engine(Threads):
         self.watching = Watching()
         self.agreements = Agreements()
         self._broken: list[Broken] = []
+        self._weights: dict[str, float] = {}
         self.warming: Warming | None = None
         self.evaluated: Evaluation | None = None
 
@@ -241,6 +244,9 @@ class Engine(Threads):
             self.control.stop(now=True)  # a compute thread that is paused would hold up the end for ever
             await self.service.close()
             await self.mirror.close()
+            self.reloader.close()
+            if self.loaded and self.learner.task.named is not None:
+                self.learner.task.named.close()
             await self.end(self.store.close)
             if self.exit_code == 0:
                 self.folder.forget_engine()
@@ -298,6 +304,7 @@ class Engine(Threads):
         learner.training.budget.on_halved = lambda text: self.soon(self._short_of_memory, text)
         await self._see_to_the_start()
         await self.reward.take_given()
+        await self.reloader.begin()
         self.warming = await prepare(self)
         self.control.run_through(True)
         try:
@@ -478,6 +485,7 @@ class Engine(Threads):
         if held is None:
             groups = await self._keep_groups(step, groups)
         self.rollout = groups
+        await self._see_to_rewards()
         if self.learner.reward_is_new and self.knobs.whole("checkpoint_steps"):
             await self.checkpoint("a new reward model", wait=False)
         await self._wait_for_ratings(step, groups)
@@ -496,6 +504,19 @@ class Engine(Threads):
         metrics |= await self._evaluation(step)
         times.mark("saving")
         await self._finish(step, groups, learned, metrics, times, inputs)
+
+    async def _see_to_rewards(self) -> None:
+        """Where a reward function's process has ended too often, pause before the update."""
+        await self.reloader.look()
+        named = self.learner.task.named
+        if named is None or not named.process.stopped:
+            return
+        self.control.pause("an error")
+        await self.alarm(
+            "reward process",
+            f"reward functions were not asked for the rest of step {self.step}: {named.process.stopped}",
+            remedy="mend the function and `reload` it, or raise --reward-timeout; space goes on and asks it again",
+        )
 
     async def _keep_groups(self, step: int, groups: list[RolloutGroup]) -> list[RolloutGroup]:
         """Commit the groups of a step, unless an engine that was killed had.
@@ -533,6 +554,19 @@ class Engine(Threads):
         if not sampled:
             self._apply("rollout", step)
             self.reward.take_up()
+        self.reloader.take_up()
+        if (weights := self.knobs.reward_weights()) != self._weights:
+            self._weights = weights
+            self.soon(self._weigh, weights)
+
+    def _weigh(self, weights: dict[str, float]) -> None:
+        """On the event loop: reward components have these weights now."""
+        task = self.board.task
+        if task is not None:
+            now = {name: weights.get(name, weight) for name, weight in task.components.items()}
+            if now != task.components:
+                self.board.task = msgspec.structs.replace(task, components=now)
+                self.watching.weigh(now)
 
     def _sample(self, step: int, number: int, groups: list[RolloutGroup] | None) -> tuple[Times, list[RolloutGroup]]:
         """On the compute thread: begin a step, and sample and score its groups, numbered from ``number``.
@@ -543,6 +577,8 @@ class Engine(Threads):
         times, self._times = Times(self.control, self._times), None
         if groups is not None:
             return times, groups
+        if self.learner.task.named is not None:
+            self.learner.task.named.process.begin_step()
         known = self.unfinished if self.unfinished.step == step else Unfinished(0)
         recorded = {group.number: group for group in (*known.groups, *known.replaced)}
         return times, self.learner.sample(step, number, self._grow, recorded)
@@ -767,6 +803,7 @@ class Engine(Threads):
             values=self.knobs.values,
             trust_region=self.learner.training.trust_region,
             inputs=inputs,
+            reward_code=self.reloader.used,
         )
         self.timings = [*self.timings[-19:], metrics["time/step"]]
         if self.learner.planner is not None:

@@ -5,9 +5,11 @@ Several processes share the prompts of a step, whole groups to a rank; each ends
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +82,7 @@ class GroupSampler:
     :param shortcuts: that sampling takes (:mod:`sessions.shortcuts`).
     :ivar seed: of the noise of training; held-out prompts are answered with that of the beginning on every branch.
     :ivar branch: that groups belong to.
+    :ivar steps: that the session makes; 0: no end is set.
     :ivar scoring_seconds: that the compute thread has waited for scores since it was last set to 0.
     """
 
@@ -99,6 +102,7 @@ class GroupSampler:
         self._rank, self._ranks = policy.accelerator.process_index, policy.accelerator.num_processes
         self._tokens: dict[str, list[int]] = {}
         self._pool = ScoringPool()
+        self.steps = 0
         self.scoring_seconds = 0.0
 
     def sample(
@@ -119,7 +123,9 @@ class GroupSampler:
         mine = list(range(self._rank, len(prompts), self._ranks))
         self._control.begin("sampling", len(mine) * group_size)
         asked = [prompts[i] for i in mine]
-        with self._pool.round(lambda place, tokens: self._read(asked[place], tokens), self._control.wake) as scoring:
+        state, weights = self._state(step), self._knobs.reward_weights()
+        read = lambda place, tokens: self._read(asked[place], tokens, state, weights)  # noqa: E731
+        with self._left_alone(), self._pool.round(read, self._control.wake) as scoring:
             samples = self._sample(step, prompts, mine, on_start, before, scoring) if mine else Samples()
             began = self._control.clock()
             answers = self._scored(scoring, len(mine))
@@ -189,10 +195,30 @@ class GroupSampler:
             self._tokens[prompt.id] = self._policy.encode_prompt(prompt.messages or prompt.text)
         return self._tokens[prompt.id]
 
-    def _read(self, prompt: Prompt, tokens: Sequence[Sequence[int]]) -> list[Read]:
+    def _state(self, step: int) -> dict[str, Any]:
+        """What reward functions are told of the run: as the trainer's state has it in TRL."""
+        return {"global_step": step - 1, "max_steps": self.steps}
+
+    @contextlib.contextmanager
+    def _left_alone(self) -> Iterator[None]:
+        """Where the step is left, nobody wants the answer of a reward function any more."""
+        try:
+            yield
+        except BaseException:
+            if self.task.named is not None:
+                self.task.named.process.leave()
+            raise
+
+    def _read(
+        self,
+        prompt: Prompt,
+        tokens: Sequence[Sequence[int]],
+        state: Mapping[str, Any],
+        weights: Mapping[str, float],
+    ) -> list[Read]:
         """On the scoring thread: the responses to a prompt as text, and the automatic reward of each."""
         texts = [self._policy.token_ends(row) for row in tokens]
-        scored = score_group(self.task.components, prompt, [text for text, _ in texts], tokens)
+        scored = score_group(self.task.components, prompt, [text for text, _ in texts], tokens, state, weights)
         return [
             Read(text, ends, result, repetition(row))
             for (text, ends), result, row in zip(texts, scored, tokens, strict=True)

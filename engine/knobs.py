@@ -13,11 +13,13 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sessions.commands import Set, new_id
-from sessions.errors import InvalidValue, Refused
+from sessions.errors import InvalidValue, Refused, UnknownName
 from sessions.hyperparameters import (
     NONE,
+    REWARD_WEIGHT,
     Assignment,
     Boundary,
+    Hyperparameter,
     Value,
     check_sampler,
     check_together,
@@ -107,18 +109,34 @@ class Knobs:
             due = self._coming()
             wanted: dict[str, Value] = {}
             for name, value in command.values.items():
-                knob = hyperparameter(name)
+                knob = self._known(name)
                 if knob.boundary == "restart":
                     raise InvalidValue(f"{knob.name} cannot change in a running session; start a new one")
                 wanted[knob.name] = knob.parse(value)
             for name, expected in command.expect.items():
-                knob = hyperparameter(name)
+                knob = self._known(name)
                 if due[knob.name] != knob.parse(expected):
                     now, not_this = knob.show(due[knob.name]), knob.show(knob.parse(expected))
                     raise Refused(f"{knob.name} is {now} now{self._by(knob.name)}, not {not_this}; look again")
             wanted = switched(due, wanted)
             self._check({**due, **wanted})
             return self._accept(wanted, due, command.who, command.id, step)
+
+    def _known(self, name: str) -> Hyperparameter:
+        """:raises UnknownName: if there is no such knob, or no such reward component here."""
+        knob = hyperparameter(name)
+        if knob.name not in self._values:
+            own = [n.removeprefix(REWARD_WEIGHT) for n in self._values if n.startswith(REWARD_WEIGHT)]
+            raise UnknownName("reward component", knob.name.removeprefix(REWARD_WEIGHT), own)
+        return knob
+
+    def reward_weights(self) -> dict[str, float]:
+        """Reward component -> its weight now."""
+        return {
+            name.removeprefix(REWARD_WEIGHT): float(value)
+            for name, value in self.values.items()
+            if name.startswith(REWARD_WEIGHT)
+        }
 
     def _by(self, name: str) -> str:
         """Who has given a knob the value that it has or will have, and when, as far as that is known."""

@@ -94,6 +94,7 @@ class Learner:
         self.cursor = self.step_cursor = 0
         self.curriculum = Curriculum(task) if task.curriculum else None
         self.sampler = GroupSampler(policy, task, knobs, control, settings.seed, branch, active(settings.plain))
+        self.sampler.steps = settings.steps
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
         self.copies = Copies()
@@ -265,6 +266,8 @@ class Learner:
         self._checked = copy.deepcopy(self.training.self_check)
         self.control.commit()  # also where every group was dead: the step is learned and cannot be dropped any more
         metrics |= reward_statistics(groups, self.task.reward_range)
+        if self.task.named is not None:
+            metrics |= self.task.named.take_logged()
         if self.knobs.whole("dynamic_sampling"):
             metrics["groups/replaced"] = float(len(self.replaced))
         if self.curriculum:

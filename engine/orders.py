@@ -160,13 +160,13 @@ class Orders:
     def _accepted(self, command: c.Command, text: str) -> None:
         self._answer(wire.Answer(id=command.id, status="accepted", step=self._engine.step, text=text))
 
-    def _applied(self, command_id: str, step: int, text: str) -> None:
+    def _applied(self, command_id: str, step: int, text: str, data: str = "") -> None:
         if command_id in self._open:
-            self._answer(wire.Answer(id=command_id, status="applied", step=step, text=text))
+            self._answer(wire.Answer(id=command_id, status="applied", step=step, text=text, data=data))
 
-    def done(self, command_id: str, step: int, text: str) -> None:
+    def done(self, command_id: str, step: int, text: str, data: str = "") -> None:
         """A command that took its time has been carried out."""
-        self._applied(command_id, step, text)
+        self._applied(command_id, step, text, data)
 
     def refused(self, command_id: str, text: str) -> None:
         """A command that was accepted could not be carried out."""
@@ -223,6 +223,10 @@ class Orders:
                 await self._picked(command)
             case c.TrainRewardModel():
                 self._accepted(command, await engine.reward.ask(command))
+            case c.Reload() if engine.warming is not None:
+                raise Refused("not inside the warm-up")
+            case c.Reload():
+                self._accepted(command, await engine.reloader.ask(command))
             case c.ImportRatings():
                 await self._import_ratings(command)
             case c.ImportOrderings():

@@ -12,14 +12,15 @@ import numbers
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from engine.rewards import Component
 from engine.rewards.component import Failed
-from engine.tasks.task import Prompt
+from engine.rewards.worker import error_words
+from engine.tasks.task import Prompt, given_columns
 
-_TAKEN = ("prompts", "completions", "completion_ids")
-"""Names that no column can have for a reward function."""
+NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +41,50 @@ def score_group(
     prompt: Prompt,
     completions: Sequence[str],
     tokens: Sequence[Sequence[int]] | None = None,
+    state: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] = NO_WEIGHTS,
 ) -> list[Scored]:
     """Score the responses to one prompt with every component.
 
     :param tokens: of each completion, which functions get as ``completion_ids``.
+    :param state: what the run has come to, which they get as attributes of ``trainer_state``.
+    :param weights: of the components now, where they are not those of the beginning.
     :returns: one entry a completion, in order.
+    """
+    now = {name: weights.get(name, component.weight) for name, component in components.items()}
+    found = values_of(components, prompt, completions, tokens, state)
+    return [weighted(now, values, failed) for values, failed in found]
+
+
+def values_of(
+    components: Mapping[str, Component],
+    prompt: Prompt,
+    completions: Sequence[str],
+    tokens: Sequence[Sequence[int]] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> list[tuple[dict[str, float | None], str]]:
+    """What every component makes of the responses to one prompt; parameters as of :func:`score_group`.
+
+    :returns: for each completion its components, and ``component: reason`` of the first that failed, or empty.
     """
     n = len(completions)
     values: list[dict[str, float | None]] = [{} for _ in range(n)]
     failed = [""] * n
     for name, component in components.items():
-        for i, result in enumerate(_call(name, component, prompt, completions, tokens)):
+        for i, result in enumerate(_call(name, component, prompt, completions, tokens, state)):
             if isinstance(result, str):
                 failed[i] = failed[i] or result
                 values[i][name] = None
             else:
                 values[i][name] = result
-    return [_added(components, v, f) for v, f in zip(values, failed, strict=True)]
+    return list(zip(values, failed, strict=True))
 
 
-def _added(components: Mapping[str, Component], values: dict[str, float | None], failed: str) -> Scored:
+def weighted(weights: Mapping[str, float], values: dict[str, float | None], failed: str) -> Scored:
     """The weighted sum of the components that apply to a response."""
     if failed:
         return Scored(values, None, failed)
-    applying = [(components[name].weight, value) for name, value in values.items() if value is not None]
+    applying = [(weights[name], value) for name, value in values.items() if value is not None]
     taught = [weight * value for weight, value in applying if weight != 0]
     try:
         reward = math.fsum(taught) if taught else None
@@ -80,27 +101,26 @@ def _call(
     prompt: Prompt,
     completions: Sequence[str],
     tokens: Sequence[Sequence[int]] | None,
+    state: Mapping[str, Any] | None,
 ) -> Sequence[float | str | None]:
     """One result a completion: a finite number, None, or what went wrong as text."""
     n = len(completions)
-    columns = {"answer": prompt.answer, **prompt.columns}
+    columns = given_columns(prompt)
     if _is_built_in(component):
         columns["answer"] = prompt.answer  # the reference, where the row's own column may be all of a worked answer
-    given: dict[str, Any] = {key: [value] * n for key, value in columns.items() if key not in _TAKEN}
-    if tokens is not None:
-        given["completion_ids"] = [list(row) for row in tokens]
     asked: object = list(prompt.messages) or prompt.text
     answered = [[{"role": "assistant", "content": text}] for text in completions] if prompt.messages else completions
+    given: dict[str, Any] = {key: [value] * n for key, value in columns.items()}
+    if tokens is not None:
+        given["completion_ids"] = [list(row) for row in tokens]
+    if state is not None:
+        given["trainer_state"] = SimpleNamespace(**state)
     try:
-        results = list(
-            component.function(
-                prompts=[asked] * n,
-                completions=list(answered),
-                **given,
-            )
-        )
+        results = list(component.function(prompts=[asked] * n, completions=list(answered), **given))
+    except Failed as error:
+        return [f"{name}: {error}"] * n
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything; none of it may stop the run
-        return [f"{name}: raised {type(error).__name__}: {error}"] * n
+        return [f"{name}: raised {error_words(error)}"] * n
     if len(results) != n:
         return [f"{name}: returned {len(results)} values for {n} completions"] * n
     return [_checked(name, result) for result in results]

@@ -21,9 +21,16 @@ from engine.tasks.characters import check_characters
 from engine.tasks.context import fit
 from sessions import checkpoints
 from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
-from sessions.errors import InputFileError, UsageError
+from sessions.errors import InputFileError, UnknownName, UsageError
 from sessions.folders import SessionFolder, cache_home
-from sessions.hyperparameters import check_sampler, check_together, defaults, parse_assignment
+from sessions.hyperparameters import (
+    REWARD_WEIGHT,
+    Value,
+    check_sampler,
+    check_together,
+    defaults,
+    parse_assignment,
+)
 from sessions.presets import preset
 from sessions.records import SessionSettings
 from sessions.shortcuts import active
@@ -44,14 +51,20 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(settings.device == "cpu" or not torch.cuda.is_available(), warn_only=True)
     accelerator = make_accelerator(settings.device, settings.precision)
-    where = Surroundings(settings.reward_timeout, str(accelerator.device), settings.trust_remote_code)
+    where = Surroundings(
+        settings.reward_timeout, str(accelerator.device), settings.trust_remote_code, settings.reward_folder
+    )
     task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where, control.tell)
     assignments = [parse_assignment(text) for text in settings.sets]
     given = {a.name: a.value for a in assignments if a.step is None}
     if settings.preset:
         limit = defaults(task.defaults, given)["max_new_tokens"]
         given = {**preset(settings.preset).settings(int(limit)), **given}
-    values = defaults(ADAPTED if settings.lora else {}, task.defaults, given)
+    weights: dict[str, Value] = {REWARD_WEIGHT + name: c.weight for name, c in task.components.items()}
+    for name in dict.fromkeys(a.name for a in assignments):
+        if name.startswith(REWARD_WEIGHT) and name not in weights:
+            raise UnknownName("reward component", name.removeprefix(REWARD_WEIGHT), task.components)
+    values = defaults(ADAPTED if settings.lora else {}, task.defaults, weights, given)
     check_together(values)
     check_sampler(values, mismatch=settings.allow_sampler_mismatch)
     policy = load_policy(

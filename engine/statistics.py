@@ -128,7 +128,9 @@ def reward_statistics(groups: Sequence[RolloutGroup], reward_range: tuple[float,
     if responses:
         metrics["response/length"] = sum(r.length for r in responses) / len(responses)
         metrics["response/truncated_fraction"] = sum(not r.ended for r in responses) / len(responses)
-        metrics["response/failed"] = float(sum(bool(r.failed) for r in responses))
+        failed = sum(bool(r.failed) for r in responses)
+        metrics["response/failed"] = float(failed)
+        metrics["response/failed_fraction"] = failed / len(responses)
     repeated = [r.repetition for r in responses if r.repetition is not None]
     metrics["response/repetition"] = mean_std(repeated)[0]
     metrics["reward/length_correlation"] = length_correlation(fresh)

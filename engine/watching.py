@@ -61,6 +61,11 @@ class Watching:
         """Forget the steps that were looked at: those of another branch."""
         self.dog = Watchdog(self._active(self._book), self._prompts)
 
+    def weigh(self, components: Mapping[str, float]) -> None:
+        """The weights of reward components have changed: one of weight 0 is a held-out check from the next step on."""
+        self._defaults = default_watches(self._precision, [name for name, w in components.items() if w == 0])
+        self.use(self._book)
+
     def use(self, book: WatchBook) -> None:
         """Watch by this book from the next step on."""
         self._book = book

@@ -19,6 +19,7 @@ from screens.file_link import NOT_FOR_FILES
 from screens.keys import ACTIONS, NOT_IN_REPLAY, REPLAY_ACTIONS, bindings, named
 from screens.live import Live
 from screens.read_only import REFUSAL, marked, room
+from screens.reloading import ask_to_use
 from screens.switching import told_with
 from screens.topline import alarm_content, state_content
 from screens.widgets.command_line import CommandLine
@@ -29,6 +30,7 @@ from sessions.commands import (
     Fork,
     Pause,
     Race,
+    Reload,
     Resume,
     Rewind,
     Set,
@@ -230,6 +232,10 @@ class WorkbenchScreen(Screen[None]):
             text += f", preset {preset}: {told}" if preset else f"; with it {told}"
         if "\n" not in text.strip():
             self.say(text)
+            return
+        if isinstance(command, Reload) and self.is_current and keys == self._keys:
+            self.query_one(MessageLine).clear()
+            ask_to_use(self, text.rstrip().split("\n"))
             return
         title = str(command.__struct_config__.tag)
         self.workbench.long_answer = title, text.rstrip().split("\n")

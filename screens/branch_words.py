@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from screens.numbers import percent, short, size, span
 from sessions.branches import BranchInfo, aside_name, differences, in_tree_order
-from sessions.hyperparameters import HYPERPARAMETERS, Value, hyperparameter
+from sessions.hyperparameters import HYPERPARAMETERS, Value, knobs_of
 
 REWARD = "reward/mean"
 
@@ -15,7 +15,8 @@ def value_text(name: str, value: Value | None) -> str:
     """A hyperparameter's value as people write it; ``-`` for none."""
     if value is None:
         return "-"
-    return hyperparameter(name).show(value) if name in HYPERPARAMETERS else str(value)
+    knob = knobs_of({name: value}).get(name)
+    return knob.show(value) if knob else str(value)
 
 
 def difference_words(before: Mapping[str, Value], after: Mapping[str, Value]) -> list[str]:

@@ -9,7 +9,7 @@ from screens.charts import Row
 from screens.live import Live
 from screens.numbers import bar, percent, reward_text, short, size, span
 from screens.safe import fit, visible
-from sessions.hyperparameters import HYPERPARAMETERS, Value
+from sessions.hyperparameters import HYPERPARAMETERS, Value, knobs_of
 from sessions.people import clients_words
 from sessions.records import Change, GroupHead
 
@@ -53,7 +53,7 @@ def _main(live: Live, table: Mapping[str, tuple[_T, ...]]) -> tuple[_T, ...]:
 
 def show_value(name: str, value: Value) -> str:
     """A value of a hyperparameter as people write it."""
-    knob = HYPERPARAMETERS.get(name)
+    knob = knobs_of({name: value}).get(name)
     return knob.show(value) if knob else str(value)
 
 

@@ -26,7 +26,7 @@ from screens.widgets.line_table import LineTable, Row
 from screens.widgets.text_view import TextView
 from sessions.commands import Command, Fork, QueryPlan, Set
 from sessions.errors import UsageError, WorkbenchError
-from sessions.hyperparameters import HYPERPARAMETERS, Value, hyperparameter
+from sessions.hyperparameters import Value, hyperparameter, knobs_of
 from sessions.plans import Plan
 from sessions.wire import Answer
 
@@ -111,7 +111,7 @@ class ParametersScreen(WorkbenchScreen):
         keys = "enter edit  + - nudge  R revert  A apply  H history"
         keys += "  ? explains  u undo" if self.size.width >= 100 else ""
         self.table.border_title = Content(visible(f"params  {filtered}  {keys}"))
-        self.table.border_subtitle = Content(self._count(len(HYPERPARAMETERS) - len(reads)))
+        self.table.border_subtitle = Content(self._count(len(knobs_of(self.live.values)) - len(reads)))
         self._draw_effect()
 
     def _count(self, unused: int) -> str:
@@ -119,7 +119,7 @@ class ParametersScreen(WorkbenchScreen):
         algorithm = str(self.staging.ahead()["algorithm"]) if "algorithm" in self.staging.staged else self.algorithm
         where = "at the end: w hides them" if self._all else "hidden: w shows them"
         rest = f", {unused} not used by {algorithm} {where}" if unused else ""
-        return f"{len(self.table.shown)} of {len(HYPERPARAMETERS)}{rest}"
+        return f"{len(self.table.shown)} of {len(knobs_of(self.live.values))}{rest}"
 
     @property
     def algorithm(self) -> str:
@@ -383,7 +383,7 @@ class ParametersScreen(WorkbenchScreen):
 
     def text_to_open(self) -> str:
         values = self.live.values
-        return "\n".join(f"{name}={values[name]}" for name in HYPERPARAMETERS if name in values)
+        return "\n".join(f"{name}={values[name]}" for name in knobs_of(values) if name in values)
 
 
 def _words(command: Set) -> str:

@@ -8,7 +8,7 @@ from screens.knob_words import range_cell
 from screens.staging import Staged, Staging
 from screens.switching import following_words, steered, switch_lines
 from screens.widgets.line_table import Column, Row
-from sessions.hyperparameters import HYPERPARAMETERS, Hyperparameter, Value, hyperparameter
+from sessions.hyperparameters import Hyperparameter, Value, hyperparameter, knobs_of
 from sessions.records import Change
 
 COLUMNS = (
@@ -38,7 +38,7 @@ def knob_rows(
     changes: dict[str, Change] = {c.name: c for c in staging.changes() if c.status != "superseded"}
     rows = [
         _row(staging, knob, name in reads, changes.get(name), follows.get(name), room, last)
-        for name, knob in HYPERPARAMETERS.items()
+        for name, knob in knobs_of(staging.values()).items()
     ]
     shown = [row for row in rows if all_of_them or row.key in reads or row.key in staging.staged]
     return sorted(shown, key=lambda row: row.key not in reads)

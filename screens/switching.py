@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sessions.commands import Command, Set
 from sessions.errors import UsageError
-from sessions.hyperparameters import HYPERPARAMETERS, NONE, Value, hyperparameter, switched
+from sessions.hyperparameters import HYPERPARAMETERS, NONE, Value, hyperparameter, knobs_of, switched
 from sessions.presets import preset
 
 
@@ -56,7 +56,7 @@ def told_with(values: Mapping[str, Value], command: Command) -> str:
 def used(values: Mapping[str, Value]) -> set[str]:
     """Names of the knobs that are read under these values."""
     algorithm = str(values["algorithm"])
-    return {name for name, knob in HYPERPARAMETERS.items() if knob.used_by(algorithm, values)}
+    return {name for name, knob in knobs_of(values).items() if knob.used_by(algorithm, values)}
 
 
 def switch_lines(due: Mapping[str, Value], ahead: Mapping[str, Value]) -> list[str]:

@@ -122,6 +122,13 @@ class TrainRewardModel(Command, tag="reward_model"):
     """Train the reward model anew, beside the steps, from all that people said."""
 
 
+class Reload(Command, tag="reload"):
+    """Load the code of reward functions anew and try it on scored responses: the answer's data is a
+    :class:`~sessions.reward_reloads.RewardReload`. With ``use``, score with what was loaded so."""
+
+    use: bool = False
+
+
 class Returned(Record):
     """A rating that was exported and comes back.
 
@@ -399,6 +406,7 @@ COMMANDS: dict[str, type[Command]] = {
         Skip,
         Picked,
         TrainRewardModel,
+        Reload,
         ImportRatings,
         ImportOrderings,
         TakeCheckpoint,
@@ -619,6 +627,12 @@ def _read_reward_model(arguments: Sequence[str]) -> Command:
     return TrainRewardModel() if arguments else QueryRewardModel()
 
 
+def _read_reload(arguments: Sequence[str]) -> Command:
+    if list(arguments) not in ([], ["use"], ["--use"]):
+        raise UsageError("reload tries the reward code as it is now; `reload use` then scores with it")
+    return Reload(use=bool(arguments))
+
+
 def _read_ratings(arguments: Sequence[str]) -> Command:
     return QueryRatings(limit=_read_number("ratings", arguments, QueryRatings().limit))
 
@@ -814,6 +828,11 @@ WORDS: dict[str, Words] = {
         Words("retract", "RATING", "take a rating or a skip back", _read_retract),
         Words("ratings", "[COUNT]", "the newest ratings", _read_ratings),
         Words("reward-model", "[train]", "how good the reward model is; train: train it anew", _read_reward_model),
+        Words(
+            "reload", "[use]",
+            "load the reward functions' code anew and show what it changes; use: score with it from then on",
+            _read_reload,
+        ),
         Words("skip", "RESPONSE [reason]", "say that a response will not be rated", _read_skip),
         Words(
             "acknowledge",

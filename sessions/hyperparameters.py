@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sessions.errors import InvalidValue, UnknownName
 from sessions.knob import NONE, Boundary, Hyperparameter, Value, gate_parts
@@ -15,6 +16,7 @@ from sessions.knob import NONE, Boundary, Hyperparameter, Value, gate_parts
 __all__ = [
     "HYPERPARAMETERS",
     "NONE",
+    "REWARD_WEIGHT",
     "Assignment",
     "Boundary",
     "Hyperparameter",
@@ -24,7 +26,9 @@ __all__ = [
     "defaults",
     "gate_parts",
     "hyperparameter",
+    "knobs_of",
     "parse_assignment",
+    "reward_weight",
     "switched",
 ]
 
@@ -415,11 +419,39 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
 """The table. Its order is the order of the parameters screen."""
 
 
+REWARD_WEIGHT = "reward_weight."
+"""What the knobs of a session's own reward components begin with."""
+
+
+@lru_cache(maxsize=1024)
+def reward_weight(component: str) -> Hyperparameter:
+    """The weight of one reward component; every component of a session has one."""
+    return Hyperparameter(
+        REWARD_WEIGHT + component, "", "float", 1.0, "rollout",
+        f"Weight of the reward component {component} in the automatic reward; 0: it is measured and shown, and does "
+        "not teach. The default is what the component was started with.",
+        low=-1e6, high=1e6, nudge=("add", 0.1),
+        healthy=f"Watch reward/{component} and reward/automatic. Responses that are scored already keep their reward.",
+    )  # fmt: skip
+
+
+def knobs_of(values: Mapping[str, Value]) -> dict[str, Hyperparameter]:
+    """Every knob, and then a session's own.
+
+    :param values: of the session.
+    """
+    own = {name: hyperparameter(name) for name in values if name.startswith(REWARD_WEIGHT)}
+    return {**HYPERPARAMETERS, **own}
+
+
 def hyperparameter(name: str) -> Hyperparameter:
     """The definition of ``name``; ``-`` may stand for ``_``.
 
     :raises UnknownName: offering the nearest name.
     """
+    prefix, dot, component = name.partition(".")
+    if dot and component and prefix.replace("-", "_") + dot == REWARD_WEIGHT:
+        return reward_weight(component)
     known = name.replace("-", "_")
     if known not in HYPERPARAMETERS:
         raise UnknownName("hyperparameter", name, HYPERPARAMETERS)

@@ -106,6 +106,8 @@ METRICS: dict[str, Metric] = {
             healthy="Under 0.1. Over 0.3: raise max_new_tokens, or set overlong_penalty (grpo) or truncation_penalty (ppo). 1: nothing ever ends."),
         Metric("response/failed", "failed", "", "responses left out because a reward function failed on them", "down",
             healthy="0. More: read the engine's log for what the reward function raised."),
+        Metric("response/failed_fraction", "failed share", "", "share of the step's responses that a reward function failed on", "down",
+            healthy="0. 1: nothing is learned at all until the function is mended; `reload` takes up the mended code."),
         Metric("reward/length_correlation", "length corr", "", "Spearman correlation of reward and length inside groups, averaged over groups that have one",
             healthy="Between -0.5 and 0.5. Beyond 0.8 the reward measures length."),
         Metric("response/repetition", "repetition", "", "mean share of a response's runs of four tokens that it had before, over responses of at least four tokens", "down", "no response has four tokens",
@@ -228,4 +230,7 @@ def metric(name: str) -> Metric:
     for prefix, (title, formula) in _BY_LEVEL.items():
         if name.startswith(prefix) and (level := name.removeprefix(prefix)).isdecimal():
             return Metric(name, f"{title} {level}", "", formula.format(level), "up")
+    if name.startswith("logged/"):
+        logged = name.removeprefix("logged/")
+        return Metric(name, logged, "", f"mean of what reward functions logged as {logged}")
     return Metric(name, name, "", name)

@@ -397,6 +397,7 @@ class StepRecord(Record):
     :ivar values: the hyperparameters the step ended with.
     :ivar trust_region: how TRPO found its step.
     :ivar inputs: what the update was given; None where nothing was learned.
+    :ivar reward_code: component -> hash of the code that scored its responses, of functions that people brought.
     """
 
     branch: str
@@ -408,6 +409,7 @@ class StepRecord(Record):
     values: dict[str, Value] = {}
     trust_region: TrustRegionStep | None = None
     inputs: UpdateInputs | None = None
+    reward_code: dict[str, str] = {}
 
 
 # ------------------------------------------------------------------------------------------------- ratings
@@ -607,6 +609,7 @@ class SessionSettings(Record):
     :ivar task: its words: a name, file or dataset, and options (:mod:`sessions.task_kinds`).
     :ivar rewards: words of each reward (:mod:`sessions.reward_kinds`); empty: the task's own.
     :ivar reward_timeout: seconds that a reward function may take for a group.
+    :ivar reward_folder: in which reward functions work and modules are looked for; empty: no reward needs it.
     :ivar lora: options of adapters that are trained instead of the model, as words; empty: the model is.
     :ivar evaluation_rows: held-out prompts; 0: as many as the task proposes.
     :ivar micro_tokens: prompt and response tokens, padding included, that one forward and backward may hold.
@@ -630,6 +633,7 @@ class SessionSettings(Record):
     task: str = "arithmetic"
     rewards: list[str] = []
     reward_timeout: float = 60.0
+    reward_folder: str = ""
     lora: str = ""
     seed: int = 0
     steps: int = 0

@@ -11,10 +11,24 @@ from pathlib import Path
 
 from sessions import reward_checks as checks
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
+from sessions.records import REWARD_MODEL
+from sessions.reward_files import check_reward_file
 from sessions.specs import Kind, Option, OptionValue, Spec, kinds, parse_spec
 
 _NAMED = re.compile(r"(?P<where>.+):(?P<function>[A-Za-z_][\w.]*)")
 _COMPONENT = re.compile(r"[A-Za-z_]\w{0,39}")
+
+TAKEN = (
+    "mean",
+    "std",
+    "automatic",
+    "length_correlation",
+    "repetition_correlation",
+    "overlong",
+    "truncation",
+    REWARD_MODEL,
+)
+"""Names that no component can have: ``reward/NAME`` is another metric, or the engine's own component."""
 
 COMMON = (
     Option("weight", "number", 1.0, "of the component; 0: measured and shown, and does not teach", low=-1e6, high=1e6),
@@ -246,6 +260,8 @@ def read_rewards(texts: list[str]) -> list[RewardSpec]:
         name = str(options.get("name", "")) or _own_name(spec, kind)
         if not _COMPONENT.fullmatch(name):
             raise InvalidValue(f"reward {spec.use}: name {name!r} is none for a component: letters, digits and _")
+        if name in TAKEN:
+            raise UsageError(f"reward {spec.use}: {name} is the name of something else; add name=... to it")
         if any(other.name == name for other in read):
             raise UsageError(f"reward {spec.use}: there is another component {name}; add name=... to one of them")
         read.append(RewardSpec(spec, kind, name, float(options.get("weight", 1.0)), options))
@@ -274,6 +290,12 @@ def check_answers(rewards: list[RewardSpec], task: str) -> None:
             )
 
 
+def has_modules(texts: list[str]) -> bool:
+    """Whether a reward is a function of a module, which has to be looked for."""
+    read = [reward for reward in read_rewards(texts) if reward.kind is NAMED]
+    return any(not named_parts(reward.spec.use)[0].endswith(".py") for reward in read)
+
+
 def _own_name(spec: Spec, kind: Kind) -> str:
     return named_parts(spec.use)[1].rsplit(".", 1)[-1] if kind is NAMED else spec.use.replace("-", "_")
 
@@ -289,4 +311,5 @@ def _absolute(spec: Spec) -> Spec:
     path = Path(where).expanduser()
     if not path.is_file():
         raise InputFileError(f"reward {spec.use}: no such file")
+    check_reward_file(path.resolve(), function)
     return Spec(f"{path.resolve()}:{function}", spec.options)

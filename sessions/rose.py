@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from sessions.errors import InvalidValue
+from sessions.hyperparameters import REWARD_WEIGHT
 from sessions.records import REWARD_MODEL, Group, Record, Response, shorten
 
 if TYPE_CHECKING:
@@ -101,6 +102,10 @@ def weights_in(store: Store, branch: str) -> dict[str, float]:
     kept, last = store.meta(WEIGHTS), store.last_step(branch)
     weights = msgspec.json.decode(kept, type=dict[str, float]) if kept else {}
     learned = last.values.get("reward_model_weight", 0.0) if last is not None else 0.0
+    values = last.values if last is not None else {}
+    for name in weights:  # as they were set since
+        if isinstance(weight := values.get(REWARD_WEIGHT + name), int | float):
+            weights[name] = float(weight)
     return {REWARD_MODEL: float(learned), **weights} if isinstance(learned, int | float) else weights
 
 

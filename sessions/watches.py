@@ -274,6 +274,11 @@ DEFAULT_WATCHES: tuple[Watch, ...] = (
         remedy="open one of them: it names the function and the reason",
     ),
     Watch(
+        name="reward failures", condition=Limit(metric="response/failed_fraction", sign=">", level=0.5, steps=3),
+        severity="error", says="reward functions fail on {value:.0%} of the responses, the third step in a row",
+        remedy="mend the function (a failed response names the reason), then `reload`: it shows what that changes",
+    ),
+    Watch(
         name="loop lag", condition=Limit(metric="loop/lag", sign=">", level=0.5),
         says="the event loop stood still for {value:.1f} s", remedy="fewer clients",
     ),

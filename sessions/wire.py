@@ -19,7 +19,7 @@ from sessions.branches import Branch
 from sessions.commands import COMMANDS, Command
 from sessions.errors import FrameTooLarge, InvalidValue, MalformedFrame
 from sessions.evaluations import words_of
-from sessions.hyperparameters import HYPERPARAMETERS, Value
+from sessions.hyperparameters import Value, knobs_of
 from sessions.limits import NAME, WHOLE, check_fields, check_line, title
 from sessions.people import check_person, client_title
 from sessions.records import (
@@ -256,7 +256,7 @@ def describe(event: AnyEvent) -> tuple[str, str]:
 
 def _shown(change: Change, value: Value) -> str:
     """As people write it, also where another version had a knob that this one has not."""
-    knob = HYPERPARAMETERS.get(change.name)
+    knob = knobs_of({change.name: value}).get(change.name)
     return knob.show(value) if knob else str(value)
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from sessions.errors import InputFileError
-from sessions.hyperparameters import HYPERPARAMETERS
+from sessions.hyperparameters import HYPERPARAMETERS, reward_weight
 from workbench.output import emit, say, table
 
 
@@ -40,7 +40,7 @@ def warm_up(arguments: argparse.Namespace) -> int:
 def hyperparameters(arguments: argparse.Namespace) -> int:
     """``workbench hyperparameters``: every knob, with its default, what is allowed and when a change takes effect."""
     if arguments.json:
-        for knob in HYPERPARAMETERS.values():
+        for knob in (*HYPERPARAMETERS.values(), reward_weight("NAME")):
             emit(
                 json.dumps(
                     {
@@ -54,6 +54,9 @@ def hyperparameters(arguments: argparse.Namespace) -> int:
             )
         return 0
     rows = [["name", "default", "allowed", "applies at the next", "what it does"]]
-    rows += [[k.name, k.show(k.default), k.range_text, k.boundary, k.help] for k in HYPERPARAMETERS.values()]
+    rows += [
+        [k.name, k.show(k.default), k.range_text, k.boundary, k.help]
+        for k in (*HYPERPARAMETERS.values(), reward_weight("NAME"))
+    ]
     emit(table(rows))
     return 0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sessions.commands import WORDS
-from sessions.hyperparameters import HYPERPARAMETERS
+from sessions.hyperparameters import HYPERPARAMETERS, reward_weight
 from sessions.metrics import METRICS
 from sessions.modes import MODES
 from sessions.shortcuts import SHORTCUTS
@@ -48,14 +48,15 @@ def hyperparameters() -> str:
             k.help,
             k.healthy,
         ]
-        for k in HYPERPARAMETERS.values()
+        for k in (*HYPERPARAMETERS.values(), reward_weight("NAME"))
     ]
     return (
         f"# Hyperparameters\n\n{MADE}\n"
         "Set them at the start with `workbench run --set name=value` (or `name=value@STEP`, from that step on) and\n"
         "live with `workbench send S set name=value`, `:set name value` or the parameters screen. A change takes\n"
         "effect at the next point of its kind (*boundary*), and the answer names the step. The task `arithmetic`\n"
-        "starts with `learning_rate` 1e-4 and `max_new_tokens` 12.\n\n"
+        "starts with `learning_rate` 1e-4 and `max_new_tokens` 12. Every reward component NAME of a session\n"
+        "has a weight of its own, `reward_weight.NAME`.\n\n"
         "Before a change of "
         + ", ".join(f"`{k.name}`" for k in HYPERPARAMETERS.values() if k.risky)
         + " a checkpoint of\nthe finished step is written, if there is none.\n\n"

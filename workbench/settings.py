@@ -19,7 +19,7 @@ from sessions.hyperparameters import check_sampler, check_together, defaults, hy
 from sessions.people import check_person, whoami
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
-from sessions.reward_kinds import check_rewards
+from sessions.reward_kinds import check_rewards, has_modules
 from sessions.run_settings import ALGORITHM, SETTINGS, canonical_sets
 from sessions.shortcuts import active
 from sessions.specs import parse_spec
@@ -102,6 +102,7 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         rewards=check_rewards(settings.rewards),
         sets=canonical_sets(settings.sets),
         watches=check_watches(settings.watches),
+        reward_folder=settings.reward_folder or (os.getcwd() if has_modules(settings.rewards) else ""),
         warm_up=check_warm_up(settings, warmed=warmed),
         track=check_trackers(settings.track),
         reward_model=check_reward_model(settings.reward_model),

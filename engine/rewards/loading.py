@@ -10,11 +10,12 @@ from engine.rewards.component import Component, RewardFunction
 from engine.rewards.functions import exact, numeric
 from engine.rewards.json_text import valid_json
 from engine.rewards.lengths import length, scaled_by_length
+from engine.rewards.named import NamedRewards
 from engine.rewards.patterns import pattern_reward
 from engine.rewards.repeats import repetition
 from engine.rewards.tags import tagged
 from sessions.errors import UsageError
-from sessions.reward_kinds import RewardSpec
+from sessions.reward_kinds import NAMED, RewardSpec
 from sessions.specs import OptionValue, names
 
 Options = Mapping[str, OptionValue]
@@ -26,11 +27,13 @@ class Surroundings:
 
     :ivar timeout: seconds that one may take for a group.
     :ivar device: of the policy, as torch names it.
+    :ivar folder: in which functions of people's work and modules are looked for.
     """
 
     timeout: float = 60.0
     device: str = "cpu"
     trust_remote_code: bool = False
+    folder: str = ""
 
 
 Maker = Callable[[Options, Surroundings], RewardFunction]
@@ -107,18 +110,34 @@ MAKERS: dict[str, Maker] = {
 """Built-in reward (:mod:`sessions.reward_kinds`) -> its options and where it runs -> the function."""
 
 
+def load_named(rewards: Sequence[RewardSpec], columns: Sequence[str], where: Surroundings) -> NamedRewards | None:
+    """Those rewards that are functions of people's, loaded in a process of their own; None where there are none.
+
+    :param columns: of the task's rows.
+    :raises UsageError: if one cannot be loaded.
+    """
+    named = [reward for reward in rewards if reward.kind is NAMED]
+    return NamedRewards(named, columns, where.folder, where.timeout) if named else None
+
+
 def load_components(
-    rewards: Sequence[RewardSpec], own: Mapping[str, Component], where: Surroundings | None = None
+    rewards: Sequence[RewardSpec],
+    own: Mapping[str, Component],
+    where: Surroundings | None = None,
+    named: NamedRewards | None = None,
 ) -> dict[str, Component]:
     """The components that were asked for, in order.
 
     :param own: those that come with the task; ``task`` among the rewards names them.
+    :param named: what runs those that are functions of people's.
     :raises UsageError: if one cannot be made, or two have the same name.
     """
     components: dict[str, Component] = {}
     for reward in rewards:
         if reward.kind.name == "task":
             made = dict(own)
+        elif reward.kind is NAMED and named is not None:
+            made = {reward.name: Component(named.function(reward.name), reward.weight)}
         else:
             function = MAKERS[reward.kind.name](reward.options, where or Surroundings())
             made = {reward.name: Component(function, reward.weight)}

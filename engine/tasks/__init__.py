@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from engine.rewards import Component
-from engine.rewards.loading import Surroundings, load_components
+from engine.rewards.loading import Surroundings, load_components, load_named
 from engine.tasks.arithmetic import arithmetic
 from engine.tasks.dataset import dataset, gsm8k
 from engine.tasks.maze import maze
 from engine.tasks.python import python_task
 from engine.tasks.reasoning import reasoning_gym_task
-from engine.tasks.task import Prompt, Task
+from engine.tasks.task import Prompt, Task, columns_of
 from engine.tasks.telling import TELL
 from sessions.errors import InputFileError
 from sessions.reward_kinds import check_answers, read_rewards
@@ -73,10 +73,11 @@ def load_task(
     finally:
         TELL.reset(before)
     if rewards:
-        read = read_rewards(rewards)
+        read, where = read_rewards(rewards), where or Surroundings()
         if not any(prompt.answer for prompt in task.prompts[:LOOKED_AT]):
             check_answers(read, task.name)
-        task = replace(task, components=load_components(read, task.components, where))
+        named = load_named(read, columns_of(task.prompts), where)
+        task = replace(task, components=load_components(read, task.components, where, named), named=named)
     if not task.components:
         raise InputFileError(task.unrewarded or f"task {text}: nothing says what a response is worth; give --reward")
     return task

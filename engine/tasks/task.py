@@ -12,8 +12,13 @@ import numpy.typing as npt
 
 from engine.randomness import permutation
 from engine.rewards import Component
+from engine.rewards.named import NamedRewards
+from engine.rewards.worker import RESERVED
 from sessions.hyperparameters import Value
 from sessions.records import TaskInfo
+
+TAKEN = ("prompt", "completion", *RESERVED)
+"""Names that no column can have for a reward function: they mean something else there, as in TRL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,21 @@ class Prompt:
     drawing: str = ""
 
 
+LOOKED_AT = 100
+"""Prompts whose columns are looked at: rows of one data set have the same."""
+
+
+def given_columns(prompt: Prompt) -> dict[str, Any]:
+    """What reward functions are given of a prompt's row, by name."""
+    columns = {"answer": prompt.answer, **prompt.columns}
+    return {name: value for name, value in columns.items() if name not in TAKEN}
+
+
+def columns_of(prompts: Sequence[Prompt]) -> list[str]:
+    """The columns of the first prompts, which reward functions are given by name."""
+    return list(dict.fromkeys(name for prompt in prompts[:LOOKED_AT] for name in given_columns(prompt)))
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """Prompts to learn from, how answers are rewarded, and prompts never learned from.
@@ -51,6 +71,7 @@ class Task:
     :ivar notes: what people should know of how it was made, a line each.
     :ivar fingerprint: changes with the prompts it was made of; empty: nobody watches that.
     :ivar curriculum: whether the level that is asked next follows the success (:mod:`engine.tasks.curriculum`).
+    :ivar named: the components that are functions of people's, where there are any.
     """
 
     name: str
@@ -64,6 +85,7 @@ class Task:
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
     curriculum: bool = False
+    named: NamedRewards | None = None
 
     def take(self, seed: int, cursor: int, count: int) -> list[Prompt]:
         """The ``count`` prompts from ``cursor`` on: each epoch goes through all of them in a seeded order of its own.
