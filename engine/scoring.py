@@ -127,7 +127,9 @@ def _call(
 
 
 def _is_built_in(component: Component) -> bool:
-    return str(getattr(component.function, "__module__", "")).startswith("engine.rewards")
+    """Whether it is ours; what people bring, as a function or a program, gets their rows as they are."""
+    module = str(getattr(component.function, "__module__", ""))
+    return module.startswith("engine.rewards") and module not in ("engine.rewards.named", "engine.rewards.command")
 
 
 def _checked(name: str, result: object) -> float | str | None:

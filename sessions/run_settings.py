@@ -144,6 +144,10 @@ SETTINGS: dict[str, Setting] = {
             "reward_timeout", "number", "learned", "seconds that a reward function may take for a group (60)", "S",
             low=0.1, high=86_400,
         ),
+        Setting(
+            "reward_folder", "path", "learned", "where modules of rewards are looked for (where it is started)",
+            "DIR",
+        ),
         Setting("reward_model", "path", "learned", "a reward model that `workbench reward-model train` made", "DIR"),
         Setting(
             ALGORITHM, "text", "how", "grpo (the default), ppo or trpo", "A",

@@ -21,7 +21,7 @@ from sessions.adapters import lora_words
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.knob import NONE, Hyperparameter
-from sessions.reward_kinds import reward_kind
+from sessions.reward_kinds import has_modules, reward_kind
 from sessions.run_settings import SETTINGS, Setting, value_text
 from sessions.specs import Kind, Option, Spec, parse_spec, shown
 from sessions.task_kinds import SUFFIXES, TASK_KINDS, task_kind
@@ -128,6 +128,8 @@ class _Reader:
                 given |= self._table("", {name: value}, top)
             else:
                 self._unknown("", name, (*special, *sections, *top))
+        if has_modules(given.get("rewards", [])):  # as its other paths: from where the file is
+            given.setdefault("reward_folder", str(self._folder))
         return given
 
     # ------------------------------------------------------------------------------------------ plain settings

@@ -138,7 +138,7 @@ def _continued(folder: SessionFolder, given: Mapping[str, Any], *, paused: bool)
     before = folder.settings()
     wanted = check_settings(msgspec.structs.replace(before, **given), warmed=any(folder.checkpoints.glob("[0-9]*")))
     anew = {name for name, setting in SETTINGS.items() if setting.anew} - {"paused"}
-    for name in given.keys() - anew:
+    for name in sorted(given.keys() - anew, key=lambda name: (name == "sets", name)):
         was, now = getattr(before, name), getattr(wanted, name)
         if name == "sets":
             was = canonical_sets(was)

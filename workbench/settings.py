@@ -102,7 +102,7 @@ def check_settings(settings: SessionSettings, *, warmed: bool = False) -> Sessio
         rewards=check_rewards(settings.rewards),
         sets=canonical_sets(settings.sets),
         watches=check_watches(settings.watches),
-        reward_folder=settings.reward_folder or (os.getcwd() if has_modules(settings.rewards) else ""),
+        reward_folder=check_reward_folder(settings),
         warm_up=check_warm_up(settings, warmed=warmed),
         track=check_trackers(settings.track),
         reward_model=check_reward_model(settings.reward_model),
@@ -142,6 +142,19 @@ def check_model(name: str) -> str:
         raise UnknownName("model", name, ("tiny", "smollm2", "a folder with config.json"))
     if not (folder / "config.json").is_file():
         raise InputFileError(f"model {name}: no config.json there; give tiny, smollm2 or the folder of a saved model")
+    return str(folder.resolve())
+
+
+def check_reward_folder(settings: SessionSettings) -> str:
+    """The absolute path of where modules of reward functions are looked for; empty where no reward is of a module.
+
+    :raises UsageError: if it is no folder.
+    """
+    if not settings.reward_folder:
+        return os.getcwd() if has_modules(settings.rewards) else ""
+    folder = Path(settings.reward_folder).expanduser()
+    if not folder.is_dir():
+        raise InputFileError(f"--reward-folder {settings.reward_folder}: no such folder")
     return str(folder.resolve())
 
 

@@ -434,3 +434,14 @@ async def test_leaving_a_step_whose_reward_hangs_does_not_wait_for_it(home, tmp_
         await run.until(lambda: named.process.pid not in (0, before))  # the step begins again, with another process
         assert not named.process.stopped
     wait_for(lambda: named.process._running is None)
+
+
+def test_what_people_bring_is_given_the_row_as_it_is_and_what_is_ours_the_reference(tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text("def same(completions, answer, **_):\n    return [float(len(a)) for a in answer]\n")
+    worked = Prompt(id="p", text="2+2=", answer="4", columns={"answer": "2 and 2 are #### 4"})
+    components, process = named(f"{tmp_path / 'r.py'}:same", "exact")
+    try:
+        (scored,) = score_group(components, worked, ["4"], [[1]], {"global_step": 1, "max_steps": 0})
+    finally:
+        process.close()
+    assert scored.components == {"same": float(len("2 and 2 are #### 4")), "exact": 1.0}

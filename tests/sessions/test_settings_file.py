@@ -389,6 +389,7 @@ def test_what_is_written_reads_back_the_same(
         task="/f/sub/train.jsonl 'prompt=the question' held_out=5",
         lora="r=8 alpha=64.0 targets=q_proj,v_proj rslora=true from=/a/b",
         reward_timeout=number,
+        reward_folder="/f",
         seed=whole,
         nice=nice,
         keep_last=whole,

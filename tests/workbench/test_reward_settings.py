@@ -10,6 +10,8 @@ import pytest
 
 from sessions.errors import UsageError
 from sessions.records import SessionSettings
+from sessions.run_settings import combined
+from sessions.settings_file import parse_settings
 from workbench.cli import main
 from workbench.settings import check_settings
 
@@ -47,3 +49,16 @@ def test_the_settings_of_a_session_before_there_were_any_are_read() -> None:
     assert (old.reward_folder, old.rewards) == ("", [])
     with pytest.raises(UsageError):
         check_settings(msgspec.structs.replace(old, rewards=["nowhere.py:f"]))
+
+
+def test_modules_of_a_settings_file_are_looked_for_beside_it(tmp_path: Path) -> None:
+    text = '[[reward]]\nuse = "mine.rewards:accuracy"\n'
+    assert combined(parse_settings(text, "x", tmp_path), {})["reward_folder"] == str(tmp_path)
+    elsewhere = f'reward_folder = "sub"\n{text}'
+    assert combined(parse_settings(elsewhere, "x", tmp_path), {})["reward_folder"] == str(tmp_path / "sub")
+    assert "reward_folder" not in combined(parse_settings('[[reward]]\nuse = "exact"\n', "x", tmp_path), {})
+
+
+def test_a_folder_of_modules_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--reward-folder .*: no such folder"):
+        check_settings(SessionSettings(name="", reward_folder=str(tmp_path / "none")))
