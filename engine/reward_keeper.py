@@ -21,6 +21,7 @@ from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
 from sessions.errors import Refused, WorkbenchError
+from sessions.examples import Text
 from sessions.orderings import Ordering, held_out, read_kept
 from sessions.records import Group
 from sessions.reward_models import RewardModelReport, RewardModelSettings, RewardModelState
@@ -69,7 +70,7 @@ class Material:
     """
 
     orderings: list[Ordering]
-    reference: list[tuple[str, str]]
+    reference: list[tuple[Text, Text]]
     ratings: int
 
     @property
@@ -101,7 +102,7 @@ def _gather(store: Store) -> Material:
         orderings += [ordering for _, ordering in imported]
         after = imported[-1][0]
     first: Sequence[Group] = store.first_groups(REFERENCE_GROUPS)
-    return Material(orderings, [(g.prompt, r.text) for g in first for r in g.responses], store.count_ratings())
+    return Material(orderings, [(g.asked, g.said(r.text)) for g in first for r in g.responses], store.count_ratings())
 
 
 def _add_given(store: Store, path: Path) -> tuple[int, wire.AnyEvent | None]:

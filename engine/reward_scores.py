@@ -37,4 +37,5 @@ def score_groups(
 
 
 def _lesson(model: RewardModel, row: Row) -> Lesson:
-    return model.encode(row.group.record.prompt, row.response.text, f"response {row.name}")
+    group = row.group.record
+    return model.encode(group.asked, group.said(row.response.text), f"response {row.name}")

@@ -55,6 +55,7 @@ class _Body(msgspec.Struct, array_like=True):
     prompt_tokens: list[int]
     responses: list[_Response]
     drawing: str = ""
+    messages: list[dict[str, str]] = []
 
 
 _Column = tuple[list[int], list[int] | bytes]
@@ -71,7 +72,7 @@ _sampled, _measured = attrgetter(*SAMPLED), attrgetter(*MEASURED)
 
 def pack_body(group: Group) -> bytes:
     """What is kept of a group for ever, but for its name and status."""
-    rest = (group.drawing,) if group.drawing else ()
+    rest = (group.drawing, group.messages) if group.drawing or group.messages else ()
     return _encoder.encode((*_of_group(group), [_scalars(r) for r in group.responses], *rest))
 
 
@@ -140,6 +141,7 @@ def unpack(
         status=status,
         prompt_tokens=kept.prompt_tokens,
         drawing=kept.drawing,
+        messages=kept.messages,
     )
 
 

@@ -96,8 +96,8 @@ def demonstrations(
         for letter in one.values if one.text else ():
             if letter in names:
                 yield Demonstration(
-                    prompt=_text("user", group.prompt, conversational=conversational),
-                    completion=_text("assistant", one.text, conversational=conversational),
+                    prompt=_asked(group, conversational=conversational),
+                    completion=_said(group, one.text, conversational=conversational),
                     response=names[letter],
                     who=one.who,
                 )
@@ -118,12 +118,12 @@ def pairs(group: Group, said: Iterable[Judgement], active: Line, *, conversation
     for one in said:
         mode = MODES[one.mode]
         values = {letter: value for letter, value in one.values.items() if letter in texts}
-        prompt = _text("user", group.prompt, conversational=conversational)
+        prompt = _asked(group, conversational=conversational)
         if one.text:
             for letter in values:
                 yield Pair(
                     prompt=prompt,
-                    chosen=_text("assistant", one.text, conversational=conversational),
+                    chosen=_said(group, one.text, conversational=conversational),
                     rejected=texts[letter],
                     score_chosen=1.0,
                     score_rejected=0.0,
@@ -160,7 +160,7 @@ def labelled(
             if letter not in texts:
                 continue
             yield Labelled(
-                prompt=_text("user", group.prompt, conversational=conversational),
+                prompt=_asked(group, conversational=conversational),
                 completion=texts[letter],
                 label=label,
                 score=levels[letter],
@@ -175,8 +175,13 @@ def _names(group: Group, active: Line) -> dict[str, str]:
 
 
 def _texts(group: Group, *, conversational: bool) -> dict[str, Text]:
-    return {r.letter: _text("assistant", r.text, conversational=conversational) for r in group.responses}
+    return {r.letter: _said(group, r.text, conversational=conversational) for r in group.responses}
 
 
-def _text(role: str, text: str, *, conversational: bool) -> Text:
-    return [{"role": role, "content": text}] if conversational else text
+def _asked(group: Group, *, conversational: bool) -> Text:
+    """A group's question; what was asked as messages is one of them in any case."""
+    return [{"role": "user", "content": group.prompt}] if conversational and not group.messages else group.asked
+
+
+def _said(group: Group, text: str, *, conversational: bool) -> Text:
+    return [{"role": "assistant", "content": text}] if conversational else group.said(text)

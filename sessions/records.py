@@ -173,6 +173,15 @@ class Group(Record):
     drawing: str = ""
 
     @property
+    def asked(self) -> str | list[dict[str, str]]:
+        """The question as the model was given it: the messages, where it has them, else the text."""
+        return self.messages or self.prompt
+
+    def said(self, text: str) -> str | list[dict[str, str]]:
+        """A response in the same form."""
+        return [{"role": "assistant", "content": text}] if self.messages else text
+
+    @property
     def name(self) -> str:
         """``812.3``."""
         return f"{self.step}.{self.number}"

@@ -18,7 +18,8 @@ def orderings_of(group: Group, standing: Iterable[Rating]) -> list[Ordering]:
     its strength; a ranking may have ties; an edit is better than its original. What says of two equal texts that one
     is better, and what compares nothing, is left out.
     """
-    return orderings_in(group.prompt, {r.letter: r.text for r in group.responses}, standing, group.name)
+    texts = {r.letter: group.said(r.text) for r in group.responses}
+    return orderings_in(group.asked, texts, standing, group.name)
 
 
 def orderings_in(prompt: Text, texts: Mapping[str, Text], standing: Iterable[Rating], name: str) -> list[Ordering]:

@@ -802,3 +802,15 @@ def test_a_session_of_an_earlier_version_is_exported_as_it_is(folder, tmp_path: 
     export(folder, "preferences", tmp_path / "pairs")
     assert [p["chosen_response"] for p in lines(tmp_path / "pairs" / "preferences.jsonl")] == ["2.1A"]
     assert folder.database.read_bytes() == before
+
+
+def test_what_was_asked_as_messages_is_exported_as_messages(folder, store, tmp_path: Path) -> None:
+    asked = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "2+2="}]
+    fill(store, 1)
+    for made in list(store.each_group(Segment("main", 0, 1))):
+        store.add_groups([msgspec.structs.replace(made, messages=asked)])
+    store.add_rating(rating(id="m", step=1, group=1, mode="pair", values={"A": 1.0, "B": 0.0}))
+    export(folder, "preferences", tmp_path / "out")
+    (pair,) = lines(tmp_path / "out" / "preferences.jsonl")
+    assert pair["prompt"] == asked
+    assert [m["role"] for side in ("chosen", "rejected") for m in pair[side]] == ["assistant", "assistant"]

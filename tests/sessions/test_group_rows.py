@@ -144,3 +144,13 @@ def test_a_number_too_large_for_32_bits_is_infinite() -> None:
     made = group(rewards=[1.0])
     made.responses[0].returns = [1e300, -1e300, 1.5]
     assert read(made, None, pack_measured(made.responses)).responses[0].returns == [math.inf, -math.inf, 1.5]
+
+
+def test_the_messages_of_a_question_are_kept_and_what_is_said_of_it_is_a_conversation_too() -> None:
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "2+2="}]
+    made = msgspec.structs.replace(group(), messages=messages)
+    found = unpack(made.branch, made.step, made.number, made.status, pack_body(made))
+    assert found.messages == messages
+    assert (found.asked, found.said("4")) == (messages, [{"role": "assistant", "content": "4"}])
+    plain = unpack(made.branch, made.step, made.number, made.status, pack_body(group()))
+    assert (plain.asked, plain.said("4"), plain.messages) == (plain.prompt, "4", [])
