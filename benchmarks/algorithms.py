@@ -23,7 +23,8 @@ import torch
 from engine.control import Control
 from engine.knobs import Knobs
 from engine.learner import Learner
-from engine.policy import TINY, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import make_accelerator
 from engine.tasks import load_task
 from sessions.hyperparameters import Value, defaults
 from sessions.presets import preset

@@ -26,7 +26,8 @@ from benchmarks.questions import task_of
 from engine.control import Control
 from engine.knobs import Knobs
 from engine.learner import Learner
-from engine.policy import Policy, load_policy, make_accelerator
+from engine.loading import load_policy
+from engine.policy import Policy, make_accelerator
 from engine.rewards import Component
 from engine.rollout import RolloutGroup
 from engine.sampling import sample

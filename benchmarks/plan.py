@@ -59,10 +59,10 @@ def one(model: str, before: Values, change: Values, steps: int, plain: list[str]
     from engine.control import Control
     from engine.knobs import Knobs
     from engine.learner import Learner
+    from engine.loading import load_policy, model_folder
     from engine.memory import peak_memory
     from engine.plan import Planner
-    from engine.policy import load_policy, make_accelerator
-    from engine.start import model_folder
+    from engine.policy import make_accelerator
     from engine.tasks import load_task
     from engine.times import Times
     from sessions.commands import Set

@@ -25,10 +25,11 @@ from engine.control import Control
 from engine.fisher import DifferenceProduct, ExactProduct, flatten, relative_difference, unflatten
 from engine.knobs import Knobs
 from engine.learner import Learner
+from engine.loading import TINY, load_policy
 from engine.old_policy import OldPolicy
 from engine.optimizer import Saved
 from engine.passes import batch_of
-from engine.policy import TINY, Batch, Policy, load_policy, make_accelerator
+from engine.policy import Batch, Policy, make_accelerator
 from engine.tasks import load_task
 from sessions.hyperparameters import Value, defaults
 from sessions.presets import preset

@@ -35,8 +35,9 @@ from torch import Tensor, nn
 
 from engine.adapters import begin
 from engine.batches import Sized, fits, make_batch, pack_batch, packed_micro_batches, padded_micro_batches
+from engine.loading import load_policy
 from engine.passes import Budget
-from engine.policy import Policy, load_policy
+from engine.policy import Policy
 from engine.randomness import stream
 from engine.supervised import Lesson, encode_texts, end_token
 from sessions.checkpoints import sync

@@ -13,7 +13,8 @@ from engine.control import Control
 from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
 from engine.learner import Learner
-from engine.policy import TINY, load_policy, make_accelerator
+from engine.loading import load_policy, model_folder
+from engine.policy import make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
 from engine.tasks import load_task
@@ -21,8 +22,8 @@ from engine.tasks.characters import check_characters
 from engine.tasks.context import fit
 from sessions import checkpoints
 from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
-from sessions.errors import InputFileError, UnknownName, UsageError
-from sessions.folders import SessionFolder, cache_home
+from sessions.errors import UnknownName, UsageError
+from sessions.folders import SessionFolder
 from sessions.hyperparameters import (
     REWARD_WEIGHT,
     Value,
@@ -107,21 +108,3 @@ def _whole(checkpoint: Path) -> bool:
     except checkpoints.Damaged:
         return False
     return True
-
-
-def model_folder(model: str) -> Path:
-    """The folder of a model by name (``tiny``, ``smollm2``) or path.
-
-    :raises InputFileError: if there is none.
-    """
-    if model == "tiny":
-        return TINY
-    if model == "smollm2":
-        fetched = cache_home() / "smollm2"
-        if not (fetched / "config.json").exists():
-            raise UsageError("model smollm2 has not been fetched yet; run `workbench fetch smollm2` once")
-        return fetched
-    path = Path(model).expanduser()
-    if not (path / "config.json").is_file():
-        raise InputFileError(f"model {model}: no folder with a config.json there; known names: tiny, smollm2")
-    return path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.policy import TINY
+from engine.loading import TINY
 from sessions.errors import SessionError
 from sessions.folders import SessionFolder
 from tests.workbench.conftest import poll

@@ -57,10 +57,10 @@ def train(arguments: argparse.Namespace) -> int:
     ).check()
     orderings = _read(Path(arguments.file))
     budget = _begin(arguments)
-    from engine.policy import load_policy, make_accelerator
+    from engine.loading import load_policy, model_folder
+    from engine.policy import make_accelerator
     from engine.reward_model import RewardModel, need_peft
     from engine.reward_training import train as train_model
-    from engine.start import model_folder
 
     if settings.kind == "lora":
         need_peft()

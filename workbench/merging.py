@@ -33,7 +33,7 @@ def merge_into(base: str, adapters: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from engine.adapters import attach, merge
-    from engine.start import model_folder
+    from engine.loading import model_folder
     from sessions.adapters import LoraOptions
 
     model = AutoModelForCausalLM.from_pretrained(

@@ -34,7 +34,8 @@ import torch
 from benchmarks.gpu import counts, roofline
 from benchmarks.measure import ROOT, facts, table
 from benchmarks.workload import BILLION, TINY, Phases, Shape, make_learner, never_ends, random_policy, task, timed_step
-from engine.policy import Policy, load_policy, make_accelerator
+from engine.loading import load_policy
+from engine.policy import Policy, make_accelerator
 
 NAMED = {"billion": BILLION, "tiny": TINY}
 

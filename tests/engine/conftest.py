@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from engine.policy import TINY, Policy, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import Policy, make_accelerator
 from tests.engine.small import random_policy
 
 settings.register_profile("engine", deadline=None, derandomize=True)

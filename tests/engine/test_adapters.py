@@ -22,11 +22,12 @@ from engine.fisher import DifferenceProduct, ExactProduct, relative_difference
 from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.lengths import survival
+from engine.loading import load_policy
 from engine.memory import Held, check_memory, need
 from engine.old_policy import OldPolicy
 from engine.passes import batch_of, score
 from engine.plan import Planner
-from engine.policy import Policy, load_policy, make_accelerator
+from engine.policy import Policy, make_accelerator
 from engine.preview import preview
 from engine.reward_model import RewardModel
 from engine.sampling import sample

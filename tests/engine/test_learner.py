@@ -13,11 +13,12 @@ from engine.batches import make_batch
 from engine.control import Control
 from engine.groups import Evaluation
 from engine.learner import Learner
+from engine.loading import TINY, load_policy
 from engine.objectives import GroupRelative
 from engine.old_logprobs import OldLogprobs
 from engine.optimizer import Optimizer
 from engine.passes import Budget, score
-from engine.policy import TINY, load_policy, make_accelerator
+from engine.policy import make_accelerator
 from engine.randomness import stream
 from engine.reference import tally_divergence
 from engine.rewards import Component

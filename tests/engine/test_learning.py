@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from engine.learner import Learner
-from engine.policy import TINY, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import make_accelerator
 from engine.tasks import load_task
 from sessions.hyperparameters import defaults
 from sessions.presets import preset

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from engine.batches import make_batch
-from engine.policy import Policy, end_tokens, load_policy, make_accelerator
+from engine.loading import load_policy
+from engine.policy import Policy, end_tokens, make_accelerator
 from engine.warmup import character_tokenizer
 from sessions.errors import InputFileError, UsageError
 from tests.engine.small import random_policy

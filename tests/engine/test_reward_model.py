@@ -16,8 +16,9 @@ from torch import Tensor
 
 from engine import reward_model, reward_training
 from engine.batches import make_batch
+from engine.loading import TINY, load_policy
 from engine.passes import Budget
-from engine.policy import TINY, Policy, load_policy, make_accelerator
+from engine.policy import Policy, make_accelerator
 from engine.reward_model import RewardModel, load_reward_model
 from engine.reward_training import (
     Example,

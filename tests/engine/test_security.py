@@ -14,7 +14,8 @@ import torch
 import transformers
 
 from engine.checkpointing import write_checkpoint
-from engine.policy import TINY, Policy, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import Policy, make_accelerator
 from engine.snapshot import Snapshot, TrainingState
 from engine.tasks import load_task
 from sessions import checkpoints

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.policy import TINY, Policy, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import Policy, make_accelerator
 from engine.supervised import FineTuning, Lesson, encode, encode_all, epochs_plan
 from engine.tasks.arithmetic import arithmetic
 from sessions.errors import InputFileError, SessionError

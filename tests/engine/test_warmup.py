@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.policy import load_policy, make_accelerator
+from engine.loading import load_policy
+from engine.policy import make_accelerator
 from engine.tasks.arithmetic import arithmetic
 from engine.warmup import CHARACTERS, character_tokenizer, save, warm_up
 

@@ -172,7 +172,7 @@ def test_transformers_loads_the_model_and_it_computes_what_the_policy_does(tmp_p
 def test_adapters_are_merged_into_the_model_that_they_were_trained_on(tmp_path: Path, monkeypatch) -> None:
     base = random_policy(seed=1)
     base.model.save_pretrained(tmp_path / "base")
-    monkeypatch.setattr("engine.start.model_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr("engine.loading.model_folder", lambda name: tmp_path / name)
     adapted = peft.get_peft_model(base.model, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
