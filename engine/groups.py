@@ -24,11 +24,12 @@ from engine.sampling import Growth, Samples, sample
 from engine.scoring import Scored, score_group
 from engine.scoring_pool import Round, ScoringPool
 from engine.shaping import shape_rewards
+from engine.soundness import UnusablePrompt
 from engine.statistics import repetition
 from engine.tasks import Prompt, Task
 from engine.tasks.curriculum import level_accuracy
 from engine.truncation import Truncation
-from sessions.errors import SessionError
+from sessions.errors import SessionError, UsageError
 from sessions.evaluations import ACCURACY, LENGTH, HeldOutAnswer, Sample, metrics_of
 from sessions.records import Group, Response, letters
 from sessions.shortcuts import SHORTCUTS
@@ -192,8 +193,17 @@ class GroupSampler:
         if prompt.id not in self._tokens:
             if len(self._tokens) > 100_000:
                 self._tokens.clear()
-            self._tokens[prompt.id] = self._policy.encode_prompt(prompt.messages or prompt.text)
-        return self._tokens[prompt.id]
+            try:
+                self._tokens[prompt.id] = self._policy.encode_prompt(prompt.messages or prompt.text)
+            except UsageError as error:
+                raise UnusablePrompt(f"prompt {prompt.id}: {error}") from None
+        tokens, context = self._tokens[prompt.id], self._policy.context
+        if context is not None and len(tokens) + self._knobs.whole("max_new_tokens") > context:
+            raise UnusablePrompt(
+                f"prompt {prompt.id} has {len(tokens):,} tokens, and the model's context of {context:,} leaves no room "
+                "for max_new_tokens; set that lower, or leave the prompt out"
+            )
+        return tokens
 
     def _state(self, step: int) -> dict[str, Any]:
         """What reward functions are told of the run: as the trainer's state has it in TRL."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -39,6 +39,7 @@ class Knobs:
     :param schedule: values to be set before a step, as ``--set name=value@STEP`` asks.
     :param mismatch: whether training may sample from another distribution than the policy's.
     :ivar branch: that changes are made on.
+    :ivar checks: others that values have to pass, which depend on the model; each raises InvalidValue.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Knobs:
         self._schedule = _scheduled(schedule)
         self._lock = threading.Lock()
         self.branch = MAIN
+        self.checks: list[Callable[[Mapping[str, Value]], None]] = []
 
     @property
     def values(self) -> dict[str, Value]:
@@ -146,6 +148,8 @@ class Knobs:
     def _check(self, values: Mapping[str, Value]) -> None:
         check_together(values)
         check_sampler(values, mismatch=self._mismatch)
+        for check in self.checks:
+            check(values)
 
     def _accept(
         self, wanted: Mapping[str, Value], due: Mapping[str, Value], who: str, command: str, step: int

@@ -1,8 +1,9 @@
-"""Loading a model and its tokenizer: by name or folder, from safetensors and JSON only."""
+"""Loading a model and its tokenizer: a folder, a GGUF file or a model of the hub; safetensors and JSON only."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,65 @@ import torch
 import transformers
 from accelerate import Accelerator
 
+from engine import gguf, hub
 from engine.adapters import Attach
+from engine.control import Control
 from engine.policy import Policy
+from engine.soundness import check_tokenizer
+from engine.words import one_line
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import cache_home
+from sessions.model_files import check_model_folder
+from sessions.models import parse_model
 from sessions.shortcuts import SHORTCUTS
 
 TINY = Path(__file__).parent / "tiny_model"
 """The model that travels with the package."""
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a model by name (``tiny``, ``smollm2``) or path.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a model lies.
 
-    :raises InputFileError: if there is none.
+    :ivar commit: of the hub that it is of; empty: it is not from there.
     """
-    if model == "tiny":
-        return TINY
-    if model == "smollm2":
-        fetched = cache_home() / "smollm2"
-        if not (fetched / "config.json").exists():
-            raise UsageError("model smollm2 has not been fetched yet; run `workbench fetch smollm2` once")
-        return fetched
-    path = Path(model).expanduser()
-    if not (path / "config.json").is_file():
-        raise InputFileError(f"model {model}: no folder with a config.json there; known names: tiny, smollm2")
-    return path
+
+    folder: Path
+    commit: str = ""
+
+
+def find_model(
+    model: str, commit: str = "", *, control: Control | None = None, trust_remote_code: bool = False
+) -> Found:
+    """Find a model by its name; what has to be fetched or converted first is, once.
+
+    :param commit: of a hub model that was used before, and is again.
+    :param control: told what takes long.
+    :raises WorkbenchError: if there is none, or it is none that can be trained.
+    """
+    name, control = parse_model(model).at(commit), control or Control()
+    match name.kind:
+        case "known":
+            return Found(TINY if name.place == "tiny" else _fetched(name.place))
+        case "folder":
+            return Found(Path(name.place))
+        case "gguf":
+            return Found(gguf.converted(Path(name.place), control))
+        case "hub":
+            folder = hub.snapshot(name, control, code=trust_remote_code)
+            return Found(folder, folder.name)
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model by its name, as :func:`find_model` finds it."""
+    return find_model(model).folder
+
+
+def _fetched(name: str) -> Path:
+    folder = cache_home() / name
+    if not (folder / "config.json").exists():
+        raise UsageError(f"model {name} has not been fetched yet; run `workbench fetch {name}` once")
+    return folder
 
 
 def load_policy(
@@ -46,6 +80,7 @@ def load_policy(
     shortcuts: Collection[str] = tuple(SHORTCUTS),
     trust_remote_code: bool = False,
     attach: Attach | None = None,
+    name: str = "",
 ) -> Policy:
     """Load any causal language model that transformers can, with fp32 master weights.
 
@@ -53,35 +88,43 @@ def load_policy(
 
     :param trust_remote_code: whether Python code in the folder may be run.
     :param attach: puts adapters into the model, which are trained instead of it.
+    :param name: as people call it; empty: by its folder.
     :raises InputFileError: with the reason, if it cannot be loaded.
     """
-    _refuse_pickles(path)
+    name = name or str(path)
+    check_model_folder(path, name)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, **options
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
         )
     except Exception as error:  # noqa: BLE001 - transformers raises many kinds; all mean that the folder is unusable
         if "trust_remote_code" in str(error):
             raise InputFileError(
-                f"model {path}: it needs Python code of its own; read it, and add --trust-remote-code if it may run"
+                f"model {name}: it needs Python code of its own; read it, and add --trust-remote-code if it may run"
             ) from None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputFileError(f"model {path}: cannot be loaded as a causal language model ({reason})") from None
+        raise InputFileError(f"model {name}: cannot be loaded as a causal language model ({one_line(error)})") from None
+    _check_complete(report, name)
+    check_tokenizer(model, tokenizer, name)
     adapters = attach(model) if attach else None
     return Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts, adapters=adapters)
 
 
-def _refuse_pickles(path: Path) -> None:
-    """Refuse weights that could only be read by unpickling, which runs whatever code they hold.
+def _check_complete(report: dict[str, Any], name: str) -> None:
+    """Refuse weights that transformers has made up because the folder does not hold them.
 
-    :raises InputFileError: if a folder of a model has no others.
+    :param report: of ``from_pretrained``.
     """
-    for kind in ("adapter_model", "*"):
-        pickles = [p.name for end in ("bin", "pt", "pth", "ckpt") for p in sorted(path.glob(f"{kind}.{end}"))]
-        if pickles and not any(path.glob(f"{kind}.safetensors")):
-            raise InputFileError(
-                f"model {path}: its weights are pickled ({pickles[0]}), and reading a pickle runs what is in it; "
-                "give a folder with .safetensors, which save_pretrained writes"
-            )
+    missing = sorted(report.get("missing_keys") or ())
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise InputFileError(
+            f"model {name}: its folder lacks the weights {missing[0]}{more}, which would be random; give the folder of "
+            "a whole causal language model"
+        )
+    if wrong := sorted(map(str, report.get("mismatched_keys") or ())):
+        raise InputFileError(
+            f"model {name}: the shape of its weights {wrong[0]} is not the one that its config.json says; copy the "
+            "model again"
+        )

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,10 @@ from torch import Tensor, nn
 from engine import adapters as lora
 from engine.adapters import Adapters
 from engine.batches import Batch
+from engine.chat import end_of_turn, must_merge_system, render
 from engine.layouts import differs_packed, reads_states
 from engine.scorer import Scores, TokenScorer
+from engine.soundness import context_of, rows_of
 from sessions.errors import SessionError, UsageError
 from sessions.shortcuts import SHORTCUTS
 
@@ -53,6 +56,8 @@ class Policy:
     :ivar plain_scorer: the same without that, for passes without gradient, which ranks make in different numbers.
     :ivar full_precision_scorer: the same in fp32 throughout, for what bf16 would round away.
     :ivar end_tokens: any of them ends a response.
+    :ivar merges_system: whether a system message becomes a part of the user's, because the template takes none.
+    :ivar context: tokens that it can look at, prompt and response; None: nothing says.
     :ivar shortcuts: those that are taken (:mod:`sessions.shortcuts`).
     :ivar packs: whether groups are trained on as trees; ``why_padded`` says why they are not.
     :ivar adapters: what is trained instead of the model, which is frozen then; None: the model is.
@@ -85,13 +90,22 @@ class Policy:
         self.plain_scorer: nn.Module = self._scorer_of(self.model)
         self.scorer: nn.Module = accelerator.prepare_model(self.plain_scorer)
         self.scorer.train()
-        self.end_tokens = end_tokens(model, tokenizer)
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.end_tokens)
         self.uses_chat_template = chat_template and bool(getattr(tokenizer, "chat_template", None))
+        self.merges_system = self.uses_chat_template and must_merge_system(tokenizer)
+        turn = end_of_turn(tokenizer) if self.uses_chat_template else None
+        self.end_tokens = end_tokens(model, tokenizer, turn)
+        self.context = context_of(model)
+        self._rows = rows_of(model)
+        sep = getattr(tokenizer, "sep_token_id", None)
+        self._closing = self.end_tokens | ({int(sep)} if sep is not None else set())
+        named = tokenizer.pad_token_id
+        self.pad = named if named is not None and named < self._rows else min(self.end_tokens)
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not self.parameters:
-            raise UsageError("the model has no trainable parameters; nothing would be learned")
+            raise UsageError(
+                "the model has no trainable parameters, so nothing would be learned; unfreeze some, or train adapters"
+            )
 
     def _choose_layout(self) -> None:
         """Packed or padded batches, and how logits are made: what the shortcuts ask for and the model can."""
@@ -116,22 +130,50 @@ class Policy:
         """A question as tokens, in the chat template if the tokenizer has one.
 
         :param prompt: a text, which becomes the user's message, or chat messages.
-        :raises UsageError: if they are messages and there is no template for them.
+        Plain text gets what the tokenizer puts around it, such as a token that begins every text, but not what closes
+        it; a template has put its own there.
+
+        :raises UsageError: if they are messages and there is no template for them, or it refuses them, or the model
+            has no embedding for one of the tokens.
         """
+        if isinstance(prompt, str):
+            if not self.uses_chat_template:
+                return self._known(self._opened(prompt))
+            prompt = [{"role": "user", "content": prompt}]
+        return self._known(self.encode_text(self.render(prompt, answer=True)))
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, answer: bool) -> str:
+        """Chat messages as the template writes them.
+
+        :param answer: whether what opens an answer follows.
+        :raises UsageError: if there is no template, or it refuses them.
+        """
+        if not self.uses_chat_template:
+            raise UsageError(
+                "the prompts are chat messages and the model has no chat template to put them into; give a "
+                "model with one (its -Instruct version), or a column of plain text with prompt=COLUMN"
+            )
         with self._tokenizing:
-            if isinstance(prompt, str):
-                if not self.uses_chat_template:
-                    return list(self.tokenizer(prompt)["input_ids"])
-                messages = [{"role": "user", "content": prompt}]
-            else:
-                if not self.uses_chat_template:
-                    raise UsageError(
-                        "the prompts are chat messages and the model has no chat template to put them into; give a "
-                        "model with one (its -Instruct version), or a column of plain text with prompt=COLUMN"
-                    )
-                messages = [dict(message) for message in prompt]
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+            return render(self.tokenizer, messages, merges_system=self.merges_system, answer=answer)
+
+    def _opened(self, text: str) -> list[int]:
+        """A text as tokens with what the tokenizer puts before it."""
+        with self._tokenizing:
+            tokens = list(self.tokenizer(text)["input_ids"])
+            bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        while len(tokens) > len(bare) and tokens[-1] in self._closing and tokens[-1:] != bare[-1:]:
+            tokens.pop()
+        return tokens
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        beyond = [token for token in tokens if token >= self._rows]
+        if beyond:
+            word = self.tokenizer.convert_ids_to_tokens(beyond[0])
+            raise UsageError(
+                f"a prompt holds {word!r}, token {beyond[0]:,} of the tokenizer, and the model has embeddings for "
+                f"{self._rows:,}; leave such prompts out, or give the tokenizer that the model was trained with"
+            )
+        return tokens
 
     def encode_text(self, text: str) -> list[int]:
         """A text as tokens, as it is."""
@@ -273,16 +315,22 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     """The one accelerator of this process.
 
     :param device: ``auto`` (CUDA, else MPS, else CPU), ``cpu``, ``cuda`` or ``mps``.
-    :param precision: ``auto`` (bf16 compute on CUDA that has it, else fp32), ``fp32`` or ``bf16``.
-    :raises UsageError: if the device is not there.
+    :param precision: ``auto`` (bf16 compute on CUDA that has units for it, else fp32), ``fp32`` or ``bf16``.
+    :raises UsageError: if the device is not there, or cannot compute so.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda: torch sees no CUDA device; use --device cpu or auto")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: torch sees no Apple GPU; use --device cpu or auto")
+    on_mps = device in {"auto", "mps"} and not torch.cuda.is_available() and torch.backends.mps.is_available()
     on_cuda = device in {"auto", "cuda"} and torch.cuda.is_available()
+    fast = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "auto":
-        precision = "bf16" if on_cuda and torch.cuda.is_bf16_supported() else "fp32"
+        precision = "bf16" if fast else "fp32"
+    if precision == "bf16" and on_mps:
+        raise UsageError("precision bf16: is not used on an Apple GPU; use --precision fp32 or auto")
+    if precision == "bf16" and on_cuda and not fast:
+        raise UsageError("precision bf16: this GPU has no bf16 units; use --precision fp32 or auto")
     # ranks run different numbers of forward passes, so none of these may be collective; no buffer ever changes
     plain = DistributedDataParallelKwargs(broadcast_buffers=False)
     mixed = "bf16" if precision == "bf16" else "no"
@@ -303,14 +351,15 @@ def load_weights(model: Any, weights: dict[str, Tensor]) -> None:
         raise SessionError(f"the checkpoint is of another model: {', '.join([*lost, *unexpected][:3])}")
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a response: the generation config's (it may list several) and the tokenizer's.
+def end_tokens(model: Any, tokenizer: Any, turn: int | None = None) -> frozenset[int]:
+    """Every token that ends a response: the generation config's (it may list several), the tokenizer's, the template's.
 
+    :param turn: that the chat template closes an answer with.
     :raises UsageError: if there is none, because no response would ever end.
     """
     configured = getattr(model.generation_config, "eos_token_id", None)
     several: Iterable[int | None] = configured if isinstance(configured, list | tuple) else [configured]
-    found = {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+    found = {token for token in (*several, tokenizer.eos_token_id, turn) if token is not None}
     if not found:
         raise UsageError("the model names no end token, so no response would ever end; set eos_token_id in its config")
     return frozenset(int(token) for token in found)

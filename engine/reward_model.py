@@ -224,7 +224,7 @@ class RewardModel:
     @property
     def context(self) -> int:
         """Most tokens of a row."""
-        return int(getattr(self.policy.model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+        return self.policy.context or 2**31
 
     def closed(self, row: Sized) -> Lesson:
         """A row with an end token: one that was cut is read as if it ended there, as all did in training."""

@@ -160,7 +160,7 @@ class Service:
         if self.state_word:
             return self.state_word, self._engine.failure
         if not self.ready:
-            return "LOADING", self._engine.again or "loading torch, the tokenizer and the model"
+            return "LOADING", self._engine.again or control.loading or "loading torch, the tokenizer and the model"
         if control.paused:
             return "PAUSED", f"paused by {control.paused_by}; space goes on, . runs one step"
         if self.waiting:

@@ -13,10 +13,11 @@ from engine.control import Control
 from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
 from engine.learner import Learner
-from engine.loading import load_policy, model_folder
+from engine.loading import find_model, load_policy
 from engine.policy import make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
+from engine.soundness import room_for, why_not_causal
 from engine.tasks import load_task
 from engine.tasks.characters import check_characters
 from engine.tasks.context import fit
@@ -68,14 +69,26 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     values = defaults(ADAPTED if settings.lora else {}, task.defaults, weights, given)
     check_together(values)
     check_sampler(values, mismatch=settings.allow_sampler_mismatch)
+    found = find_model(
+        settings.model, settings.model_revision, control=control, trust_remote_code=settings.trust_remote_code
+    )
+    if found.commit != settings.model_revision:
+        folder.write_settings(msgspec.structs.replace(folder.settings(), model_revision=found.commit))
+    control.loading = ""
     policy = load_policy(
-        model_folder(settings.model),
+        found.folder,
         accelerator,
         chat_template=settings.chat_template,
         shortcuts=active(settings.plain),
         trust_remote_code=settings.trust_remote_code,
         attach=_attach(settings, folder),
+        name=settings.model,
     )
+    if why := why_not_causal(policy):
+        raise UsageError(
+            f"model {settings.model}: is not a causal language model ({why}); give one that says one token after "
+            "another, such as Llama, Qwen or GPT-2"
+        )
     task = fit(task, policy, int(values["max_new_tokens"]))
     if parse_spec(settings.task, "task").use in TASK_KINDS:
         check_characters(task, policy, settings.task, settings.model)
@@ -91,6 +104,10 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         )
     schedule = [a for a in assignments if a.step is not None]
     knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
+    room = room_for(policy, task.prompts, task.evaluation)
+    for limit in (knobs.whole("max_new_tokens"), *(a.value for a in schedule if a.name == "max_new_tokens")):
+        room.check(float(limit))
+    knobs.checks.append(lambda values: room.check(float(values["max_new_tokens"])))
     return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
 
 

@@ -107,9 +107,8 @@ def _tokens(policy: Policy, text: str) -> list[int]:
 
 def _written(policy: Policy, prompt: list[Message], completion: list[Message]) -> tuple[str, str]:
     """A conversation as the template writes it: what the model is given, and what follows."""
-    write = policy.tokenizer.apply_chat_template
-    before = str(write(prompt, tokenize=False, add_generation_prompt=True))
-    whole = str(write([*prompt, *completion], tokenize=False))
+    before = policy.render(prompt, answer=True)
+    whole = policy.render([*prompt, *completion], answer=False)
     if whole.startswith(before):
         return before, whole[len(before) :]
     return before, completion[0]["content"]
@@ -127,7 +126,7 @@ def encode_all(
     :param held_out: the task's held-out questions, which must never be learned from.
     :raises InputFileError: if an example cannot be used, or none is left.
     """
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    context = policy.context or 2**31
     secret = {tuple(policy.encode_prompt(text)) for text in held_out}
     rows: list[Lesson] = []
     cut = left_out = hidden = 0

@@ -11,6 +11,7 @@ from sessions.branches import END
 from sessions.errors import UsageError
 from sessions.export import Exported, Wanted, export
 from sessions.folders import session_folder, sessions_home
+from sessions.models import pinned
 from sessions.wire import encode_json
 from workbench.output import emit, say, show
 
@@ -40,7 +41,8 @@ def export_session(arguments: argparse.Namespace) -> int:
         from workbench.merging import merge_into, need_peft
 
         need_peft()
-        base = folder.settings().model
+        settings = folder.settings()
+        base = pinned(settings.model, settings.model_revision)
         merge = lambda adapters, target: merge_into(base, adapters, target)  # noqa: E731
     wanted = Wanted(
         branch=arguments.branch or "",

@@ -137,7 +137,9 @@ def _begin(arguments: argparse.Namespace) -> Budget:
     threads = arguments.threads or max(1, cores // 2 if cores > 4 else cores - 1)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from engine.hub import stay_offline
+
+    stay_offline()
     import torch
 
     from engine.passes import Budget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ from pathlib import Path
 import msgspec
 
 from sessions.adapters import adapted, check_lora
-from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
+from sessions.errors import InputFileError, InvalidValue, UsageError
 from sessions.examples import read_examples
 from sessions.first_row import check_first_row
 from sessions.folders import SETTINGS_BYTES, cache_home, check_session_name, home
 from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment, switched
+from sessions.model_files import check_model_folder, gguf_architecture
+from sessions.models import need_snapshot, offline_switch, parse_model
 from sessions.people import check_person, whoami
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
@@ -116,9 +117,9 @@ def check_adapted(settings: SessionSettings) -> tuple[str, str]:
     """
     base, lora = adapted(settings.model, settings.lora)
     if base == settings.model:
-        return check_model(base), lora
+        return check_model(base, settings.model_revision), lora
     try:
-        return check_model(base), lora
+        return check_model(base, settings.model_revision), lora
     except UsageError as error:
         raise InputFileError(
             f"--model {settings.model}: adapters for a model that is not found here ({error}); give it with "
@@ -126,23 +127,24 @@ def check_adapted(settings: SessionSettings) -> tuple[str, str]:
         ) from None
 
 
-def check_model(name: str) -> str:
-    """``tiny``, ``smollm2`` or the absolute path of a model's folder.
+def check_model(text: str, commit: str = "") -> str:
+    """A model's name, a file's or folder's with its absolute path; of what is on the disk the files are looked at.
 
-    :raises UsageError: if it is none of these.
+    :param commit: of a hub model that the session was started with.
+    :raises UsageError: if there is none, it is not what it should be, or the network that it needs is forbidden.
     """
-    if name == "tiny":
-        return name
-    if name == "smollm2":
-        if not (cache_home() / name / "config.json").is_file():
+    name = parse_model(text)
+    if name.kind == "known":
+        if name.place == "smollm2" and not (cache_home() / "smollm2" / "config.json").is_file():
             raise UsageError("model smollm2 is not here yet; `workbench fetch smollm2` gets it")
-        return name
-    folder = Path(name).expanduser()
-    if not folder.exists() and os.sep not in name:
-        raise UnknownName("model", name, ("tiny", "smollm2", "a folder with config.json"))
-    if not (folder / "config.json").is_file():
-        raise InputFileError(f"model {name}: no config.json there; give tiny, smollm2 or the folder of a saved model")
-    return str(folder.resolve())
+    elif name.kind == "folder":
+        check_model_folder(Path(name.place), text)
+    elif name.kind == "gguf":
+        gguf_architecture(Path(name.place), text)
+    else:
+        if switch := offline_switch():
+            need_snapshot(name.at(commit), switch)
+    return str(name)
 
 
 def check_reward_folder(settings: SessionSettings) -> str:

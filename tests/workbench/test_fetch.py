@@ -79,7 +79,7 @@ def test_a_conversion_that_fails_leaves_nothing(home: Path, monkeypatch: pytest.
     def verify(_: Path) -> None:
         raise WorkbenchError("is not SmolLM2")
 
-    monkeypatch.setattr(fetch, "_convert", convert)
+    monkeypatch.setattr(fetch, "convert", convert)
     monkeypatch.setattr(fetch, "_verify", verify)
     with pytest.raises(WorkbenchError, match="is not SmolLM2"):
         fetch.fetch_smollm2(lambda _: None)
