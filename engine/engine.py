@@ -46,6 +46,7 @@ from sessions.errors import InvalidValue, Refused, SessionError, WorkbenchError
 from sessions.evaluations import HeldOut
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import Value
+from sessions.models import pinned
 from sessions.records import (
     Alarm,
     Change,
@@ -314,7 +315,7 @@ class Engine(Threads):
             self.control.run_through(False)
         if learner.step == 0 and 0 not in self.board.checkpoints and self.warming is None:
             await self.checkpoint("start of RL")
-        plan = await self.compute(_first_plan, learner)
+        model, plan = await self.compute(_first_plan, learner)
         if self.settings.paused:
             self.control.pause("--paused")
         await self.note("started", f"{learner.task.name} on {learner.policy.device}, step {learner.step}")
@@ -325,6 +326,8 @@ class Engine(Threads):
         if learner.policy.why_padded:
             why = learner.policy.why_padded
             await self.note("layout", f"responses are trained on as padded rows and not as trees of a group: {why}")
+        settings = self.folder.settings()
+        await self.note("model", f"{pinned(settings.model, settings.model_revision)}: {model}")
         await self.note("memory plan", plan)
         self.service.loaded()
 
@@ -869,12 +872,12 @@ class Engine(Threads):
         return self.store.add_step(record, groups, keep), self.store.heads_of(groups)
 
 
-def _first_plan(learner: Learner) -> str:
-    """On the compute thread: have the learner's steps planned; what the first should take, in words."""
+def _first_plan(learner: Learner) -> tuple[str, str]:
+    """On the compute thread: have the learner's steps planned; the model, and what the first should take, in words."""
     from engine.plan import Planner
 
     learner.planner = Planner(learner)
-    return learner.planner.plan({}).at_the_start()
+    return learner.planner.model(), learner.planner.plan({}).at_the_start()
 
 
 def _finite(value: float) -> bool:

@@ -19,7 +19,7 @@ from engine.soundness import check_tokenizer
 from engine.words import one_line
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import cache_home
-from sessions.model_files import check_model_folder
+from sessions.model_files import check_model_folder, stored_type
 from sessions.models import parse_model
 from sessions.shortcuts import SHORTCUTS
 
@@ -108,7 +108,9 @@ def load_policy(
     _check_complete(report, name)
     check_tokenizer(model, tokenizer, name)
     adapters = attach(model) if attach else None
-    return Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts, adapters=adapters)
+    policy = Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts, adapters=adapters)
+    policy.stored = stored_type(path)
+    return policy
 
 
 def _check_complete(report: dict[str, Any], name: str) -> None:

@@ -23,6 +23,7 @@ from engine.memory import Held, Need, available_memory, held_memory, need, peak_
 from engine.observed import Observed, observe
 from engine.rollout import RolloutGroup
 from engine.sizes import Sizes, count
+from engine.summary import describe_model
 from engine.work import Rollout, Search
 from sessions.hyperparameters import Value, check_together, hyperparameter, switched
 from sessions.plans import Plan, PlanPart, gigabytes
@@ -143,6 +144,7 @@ class Planner:
         seconds_now, seconds_then = self._seconds(now), self._seconds(then)
         plan = Plan(step=self._learner.step, algorithm=then.text("algorithm"), values=changed, **memory)
         plan.basis = self._basis(then)
+        plan.model = self.model()
         if seconds_now is None or seconds_then is None:
             plan.unknown = "known after the first step"
             return plan
@@ -158,6 +160,11 @@ class Planner:
         plan.seconds_least = max(0.0, shortest.total - SURE * math.hypot(shortest.spread, off))
         plan.seconds_most = longest.total + SURE * math.hypot(longest.spread, off)
         return plan
+
+    def model(self) -> str:
+        """What is trained, one line, with the bytes that it takes as it is."""
+        kept = self._need(self._learner.knobs, self._expected(self._learner.knobs)).kept
+        return describe_model(self._learner.policy, kept, float(self.sizes.trainable))
 
     def graph(self) -> float:
         """Bytes of the graph that TRPO's Fisher products would differentiate; 0 while no step tells how long responses

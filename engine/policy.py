@@ -57,6 +57,7 @@ class Policy:
     :ivar full_precision_scorer: the same in fp32 throughout, for what bf16 would round away.
     :ivar end_tokens: any of them ends a response.
     :ivar merges_system: whether a system message becomes a part of the user's, because the template takes none.
+    :ivar stored: the type that its weights are stored in, where it was loaded from a folder.
     :ivar context: tokens that it can look at, prompt and response; None: nothing says.
     :ivar shortcuts: those that are taken (:mod:`sessions.shortcuts`).
     :ivar packs: whether groups are trained on as trees; ``why_padded`` says why they are not.
@@ -94,6 +95,7 @@ class Policy:
         self.merges_system = self.uses_chat_template and must_merge_system(tokenizer)
         turn = end_of_turn(tokenizer) if self.uses_chat_template else None
         self.end_tokens = end_tokens(model, tokenizer, turn)
+        self.stored = ""
         self.context = context_of(model)
         self._rows = rows_of(model)
         sep = getattr(tokenizer, "sep_token_id", None)

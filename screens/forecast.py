@@ -67,4 +67,5 @@ class Forecast:
         if plan.memory_most > 1.05 * plan.memory_then:
             parts.append(f"memory up to {gigabytes(plan.memory_most)} GB")
         said = f"{', '.join(parts)}: " if parts else ""
-        return [(f"{said}{plan.basis}", "dim")]
+        lines = [(f"{said}{plan.basis}", "dim")]
+        return [*lines, (plan.model, "dim")] if plan.model else lines

@@ -23,6 +23,7 @@ TOKENIZERS = (
     "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 """Files of which a tokenizer has at least one."""
+_TYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16"}
 OTHER_HEADS = (
     "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice",
     "ForPreTraining", "ForImageClassification", "ForSpeechSeq2Seq", "ForAudioClassification",
@@ -45,6 +46,15 @@ def check_model_folder(folder: Path, name: str) -> None:
             f"model {name}: there is no tokenizer in its folder (tokenizer.json); copy the one that the model was "
             "trained with into it"
         )
+
+
+def stored_type(folder: Path) -> str:
+    """The type that most of a model's tensors are stored in, such as ``bf16``, by the first file that holds any."""
+    for path in sorted(folder.glob("model*.safetensors")):
+        types = [str(about["dtype"]) for about in _tensors(path, str(folder)).values()]
+        if types:
+            return _TYPES.get(most := max(sorted(set(types)), key=types.count), most.lower())
+    return ""
 
 
 def has_weights(folder: Path) -> bool:

@@ -42,6 +42,7 @@ class Plan(Record):
     :ivar basis: what the numbers come from.
     :ivar unknown: why there are no seconds.
     :ivar warning: what should be known before the change is applied.
+    :ivar model: what is trained, one line.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Plan(Record):
     basis: str = ""
     unknown: str = ""
     warning: str = ""
+    model: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -104,6 +106,8 @@ class Plan(Record):
                 then = "-" if part.then is None else show(part.then)
                 lines.append(f"  {part.name:<28}{now:>9}" + (f" -> {then:>7}" if self.values else ""))
         lines.append(f"basis: {self.basis}")
+        if self.model:
+            lines.append(f"model: {self.model}")
         return "\n".join(lines)
 
     def at_the_start(self) -> str:

@@ -120,7 +120,7 @@ def bytes_policy() -> Policy:
 @pytest.mark.parametrize("text", ["37+48=85", "é", "aéb", "€5 → 日本語", "ok 👍🏽 é", "👍👍", "naïve café\n", ""])
 def test_ends_of_tokens_that_are_bytes(text: str) -> None:
     policy = bytes_policy()
-    tokens = policy.encode_prompt(text)
+    tokens = policy.encode_text(text)
     assert len(tokens) == len(text.encode())
     expected = []
     for done, character in enumerate(text):  # the last byte of a character is where it appears
@@ -130,7 +130,7 @@ def test_ends_of_tokens_that_are_bytes(text: str) -> None:
 
 def test_a_response_cut_inside_a_character() -> None:
     policy = bytes_policy()
-    tokens = policy.encode_prompt("a€")[:-1]
+    tokens = policy.encode_text("a€")[:-1]
     text, ends = policy.token_ends(tokens)
     assert text.startswith("a")
     assert ends == [1, 1, 1]
@@ -138,7 +138,7 @@ def test_a_response_cut_inside_a_character() -> None:
 
 def test_special_tokens_have_no_width() -> None:
     policy = bytes_policy()
-    tokens = [*policy.encode_prompt("é5"), 0]
+    tokens = [*policy.encode_text("é5"), 0]
     assert policy.token_ends(tokens) == ("é5", [0, 1, 2, 2])
 
 
@@ -175,7 +175,7 @@ def test_no_trainable_parameters_is_refused() -> None:
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="no config.json there"):
+    with pytest.raises(InputFileError, match=r"no config\.json there"):
         load_policy(tmp_path, make_accelerator("cpu", "fp32"))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import engine
 import screens.app
 from engine.rewards import loading
 from engine.tasks import MAKERS
@@ -138,8 +140,7 @@ def test_built_in_rewards_are_the_engines() -> None:
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "config.json").write_text("{}")
+    shutil.copytree(Path(engine.__file__).parent / "tiny_model", tmp_path / "m")
     (tmp_path / "t.jsonl").write_text('\n{"question": "1+1", "answer": "2"}\n')
     made = check_settings(SessionSettings(name="", model="m", task="t.jsonl"))
     assert (made.model, made.task) == (str(tmp_path / "m"), str(tmp_path / "t.jsonl"))
