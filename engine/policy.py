@@ -239,7 +239,8 @@ class Policy:
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write weights as a folder that transformers or peft loads, with the tokenizer."""
         if self.adapters is None:
-            self.model.save_pretrained(folder, state_dict=dict(weights))
+            # under the names that the model has here, not those of an older format of its family
+            self.model.save_pretrained(folder, state_dict=dict(weights), save_original_format=False)
         else:
             self.adapters.save(folder, weights)
         self.tokenizer.save_pretrained(folder)
