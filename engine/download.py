@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from typing import Any, ClassVar
 
 import msgspec
@@ -24,8 +23,17 @@ SECONDS = 0.5
 """Between two lines about how far it is; they come while nothing does, too."""
 
 
+_saying, _ended = threading.Lock(), threading.Event()
+
+
 def say(fetched: Fetched) -> None:
-    print(msgspec.json.encode(fetched).decode(), flush=True)
+    """Write a line, whole, and none after that which says how it ended."""
+    with _saying:
+        if not _ended.is_set():
+            sys.stdout.write(msgspec.json.encode(fetched).decode() + "\n")
+            sys.stdout.flush()
+        if fetched.folder or fetched.error:
+            _ended.set()
 
 
 class Bar:
@@ -61,11 +69,10 @@ class Bar:
 
 def tell_on() -> None:
     """Say how far it is until the process ends."""
-    while True:
+    while not _ended.wait(SECONDS):
         done = max((bar.n for bar in Bar.bars), default=0)
         total = max((bar.total or 0 for bar in Bar.bars), default=0)
         say(Fetched(done=int(done), total=int(max(done, total))))
-        time.sleep(SECONDS)
 
 
 def fetch(repository: str, revision: str, *, code: bool) -> Fetched:

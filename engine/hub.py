@@ -73,15 +73,14 @@ def snapshot(name: ModelName, control: Control, *, code: bool = False) -> Path:
         return need_snapshot(name, switch)
     control.loading = f"fetching {name} from the hub"
     command = [sys.executable, "-P", "-m", "engine.download", name.place, name.revision or "main", "code" * code]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=own_environment()
-    )
-    try:
-        assert process.stdout is not None
-        last = _follow(process.stdout, lambda said: _tell(said, name, control))
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            last = _follow(process.stdout, lambda said: _tell(said, name, control))
+        finally:
+            process.kill()
     if last.error:
         raise InputFileError(f"model {name}: {last.error}")
     if not last.folder:
