@@ -38,11 +38,14 @@ class Fetched(msgspec.Struct, omit_defaults=True):
 
 
 def stay_offline() -> None:
-    """Keep the hub's libraries off the network from here on, in this process; to be called before they are imported."""
+    """Keep the hub's libraries off the network from here on, in this process; to be called before they are imported.
+
+    Who has set the switch to something else means it.
+    """
     global _given
     if _given is None:
         _given = (os.environ.get(_HOW), offline_switch())
-    os.environ[_HOW] = "1"
+    os.environ.setdefault(_HOW, "1")
 
 
 def forbidden() -> str:

@@ -162,8 +162,8 @@ class Policy:
         """A text as tokens with what the tokenizer puts before it."""
         with self._tokenizing:
             tokens = list(self.tokenizer(text)["input_ids"])
-            bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        while len(tokens) > len(bare) and tokens[-1] in self._closing and tokens[-1:] != bare[-1:]:
+            bare = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        while bare and len(tokens) > len(bare) and tokens[-len(bare) :] != bare and tokens[-1] in self._closing:
             tokens.pop()
         return tokens
 

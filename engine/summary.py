@@ -29,8 +29,9 @@ def describe_model(policy: Policy, kept: Mapping[str, float], gradients: float) 
     amounts = {**kept, "gradients": gradients}
     amounts = {name: amounts[name] for name in ("weights", "gradients", "optimizer", "reference") if amounts.get(name)}
     layers = getattr(config, "num_hidden_layers", None)
+    depth = f", {layers} layer{'s' * (layers != 1)}" if layers else ""
     parts = [
-        f"{config.model_type}{f', {layers} layers' if layers else ''}, {sizes}",
+        f"{config.model_type}{depth}, {sizes}",
         f"{stored}fp32 weights computed in {computed} on {policy.device}",
         ", ".join(f"{name} {gigabytes(size)}" for name, size in amounts.items()) + " GB",
         f"vocabulary {policy.vocabulary:,}, context {'not told' if policy.context is None else f'{policy.context:,}'}",

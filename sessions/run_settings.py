@@ -118,7 +118,7 @@ class Setting:
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("model", "path", "learned", "tiny (embedded, the default), smollm2, or a folder", "M"),
+        Setting("model", "path", "learned", "tiny (the default), smollm2, a folder, .gguf or org/name", "M"),
         Setting(
             "chat_template", "switch", "learned", "wrap prompts in the chat template that the tokenizer brings",
             on=True,

@@ -232,7 +232,7 @@ def _add_reward_model(reward_model: argparse.ArgumentParser) -> None:
     train.set_defaults(function="workbench.commands_reward_model:train")
     train.add_argument("file", metavar="FILE", help="JSON lines: prompt, chosen, rejected, as TRL reads them")
     train.add_argument(
-        "--model", default="tiny", metavar="M", help="tiny (embedded, the default), smollm2, or a folder"
+        "--model", default="tiny", metavar="M", help="tiny (the default), smollm2, a folder, .gguf or org/name"
     )
     train.add_argument("--output", default="reward-model", metavar="DIR", help="a new or empty folder (reward-model)")
     train.add_argument("--kind", choices=("head", "lora", "full"), default="head", help="what is trained (head)")
