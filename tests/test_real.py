@@ -99,3 +99,19 @@ def test_smollm2_with_trpo(tmp_path: Path, product: str) -> None:
         assert metrics["trpo/kl_realised"] <= 0.01
         assert metrics["trpo/gain_actual"] > 0
     assert trained[0]["trpo/product_error"] < 1e-2
+
+
+def test_smollm2_is_what_is_said_of_it() -> None:
+    from engine.loading import load_policy, model_folder
+    from engine.policy import make_accelerator
+
+    policy = load_policy(model_folder("smollm2"), make_accelerator("cpu", "fp32"))
+    assert sum(p.numel() for p in policy.parameters) == 134_515_008
+    assert policy.model.get_input_embeddings().weight is policy.model.get_output_embeddings().weight
+    named = {policy.tokenizer.convert_ids_to_tokens(token) for token in policy.end_tokens}
+    assert "<|im_end|>" in named
+    assert (policy.context, policy.vocabulary, policy.merges_system) == (8192, 49152, False)
+    prompt = policy.tokenizer.decode(
+        policy.encode_prompt([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}])
+    )
+    assert prompt == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
