@@ -170,10 +170,9 @@ class Policy:
     def _known(self, tokens: list[int]) -> list[int]:
         beyond = [token for token in tokens if token >= self._rows]
         if beyond:
-            word = self.tokenizer.convert_ids_to_tokens(beyond[0])
             raise UsageError(
-                f"a prompt holds {word!r}, token {beyond[0]:,} of the tokenizer, and the model has embeddings for "
-                f"{self._rows:,}; leave such prompts out, or give the tokenizer that the model was trained with"
+                f"a prompt holds {self.names(beyond)[0]!r}, token {beyond[0]:,} of the tokenizer, and the model has "
+                f"embeddings for {self._rows:,}; leave such prompts out, or give the tokenizer that it was trained with"
             )
         return tokens
 
@@ -181,6 +180,11 @@ class Policy:
         """A text as tokens, as it is."""
         with self._tokenizing:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def names(self, tokens: Iterable[int]) -> list[str]:
+        """Tokens as the tokenizer's vocabulary has them, special ones too."""
+        with self._tokenizing:
+            return [str(self.tokenizer.convert_ids_to_tokens(token)) for token in tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, special tokens left out."""

@@ -49,8 +49,7 @@ def _tied(model: Any) -> int:
 
 def _ends(policy: Policy) -> str:
     tokens = sorted(policy.end_tokens)
-    named = [str(policy.tokenizer.convert_ids_to_tokens(token)) for token in tokens[:FEW]]
-    return " or ".join(named) + (f" or {len(tokens) - FEW} more" if len(tokens) > FEW else "")
+    return " or ".join(policy.names(tokens[:FEW])) + (f" or {len(tokens) - FEW} more" if len(tokens) > FEW else "")
 
 
 def _template(policy: Policy) -> str:

@@ -189,6 +189,15 @@ def test_tied_and_frozen_parameters_are_counted(tmp_path: Path) -> None:
     assert "tied (input and output embeddings)" in said
 
 
+async def test_it_is_a_note_of_the_session_before_the_first_step() -> None:
+    async with live() as tested:
+        (note,) = [event for event in await tested.query("events 50") if event.get("kind") == "model"]
+        assert note["step"] == 0
+        assert note["text"].startswith("tiny: llama, 1 layer, ")
+        assert tested.engine.learner.planner is not None
+        assert note["text"] == f"tiny: {tested.engine.learner.planner.model()}"
+
+
 # ------------------------------------------------------------------------------------------ device and precision
 
 
