@@ -148,6 +148,12 @@ def test_the_longest_prompt_is_among_those_with_the_most_characters(small: Polic
     prompts = [Prompt(id=f"p{i}", text="1" * (1 + (37 * i) % 101), answer="") for i in range(101)]
     assert longest_prompt(small, prompts) == (101, next(p.id for p in prompts if len(p.text) == 101))
     assert longest_prompt(small, []) == (0, "")
+    plain = random_policy()
+    plain.tokenizer.chat_template = "{% for m in messages %}({{ m.content }}){% endfor %}"
+    templated = Policy(plain.model, plain.tokenizer, plain.accelerator)
+    assert longest_prompt(templated, prompts)[0] == 103
+    messages = [{"role": "user", "content": "1" * 60}] * 2
+    assert longest_prompt(templated, [*prompts, Prompt(id="m", text="1", answer="", messages=messages)]) == (124, "m")
 
 
 async def test_a_prompt_that_is_too_long_is_met_while_sampling_and_the_session_goes_on() -> None:
