@@ -43,7 +43,7 @@ def find_model(
 ) -> Found:
     """Find a model by its name; what has to be fetched or converted first is, once.
 
-    :param commit: of a hub model that was used before, and is again.
+    :param commit: of a hub model that was used before, and is again; or another revision of it.
     :param control: told what takes long.
     :raises WorkbenchError: if there is none, or it is none that can be trained.
     """

@@ -72,7 +72,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     found = find_model(
         settings.model, settings.model_revision, control=control, trust_remote_code=settings.trust_remote_code
     )
-    if found.commit != settings.model_revision:
+    if found.commit and found.commit != settings.model_revision:
         folder.write_settings(msgspec.structs.replace(folder.settings(), model_revision=found.commit))
     control.loading = ""
     policy = load_policy(

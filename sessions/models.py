@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sessions.errors import InputFileError, UnknownName
+from sessions.errors import InputFileError, InvalidValue, UnknownName
 from sessions.model_files import check_model_folder
 
 KNOWN = ("tiny", "smollm2")
@@ -38,9 +38,18 @@ class ModelName:
     def __str__(self) -> str:
         return f"{self.place}@{self.revision}" if self.revision else self.place
 
-    def at(self, commit: str) -> ModelName:
-        """The same at one commit of the hub; a model that is not there stays as it is."""
-        return ModelName(self.kind, self.place, commit) if commit and self.kind == "hub" else self
+    def at(self, revision: str) -> ModelName:
+        """The same at a branch, tag or commit of the hub; empty: as it is.
+
+        :raises InvalidValue: if it can be none, or the model is not of the hub.
+        """
+        if not revision:
+            return self
+        if self.kind != "hub":
+            raise InvalidValue(f"--model-revision {revision}: {self} is not a model of the hub; leave it out")
+        if not _REVISION.fullmatch(revision):
+            raise InvalidValue(f"--model-revision: {revision!r} cannot be one; give a branch, a tag or a commit")
+        return ModelName(self.kind, self.place, revision)
 
 
 def parse_model(text: str) -> ModelName:

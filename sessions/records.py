@@ -615,7 +615,7 @@ class SessionSettings(Record):
     :ivar steps: stop after so many; 0: never.
     :ivar threads: of torch; 0: physical cores less one, at least 1.
     :ivar model: name, folder, GGUF file or hub name.
-    :ivar model_revision: commit of a hub model that the session was started with; empty: it has not been loaded yet.
+    :ivar model_revision: branch, tag or commit of a hub model, once loaded the commit; empty: its main branch.
     :ivar task: its words: a name, file or dataset, and options (:mod:`sessions.task_kinds`).
     :ivar rewards: words of each reward (:mod:`sessions.reward_kinds`); empty: the task's own.
     :ivar reward_timeout: seconds that a reward function may take for a group.

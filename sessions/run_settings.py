@@ -120,6 +120,9 @@ SETTINGS: dict[str, Setting] = {
     for setting in (
         Setting("model", "path", "learned", "tiny (the default), smollm2, a folder, .gguf or org/name", "M"),
         Setting(
+            "model_revision", "text", "learned", "branch, tag or commit of a hub model; its commit is kept", "REV"
+        ),
+        Setting(
             "chat_template", "switch", "learned", "wrap prompts in the chat template that the tokenizer brings",
             on=True,
         ),

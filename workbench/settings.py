@@ -127,13 +127,14 @@ def check_adapted(settings: SessionSettings) -> tuple[str, str]:
         ) from None
 
 
-def check_model(text: str, commit: str = "") -> str:
+def check_model(text: str, revision: str = "") -> str:
     """A model's name, a file's or folder's with its absolute path; of what is on the disk the files are looked at.
 
-    :param commit: of a hub model that the session was started with.
+    :param revision: of a hub model.
     :raises UsageError: if there is none, it is not what it should be, or the network that it needs is forbidden.
     """
     name = parse_model(text)
+    wanted = name.at(revision)
     if name.kind == "known":
         if name.place == "smollm2" and not (cache_home() / "smollm2" / "config.json").is_file():
             raise UsageError("model smollm2 is not here yet; `workbench fetch smollm2` gets it")
@@ -143,7 +144,7 @@ def check_model(text: str, commit: str = "") -> str:
         gguf_architecture(Path(name.place), text)
     else:
         if switch := offline_switch():
-            need_snapshot(name.at(commit), switch)
+            need_snapshot(wanted, switch)
     return str(name)
 
 

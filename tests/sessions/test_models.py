@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import engine
-from sessions.errors import InputFileError, UnknownName
+from sessions.errors import InputFileError, InvalidValue, UnknownName
 from sessions.model_files import check_model_folder, gguf_architecture, stored_type
 from sessions.models import ModelName, hub_cache, need_snapshot, offline_switch, parse_model, pinned, whole_snapshot
 
@@ -86,7 +86,11 @@ def test_a_name_at_the_commit_that_was_used() -> None:
     assert pinned("org/name", COMMIT) == pinned("org/name@main", COMMIT) == f"org/name@{COMMIT}"
     assert pinned("/a/folder@home", "") == "/a/folder@home"
     assert str(parse_model("org/name@main").at(COMMIT)) == f"org/name@{COMMIT}"
-    assert parse_model("tiny").at(COMMIT) == parse_model("tiny")
+    assert parse_model("tiny").at("") == parse_model("tiny")
+    with pytest.raises(InvalidValue, match="--model-revision v1: tiny is not a model of the hub; leave it out"):
+        parse_model("tiny").at("v1")
+    with pytest.raises(InvalidValue, match=r"--model-revision: '\.\./x' cannot be one"):
+        parse_model("org/name").at("../x")
 
 
 # ------------------------------------------------------------------------------------------------------ the hub
