@@ -103,8 +103,12 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
             Path(settings.reward_model), accelerator, trust_remote_code=settings.trust_remote_code
         )
     schedule = [a for a in assignments if a.step is not None]
-    knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
     room = room_for(policy, task.prompts, task.evaluation)
+    asked = settings.preset or "max_new_tokens" in {**task.defaults, **given}
+    if not asked and room.most is not None and 1 <= room.most < float(values["max_new_tokens"]):
+        values["max_new_tokens"] = room.most
+        control.note("model", f"max_new_tokens is {room.most}: what the context of {policy.context:,} tokens leaves")
+    knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
     for limit in (knobs.whole("max_new_tokens"), *(a.value for a in schedule if a.name == "max_new_tokens")):
         room.check(float(limit))
     knobs.checks.append(lambda values: room.check(float(values["max_new_tokens"])))

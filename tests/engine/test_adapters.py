@@ -201,7 +201,7 @@ def test_a_model_whose_weights_hold_the_product_says_the_same(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_merged_by_export_they_say_the_same(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.start.model_folder", Path)
+    monkeypatch.setattr("engine.loading.model_folder", Path)
     policy = adapted(family, place=tmp_path / "base")
     stir(policy, 0.02)
     merge_into(str(tmp_path / "base"), saved(policy, tmp_path / "a"), tmp_path / "out")

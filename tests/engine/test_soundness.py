@@ -137,6 +137,15 @@ def test_a_context_that_is_too_short_is_refused_with_the_numbers(model: Path) ->
     learner.knobs.request(Set(values={"max_new_tokens": most}), 1)
 
 
+def test_where_nobody_asked_for_a_length_the_default_is_what_the_context_leaves(model: Path, tmp_path: Path) -> None:
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"question": "1+1=", "answer": "2"}\n{"question": "11+1=", "answer": "12"}\n')
+    assert started(model, task=str(task)).knobs.whole("max_new_tokens") == 128 - 5
+    assert started(model, "max_new_tokens=7", task=str(task)).knobs.whole("max_new_tokens") == 7
+    with pytest.raises(InvalidValue, match="set max_new_tokens to 123 at most"):
+        started(model, "max_new_tokens=256", task=str(task))
+
+
 def test_a_prompt_that_fills_the_context_cannot_be_helped_by_shorter_answers() -> None:
     with pytest.raises(InvalidValue, match="prompt p9 has 40 tokens and the model's context only 40; leave the prompt"):
         Room(40, 40, "p9").check(1)
