@@ -84,7 +84,8 @@ def test_everything_a_session_leaves_is_its_owners_alone(home: Path, ended: Path
 def test_a_failed_start_tells_nothing_of_the_environment(home: Path, tmp_path: Path) -> None:
     """The log of a session that could not be started is kept in the home."""
     model = Path(shutil.copytree(TINY, tmp_path / "model"))
-    (model / "model.safetensors").write_bytes(b"not tensors")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 100}))  # only torch sees what is wrong
     weird = run("--name", "weird", "--device", "cuda")
     assert weird.returncode == 2
     home.mkdir(exist_ok=True)
