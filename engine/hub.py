@@ -20,9 +20,8 @@ from sessions.errors import InputFileError, SessionError
 from sessions.model_files import check_model_folder
 from sessions.models import ModelName, need_snapshot, offline_switch, whole_snapshot
 
-_HOW = "HF_HUB_OFFLINE"
-_given: tuple[str | None, str] | None = None
-"""What the person has set ``HF_HUB_OFFLINE`` to, and what forbids the network, before this process set it itself."""
+_HOW, _SAID = "HF_HUB_OFFLINE", "WORKBENCH_HUB_OFFLINE"
+"""The hub's own switch, and where this process keeps what the person had it at."""
 
 
 class Fetched(msgspec.Struct, omit_defaults=True):
@@ -42,24 +41,20 @@ def stay_offline() -> None:
 
     Who has set the switch to something else means it.
     """
-    global _given
-    if _given is None:
-        _given = (os.environ.get(_HOW), offline_switch())
-    os.environ.setdefault(_HOW, "1")
+    os.environ.setdefault(_SAID, os.environ.get(_HOW, ""))
+    os.environ[_HOW] = os.environ.get(_HOW) or "1"
 
 
 def forbidden() -> str:
     """What of the person's environment forbids the network; empty if nothing does."""
-    return _given[1] if _given is not None else offline_switch()
+    return offline_switch(own_environment())
 
 
 def own_environment() -> dict[str, str]:
     """The environment as the person has set it, for a process that may use the network."""
     environment = dict(os.environ)
-    if _given is not None:
-        environment.pop(_HOW, None)
-        if _given[0] is not None:
-            environment[_HOW] = _given[0]
+    if (said := environment.pop(_SAID, None)) is not None:
+        environment[_HOW] = said
     return environment
 
 

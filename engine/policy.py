@@ -58,7 +58,6 @@ class Policy:
     :ivar end_tokens: any of them ends a response.
     :ivar merges_system: whether a system message becomes a part of the user's, because the template takes none.
     :ivar stored: the type that its weights are stored in, where it was loaded from a folder.
-    :ivar context: tokens that it can look at, prompt and response; None: nothing says.
     :ivar shortcuts: those that are taken (:mod:`sessions.shortcuts`).
     :ivar packs: whether groups are trained on as trees; ``why_padded`` says why they are not.
     :ivar adapters: what is trained instead of the model, which is frozen then; None: the model is.
@@ -96,7 +95,6 @@ class Policy:
         turn = end_of_turn(tokenizer) if self.uses_chat_template else None
         self.end_tokens = end_tokens(model, tokenizer, turn)
         self.stored = ""
-        self.context = context_of(model)
         self._rows = rows_of(model)
         sep = getattr(tokenizer, "sep_token_id", None)
         self._closing = self.end_tokens | ({int(sep)} if sep is not None else set())
@@ -127,6 +125,11 @@ class Policy:
     def chunks_logits(self) -> bool:
         """Whether the logits of a whole micro-batch never exist at once."""
         return self._reads_states and "chunked_logits" in self.shortcuts
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that it can look at, prompt and response; None: nothing says."""
+        return context_of(self.model)
 
     def encode_prompt(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
         """A question as tokens, in the chat template if the tokenizer has one.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
 
 CAUSAL_TOLERANCE = 1e-3
 """Nats by which what comes later may change what was said before, beside 1e-4 of the largest."""
-LONGEST, LOOKED_AT = 32, 100_000
-"""Prompts with the most characters that are encoded at the start, of so many."""
+LONGEST = 32
+"""Prompts with the most text that are encoded at the start."""
 
 
 class UnusablePrompt(Exception):
@@ -27,8 +25,12 @@ class UnusablePrompt(Exception):
 
 def context_of(model: Any) -> int | None:
     """Tokens that a model can look at: prompt and response; None if nothing says."""
-    told = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(told) if isinstance(told, int) and told > 0 else None
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        told = getattr(config, name, None)
+        if isinstance(told, int) and told > 0:
+            return told
+    return None
 
 
 def rows_of(model: Any) -> int:
@@ -67,14 +69,12 @@ def why_not_causal(policy: Policy) -> str:
     return f"what it says about a token depends on the tokens after it, by {off:.2g} nats"
 
 
-def longest_prompt(policy: Policy, prompts: Iterable[Prompt]) -> tuple[int, str]:
-    """Tokens and id of the longest prompt: of those with the most characters, which is nearly always right."""
-    most = heapq.nlargest(LONGEST, islice(prompts, LOOKED_AT), key=_characters)
-    return max(((len(policy.encode_prompt(p.messages or p.text)), p.id) for p in most), default=(0, ""))
+def longest_prompt(policy: Policy, *several: Sequence[Prompt]) -> tuple[int, str]:
+    """Tokens and id of the longest prompt: of those with the most text, which is nearly always right."""
+    from engine.tasks.context import longest
 
-
-def _characters(prompt: Prompt) -> int:
-    return sum(len(str(message.get("content", ""))) for message in prompt.messages) or len(prompt.text)
+    prompts = [prompt for prompts in several for prompt in longest(prompts, LONGEST)]
+    return max(((len(policy.encode_prompt(p.messages or p.text)), p.id) for p in prompts), default=(0, ""))
 
 
 class Room:
@@ -109,4 +109,4 @@ class Room:
 def room_for(policy: Policy, *prompts: Sequence[Prompt]) -> Room:
     """What a model's context leaves for responses to a task's prompts."""
     context = policy.context
-    return Room(context) if context is None else Room(context, *longest_prompt(policy, chain(*prompts)))
+    return Room(context) if context is None else Room(context, *longest_prompt(policy, *prompts))

@@ -89,6 +89,8 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
             f"model {settings.model}: is not a causal language model ({why}); give one that says one token after "
             "another, such as Llama, Qwen or GPT-2"
         )
+    if policy.context is not None and not settings.preset and "max_new_tokens" not in {**task.defaults, **given}:
+        values["max_new_tokens"] = min(int(values["max_new_tokens"]), policy.context // 2)
     task = fit(task, policy, int(values["max_new_tokens"]))
     if parse_spec(settings.task, "task").use in TASK_KINDS:
         check_characters(task, policy, settings.task, settings.model)
@@ -104,13 +106,10 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         )
     schedule = [a for a in assignments if a.step is not None]
     room = room_for(policy, task.prompts, task.evaluation)
-    asked = settings.preset or "max_new_tokens" in {**task.defaults, **given}
-    if not asked and room.most is not None and 1 <= room.most < float(values["max_new_tokens"]):
-        values["max_new_tokens"] = room.most
-        control.note("model", f"max_new_tokens is {room.most}: what the context of {policy.context:,} tokens leaves")
     knobs = Knobs(values, schedule, mismatch=settings.allow_sampler_mismatch)
-    for limit in (knobs.whole("max_new_tokens"), *(a.value for a in schedule if a.name == "max_new_tokens")):
-        room.check(float(limit))
+    for later in schedule:
+        if later.name == "max_new_tokens":
+            room.check(float(later.value))
     knobs.checks.append(lambda values: room.check(float(values["max_new_tokens"])))
     return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,9 +93,9 @@ def pinned(model: str, commit: str) -> str:
 # ---------------------------------------------------------------------------------------------------- the hub
 
 
-def offline_switch() -> str:
+def offline_switch(environment: Mapping[str, str] = os.environ) -> str:
     """``HF_HUB_OFFLINE=1``: what in the environment forbids the hub's network; empty if nothing does."""
-    set_to = {name: os.environ.get(name, "") for name in _SWITCHES}
+    set_to = {name: environment.get(name, "") for name in _SWITCHES}
     return next((f"{name}={value}" for name, value in set_to.items() if value.upper() in _YES), "")
 
 

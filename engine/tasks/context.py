@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +23,6 @@ ROUGHLY = 16
 """Tokens that a tokenizer may put around a text."""
 
 
-def context_of(policy: Policy) -> int | None:
-    """Tokens that prompt and answer may have together; None: the model's configuration names no limit."""
-    config: Any = policy.model.config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        limit = getattr(config, name, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return None
-
-
 def fit(task: Task, policy: Policy, answer: int) -> Task:
     """The task without the prompts that are too long for the model.
 
@@ -41,7 +30,7 @@ def fit(task: Task, policy: Policy, answer: int) -> Task:
     :raises UsageError: if none fits, or the model's chat template does not take them.
     """
     overhead = _overhead(task, policy)
-    context = context_of(policy)
+    context = policy.context
     if context is None:
         return task
     room = context - answer
@@ -114,6 +103,11 @@ def _sizes(prompts: Sequence[Prompt]) -> npt.NDArray[np.int64]:
     if isinstance(prompts, PromptRows):
         return prompts.sizes.astype(np.int64)
     return np.array([_size(prompt) for prompt in prompts], dtype=np.int64)
+
+
+def longest(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """Those with the most text, so many."""
+    return [prompts[int(index)] for index in np.argsort(-_sizes(prompts), kind="stable")[:most]]
 
 
 def _size(prompt: Prompt) -> int:

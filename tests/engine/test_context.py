@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.tasks import Prompt, Task, context, load_task
-from engine.tasks.context import context_of, fit
+from engine.tasks.context import fit
 from sessions.errors import UsageError
 from tests.engine.small import random_policy, small_task
 
@@ -27,7 +27,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
 
 
 def test_the_limit_is_the_configurations() -> None:
-    assert context_of(POLICY) == POLICY.model.config.max_position_embeddings
+    assert POLICY.context == POLICY.model.config.max_position_embeddings
 
 
 def test_exactly_those_that_fit_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,9 @@ SMALL = ["prompts_per_step=1", "group_size=2", "max_new_tokens=2"]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and nothing that forbids the network; the hub is a port that nobody listens on."""
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"):
+    switches = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "WORKBENCH_HUB_OFFLINE")
+    for name in (*switches, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub, "_given", None)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -58,13 +58,15 @@ class Told(Control):
     """Keeps what is said while a session loads."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.progress: list[str] = []
+        super().__init__()
         self.notes: list[tuple[str, str]] = []
         self.on_note = lambda kind, text: self.notes.append((kind, text))
 
-    def tell(self, text: str) -> None:
-        self.progress.append(text)
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "loading" and value:
+            self.progress.append(str(value))
+        super().__setattr__(name, value)
 
 
 def test_a_model_is_fetched_once_and_without_pickles_or_code(online: Hub, cache: Path) -> None:
@@ -125,6 +127,8 @@ def test_the_offline_switch_is_named_where_it_is_in_the_way(
     online: Hub, files: Path, cache: Path, switch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(switch, "1")
+    monkeypatch.setenv("WORKBENCH_HUB_OFFLINE", "")
+    monkeypatch.delenv("WORKBENCH_HUB_OFFLINE")
     hub.stay_offline()  # as the engine does; it must not take its own setting for the person's
     with pytest.raises(InputFileError, match=f"not in the hub's cache, and {switch}=1 keeps it from being fetched"):
         find_model(REPOSITORY)
@@ -136,21 +140,21 @@ def test_the_offline_switch_is_named_where_it_is_in_the_way(
     assert online.asked == []
 
 
+@pytest.mark.parametrize("given", [None, "", "0"])
 def test_the_engine_stays_offline_and_the_download_gets_the_persons_environment(
-    monkeypatch: pytest.MonkeyPatch,
+    given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for given in (None, "0"):
-        monkeypatch.setattr(hub, "_given", None)
-        if given is None:
-            monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        else:
-            monkeypatch.setenv("HF_HUB_OFFLINE", given)
-        monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-        hub.stay_offline()
-        hub.stay_offline()
-        assert os.environ["HF_HUB_OFFLINE"] == (given or "1")
-        assert hub.forbidden() == ""
-        assert hub.own_environment().get("HF_HUB_OFFLINE") == given
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "WORKBENCH_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    if given is not None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", given)
+    hub.stay_offline()
+    hub.stay_offline()
+    assert os.environ["HF_HUB_OFFLINE"] == (given or "1")
+    assert hub.forbidden() == ""
+    assert hub.own_environment().get("HF_HUB_OFFLINE") == (given or "")
+    assert "WORKBENCH_HUB_OFFLINE" not in hub.own_environment()
 
 
 def test_a_session_goes_on_with_the_commit_that_it_was_started_with(files: Path, cache: Path) -> None:

@@ -124,25 +124,27 @@ def test_a_model_without_an_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_context_that_is_too_short_is_refused_with_the_numbers(model: Path) -> None:
-    with pytest.raises(InvalidValue, match=r"max_new_tokens 125: prompt \S+ has (\d+) tokens, .* the 128 of") as caught:
-        started(model, "max_new_tokens=125")
+    with pytest.raises(UsageError, match="fits into the model's context of 128 tokens with max_new_tokens=127"):
+        started(model, "max_new_tokens=127")
+    with pytest.raises(InvalidValue, match=r"max_new_tokens 125: prompt \S+ has \d+ tokens, .* the 128 of") as caught:
+        started(model, "max_new_tokens=8", "max_new_tokens=125@5")
     most = int(str(caught.value).rpartition("set max_new_tokens to ")[2].split()[0])
     longest = int(str(caught.value).partition(" has ")[2].split()[0])
     assert most == 128 - longest
     with pytest.raises(InvalidValue, match=f"max_new_tokens {most + 1}: "):
         started(model, "max_new_tokens=8", f"max_new_tokens={most + 1}@5")
-    learner = started(model, f"max_new_tokens={most}", "max_new_tokens=9@3")
+    learner = started(model, f"max_new_tokens={most}", "max_new_tokens=9@3", f"max_new_tokens={most}@5")
     with pytest.raises(InvalidValue, match=f"set max_new_tokens to {most} at most"):
         learner.knobs.request(Set(values={"max_new_tokens": most + 1}), 1)
-    learner.knobs.request(Set(values={"max_new_tokens": most}), 1)
+    learner.knobs.request(Set(values={"max_new_tokens": most - 1}), 1)
 
 
-def test_where_nobody_asked_for_a_length_the_default_is_what_the_context_leaves(model: Path, tmp_path: Path) -> None:
+def test_where_nobody_asked_for_a_length_the_default_is_half_the_context_at_most(model: Path, tmp_path: Path) -> None:
     task = tmp_path / "task.jsonl"
-    task.write_text('{"question": "1+1=", "answer": "2"}\n{"question": "11+1=", "answer": "12"}\n')
-    assert started(model, task=str(task)).knobs.whole("max_new_tokens") == 128 - 5
+    task.write_text("".join(f'{{"question": "{n}+1=", "answer": "{n + 1}"}}\n' for n in range(20)))
+    assert started(model, task=str(task)).knobs.whole("max_new_tokens") == 64
     assert started(model, "max_new_tokens=7", task=str(task)).knobs.whole("max_new_tokens") == 7
-    with pytest.raises(InvalidValue, match="set max_new_tokens to 123 at most"):
+    with pytest.raises(UsageError, match="with max_new_tokens=256"):
         started(model, "max_new_tokens=256", task=str(task))
 
 
