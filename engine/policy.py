@@ -243,8 +243,12 @@ class Policy:
         else:
             self.adapters.put(model, weights)
 
-    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write weights as a folder that transformers or peft loads, with the tokenizer."""
+    def save(self, folder: Path | str, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model, or the adapters that are trained, as a folder that transformers or peft loads.
+
+        :param weights: instead of the present ones.
+        """
+        folder, weights = Path(folder), self.weights() if weights is None else weights
         if self.adapters is None:
             # under the names that the model has here, not those of an older format of its family
             self.model.save_pretrained(folder, state_dict=dict(weights), save_original_format=False)

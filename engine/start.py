@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,11 +15,11 @@ from engine.decoding import why_not_decoded
 from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.loading import find_model, load_policy
-from engine.policy import make_accelerator
+from engine.policy import Policy, make_accelerator
 from engine.reward_model import load_reward_model
 from engine.rewards.loading import Surroundings
 from engine.soundness import room_for, why_not_causal
-from engine.tasks import load_task
+from engine.tasks import Task, load_task
 from engine.tasks.characters import check_characters
 from engine.tasks.context import fit
 from sessions import checkpoints
@@ -59,15 +60,8 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where, control.tell)
     assignments = [parse_assignment(text) for text in settings.sets]
     given = {a.name: a.value for a in assignments if a.step is None}
-    if settings.preset:
-        limit = defaults(task.defaults, given)["max_new_tokens"]
-        given = {**preset(settings.preset).settings(int(limit)), **given}
-    weights: dict[str, Value] = {REWARD_WEIGHT + name: c.weight for name, c in task.components.items()}
-    for name in dict.fromkeys(a.name for a in assignments):
-        if name.startswith(REWARD_WEIGHT) and name not in weights:
-            raise UnknownName("reward component", name.removeprefix(REWARD_WEIGHT), task.components)
-    values = defaults(ADAPTED if settings.lora else {}, task.defaults, weights, given)
-    check_together(values)
+    check_weights(task, [a.name for a in assignments])
+    values = first_values(task, given, settings.preset, adapters=bool(settings.lora))
     check_sampler(values, mismatch=settings.allow_sampler_mismatch)
     found = find_model(
         settings.model, settings.model_revision, control=control, trust_remote_code=settings.trust_remote_code
@@ -84,21 +78,10 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
         attach=_attach(settings, folder),
         name=settings.model,
     )
-    if why := why_not_causal(policy):
-        raise UsageError(
-            f"model {settings.model}: is not a causal language model ({why}); give one that says one token after "
-            "another, such as Llama, Qwen or GPT-2"
-        )
-    if policy.context is not None and not settings.preset and "max_new_tokens" not in {**task.defaults, **given}:
-        values["max_new_tokens"] = min(int(values["max_new_tokens"]), policy.context // 2)
-    task = fit(task, policy, int(values["max_new_tokens"]))
+    check_model(policy, settings.model)
+    task = fitting(task, policy, values, asked=bool(settings.preset) or "max_new_tokens" in given)
     if parse_spec(settings.task, "task").use in TASK_KINDS:
         check_characters(task, policy, settings.task, settings.model)
-    if why := why_not_decoded(policy):
-        raise UsageError(
-            f"model {settings.model}: it cannot be sampled token by token with a cache of keys and values ({why}); "
-            "give a model whose layers attend, such as Llama, Qwen or GPT-2"
-        )
     before = None
     if settings.reward_model:
         before = load_reward_model(
@@ -112,6 +95,64 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
             room.check(float(later.value))
     knobs.checks.append(lambda values: room.check(float(values["max_new_tokens"])))
     return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
+
+
+def check_weights(task: Task, names: Iterable[str]) -> None:
+    """Refuse weights of reward components that the task has not.
+
+    :raises UnknownName: offering the nearest.
+    """
+    for name in names:
+        component = name.removeprefix(REWARD_WEIGHT)
+        if name != component and component not in task.components:
+            raise UnknownName("reward component", component, task.components)
+
+
+def first_values(
+    task: Task, given: Mapping[str, Value], published: str = "", *, adapters: bool = False
+) -> dict[str, Value]:
+    """Every hyperparameter at the start: the defaults, those of adapters and of the task, a preset, what was given.
+
+    :param published: name of a preset; empty: none.
+    :raises InvalidValue: if they do not go together.
+    """
+    if published:
+        limit = defaults(task.defaults, given)["max_new_tokens"]
+        given = {**preset(published).settings(int(limit)), **given}
+    weights: dict[str, Value] = {REWARD_WEIGHT + name: c.weight for name, c in task.components.items()}
+    values = defaults(ADAPTED if adapters else {}, task.defaults, weights, given)
+    check_together(values)
+    return values
+
+
+def check_model(policy: Policy, name: str) -> None:
+    """Refuse a model that cannot be sampled and trained here.
+
+    :param name: as the person called it.
+    :raises UsageError: saying why.
+    """
+    if why := why_not_causal(policy):
+        raise UsageError(
+            f"model {name}: is not a causal language model ({why}); give one that says one token after another, such "
+            "as Llama, Qwen or GPT-2"
+        )
+    if why := why_not_decoded(policy):
+        raise UsageError(
+            f"model {name}: it cannot be sampled token by token with a cache of keys and values ({why}); "
+            "give a model whose layers attend, such as Llama, Qwen or GPT-2"
+        )
+
+
+def fitting(task: Task, policy: Policy, values: dict[str, Value], *, asked: bool) -> Task:
+    """The task with those prompts that the model's context has room for.
+
+    :param values: whose ``max_new_tokens`` becomes what the context leaves, where neither a person nor the task said.
+    :param asked: whether a person said.
+    :raises UsageError: if there is room for none.
+    """
+    if policy.context is not None and not asked and "max_new_tokens" not in task.defaults:
+        values["max_new_tokens"] = min(int(values["max_new_tokens"]), policy.context // 2)
+    return fit(task, policy, int(values["max_new_tokens"]))
 
 
 def _attach(settings: SessionSettings, folder: SessionFolder) -> Attach | None:

@@ -153,7 +153,9 @@ def _standalone(settings: SessionSettings, called: str, samples: int | None) -> 
     from engine.start import start
 
     with tempfile.TemporaryDirectory(prefix="workbench-evaluate-") as place:
-        learner, _ = start(settings, Control(), SessionFolder(Path(place)))
+        folder = SessionFolder(Path(place))
+        folder.write_settings(settings)  # a hub model's revision is written into them
+        learner, _ = start(settings, Control(), folder)
         if not learner.task.evaluation:
             raise UsageError(f"task {settings.task}: it holds no prompts out; nothing can be evaluated")
         say(f"asking {len(learner.task.evaluation)} held-out prompts ...")

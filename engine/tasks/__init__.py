@@ -53,6 +53,8 @@ def load_task(
     rewards: list[str] | None = None,
     where: Surroundings | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    *,
+    rewarded: bool = True,
 ) -> Task:
     """A task by its words: a name or a file, and options.
 
@@ -60,6 +62,7 @@ def load_task(
     :param rewards: words of the components to use instead of its own.
     :param where: those run.
     :param tell: takes a line now and then, where it takes long.
+    :param rewarded: whether a task without components is refused.
     :raises UsageError: if there is no such task or reward, or what it is made of cannot be used.
     """
     spec = parse_spec(text, "task")
@@ -78,7 +81,7 @@ def load_task(
             check_answers(read, task.name)
         named = load_named(read, columns_of(task.prompts), where)
         task = replace(task, components=load_components(read, task.components, where, named), named=named)
-    if not task.components:
+    if not task.components and rewarded:
         raise InputFileError(task.unrewarded or f"task {text}: nothing says what a response is worth; give --reward")
     return task
 
