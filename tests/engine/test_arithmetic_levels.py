@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import pytest
 
-from engine.policy import TINY, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import make_accelerator
 from engine.tasks import load_task
 from engine.tasks.task import Task
 

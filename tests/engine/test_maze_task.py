@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.policy import TINY, load_policy, make_accelerator
+from engine.loading import TINY, load_policy
+from engine.policy import make_accelerator
 from engine.scoring import score_group
 from engine.tasks import Prompt, load_task
 from engine.tasks.characters import check_characters
