@@ -13,12 +13,14 @@ from sessions.commands import Evaluate
 from sessions.errors import Refused
 from sessions.evaluations import words_of
 from sessions.hyperparameters import hyperparameter
+from sessions.records import Phase
 
 if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.groups import Evaluation
 
 Answer = Callable[[wire.Answer], None]
+_NOT_WHILE: tuple[Phase, ...] = ("sampling", "evaluating")
 
 
 def evaluate(engine: Engine, command: Evaluate, answer: Answer) -> str:
@@ -38,7 +40,12 @@ def evaluate(engine: Engine, command: Evaluate, answer: Answer) -> str:
         raise Refused("not inside the warm-up, which evaluates itself")
     if engine.learner.ranks > 1:
         raise Refused("an evaluation on command needs a session of one process; evaluate_every works in all")
-    engine.control.ask(lambda: _ask(engine, command, samples, answer), not_while=("sampling", "evaluating"))
+    if engine.control.holds and engine.control.phase in _NOT_WHILE:
+        raise Refused(
+            f"the run is paused inside the sampling of step {engine.step}, whose buffers are in use; `step` finishes "
+            "the step, `pause update` pauses after the sampling"
+        )
+    engine.control.ask(lambda: _ask(engine, command, samples, answer), not_while=_NOT_WHILE)
     waits = ", once the responses of this step are sampled" if engine.control.phase == "sampling" else ""
     return f"asks {prompts} held-out prompts{waits}"
 

@@ -34,7 +34,7 @@ def print_script(arguments: argparse.Namespace) -> int:
     """``workbench completion SHELL``."""
     from workbench.output import emit  # brings what no shell that asks needs
 
-    emit(f"{shellcode(['workbench'], shell=arguments.shell).strip()}\n# {SHELLS[arguments.shell]}")
+    emit(f"{shellcode(['workbench'], True, arguments.shell).strip()}\n# {SHELLS[arguments.shell]}")
     return 0
 
 

@@ -31,11 +31,11 @@ class Command:
     :param run: its words, as a shell splits them; no shell is involved unless asked for.
     :param folder: where it runs.
     :param seconds: that it may take for a group.
-    :param shell: whether ``/bin/sh`` reads ``run``.
+    :param through_shell: whether ``/bin/sh`` reads ``run``.
     """
 
-    def __init__(self, run: str, *, folder: str = "", seconds: float = 60.0, shell: bool = False) -> None:
-        self._program = Program(["/bin/sh", "-c", run] if shell else shlex.split(run), folder)
+    def __init__(self, run: str, *, folder: str = "", seconds: float = 60.0, through_shell: bool = False) -> None:
+        self._program = Program(["/bin/sh", "-c", run] if through_shell else shlex.split(run), folder)
         self._seconds = seconds
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Rewards:

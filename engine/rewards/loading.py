@@ -91,7 +91,7 @@ def _model(o: Options, where: Surroundings) -> RewardFunction:
 def _command(o: Options, where: Surroundings) -> RewardFunction:
     from engine.rewards.command import Command
 
-    return Command(str(o["run"]), folder=str(o["folder"]), seconds=where.timeout, shell=bool(o["shell"]))
+    return Command(str(o["run"]), folder=str(o["folder"]), seconds=where.timeout, through_shell=bool(o["shell"]))
 
 
 MAKERS: dict[str, Maker] = {

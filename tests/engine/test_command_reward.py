@@ -192,7 +192,7 @@ def test_a_program_that_cannot_be_run_fails_the_group(tmp_path: Path) -> None:
 
 def test_a_shell_reads_the_words_only_where_it_was_asked_for(tmp_path: Path) -> None:
     words = """read line; echo '{"rewards": [1]}'"""
-    with_shell = Command(words, shell=True, folder=str(tmp_path))
+    with_shell = Command(words, through_shell=True, folder=str(tmp_path))
     assert ask(with_shell, "a") == [1]
     with_shell.close()
     without = Command("echo $(touch here) '{\"rewards\": [1]}'", folder=str(tmp_path))

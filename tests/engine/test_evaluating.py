@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,21 @@ async def test_asked_for_while_sampling_it_comes_after_the_sampling_and_the_step
         applied = await anext(answers)
         assert (applied.status, applied.step) == ("applied", 0)
         await tested.until(lambda: tested.of(wire.StepDone) and tested.of(wire.StepDone)[-1].record.step == 1)
+
+
+async def test_paused_inside_the_sampling_it_is_refused_with_the_way_out() -> None:
+    async with live() as tested:
+        tested.hold.at("sampling", 1)
+        await tested.client.send(Step(who="ann", id=new_id()))
+        await tested.held()
+        pause = asyncio.create_task(tested.do("pause"))
+        await tested.until(lambda: tested.engine.control.pausing)
+        tested.hold.release()
+        await pause
+        assert tested.engine.control.phase == "sampling"
+        answer = await tested.do(Evaluate(who="ann", id=new_id()))
+        assert answer.status == "rejected"
+        assert "`pause update` pauses after the sampling" in answer.text
 
 
 async def test_what_cannot_be_evaluated_is_refused() -> None:

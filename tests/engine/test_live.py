@@ -75,6 +75,7 @@ async def test_the_metrics_of_a_step_have_known_names() -> None:
         others = ("value/", "trpo/", "reward_model/", WARM_UP_PREFIX)
         elsewhere = {name for name in METRICS if name.startswith(others)} | {
             "kl/full", "ratio/min", "update/optimizer_steps", "groups/replaced", "reward/repetition_correlation",
+            "curriculum/level",
         }  # fmt: skip
         elsewhere |= {name for name in METRICS if name.startswith("ratings/") and name != "ratings/used"}
         missing = set(METRICS) - set(metrics) - elsewhere

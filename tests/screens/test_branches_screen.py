@@ -113,7 +113,7 @@ async def test_compare_golden(attach: Attach, branched: FakeEngine) -> None:
         await until_shown(app, "lower-lr")
         await pilot.press("j", "D")
         await until(lambda: isinstance(app.screen, CompareDialog), "the comparison")
-        await until_shown(app, "WRONG")
+        await until_shown(app, "WRONG", "esc back")
         check_golden("branches-compare-80x24", frame(app))
 
 

@@ -51,6 +51,7 @@ def test_what_was_written_is_said_on_stderr_and_nothing_on_stdout(recorded, tmp_
     assert said.err.splitlines() == [
         "workbench: steps.jsonl: 2 rows",
         "workbench: responses.jsonl: 8 rows",
+        "workbench: held_out.jsonl: 0 rows",
         "workbench: ratings.jsonl: 1 row",
         "workbench: skips.jsonl: 0 rows",
         "workbench: changes.jsonl: 0 rows",

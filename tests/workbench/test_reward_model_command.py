@@ -102,7 +102,7 @@ def test_the_folder_is_the_data_and_figures_that_are_not_known_are_dashes(small:
         (["train", "FILE", "--learning-rate", "nan"], 2, "learning_rate: nan is out of bounds; allowed: 0 to 1"),
         (["train", "FILE", "--learning-rate", "-1"], 2, "learning_rate: -1 is out of bounds"),
         (["train", "FILE", "--output", "."], 2, ".: is there already; give a new or empty folder"),
-        (["train", "FILE", "--model", "nowhere"], 2, "model nowhere: no folder with a config.json there"),
+        (["train", "FILE", "--model", "nowhere"], 2, "unknown model 'nowhere'"),
         (["train", "missing.jsonl"], 2, "preferences missing.jsonl: cannot be read (No such file or directory)"),
         (["train", "bad.jsonl"], 2, "preferences bad.jsonl, line 1: there is no 'chosen'; give {"),
         (["evaluate", "nowhere", "FILE"], 2, "reward model nowhere: reward_model.json cannot be read"),
