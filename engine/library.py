@@ -78,6 +78,7 @@ def make_task(
     held_out: int = 0,
     seed: int = 0,
     timeout: float = 60.0,
+    reward_range: tuple[float, float] | None = None,
 ) -> Task:
     """Prompts, rewards, held-out prompts and their judge.
 
@@ -86,6 +87,8 @@ def make_task(
     :param held_out: prompts; 0: as many as the task proposes.
     :param seed: of the choice of held-out rows.
     :param timeout: seconds that what is named in words may take for a group.
+    :param reward_range: between which the whole reward lies; None: that of what is named in words, and functions give
+        0 to 1. People's ratings map onto it.
     :raises UsageError: if there is no such task or reward, or what it is made of cannot be used.
     """
     named = [reward for reward in rewards if isinstance(reward, str)]
@@ -102,7 +105,10 @@ def make_task(
     own = dict(task.components) if named or not rewards else {}
     if both := own.keys() & brought.keys():
         raise UsageError(f"two rewards are called {min(both)}; give the function another __name__")
-    return replace(task, components={**own, **brought})
+    low, high = task.reward_range if own else (0.0, 0.0)
+    low += sum(min(component.weight, 0.0) for component in brought.values())
+    high += sum(max(component.weight, 0.0) for component in brought.values())
+    return replace(task, components={**own, **brought}, reward_range=reward_range or (low, high))
 
 
 def make_learner(

@@ -6,8 +6,10 @@ Validation, help, the documentation and ``workbench new`` come from here; ``engi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sessions import reward_checks as checks
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
@@ -35,6 +37,12 @@ COMMON = (
     Option("name", "text", "", "of the component, where the reward's own name will not do"),
 )
 """What every reward takes."""
+
+BOUNDS = (
+    Option("low", "number", 0.0, "least value that it gives: people's ratings map onto the range of the whole reward"),
+    Option("high", "number", 1.0, "greatest value that it gives"),
+)
+"""What those take whose values only the person knows."""
 
 _UNIT = Option(
     "unit", "text", "tokens", "what is counted; the end token is one", choices=("tokens", "words", "characters")
@@ -183,6 +191,7 @@ REWARD_KINDS = kinds(
             Option("path", "path", None, "folder of the model, its tokenizer beside it"),
             Option("chat", "switch", False, "put plain prompts through its chat template too, as the user's message"),
             *COMMON,
+            *BOUNDS,
         ),
         example="model path=my-reward-model",
         counterpart="TRL: a model's name or folder among reward_funcs",
@@ -196,6 +205,7 @@ REWARD_KINDS = kinds(
             Option("folder", "path", "", "where it runs (where the session was started)"),
             Option("shell", "switch", False, "have /bin/sh read run"),
             *COMMON,
+            *BOUNDS,
         ),
         example="command run='python score.py'",
         check=checks.check_command,
@@ -206,7 +216,16 @@ REWARD_KINDS = kinds(
 NEED_ANSWERS = frozenset({"exact", "last_number", "math", "cosine"})
 """Those that do not apply where there is no reference answer."""
 
-NAMED = Kind("named", "a function of a module or a file, with TRL's signature", COMMON)
+NAMED = Kind("named", "a function of a module or a file, with TRL's signature", (*COMMON, *BOUNDS))
+
+_RANGES: dict[str, Callable[[Mapping[str, Any]], tuple[float, ...]]] = {
+    "cosine": lambda o: (o["right_short"], o["right_long"], o["wrong_short"], o["wrong_long"]),
+    "regex": lambda o: (o["value"], o["otherwise"]),
+    "json": lambda o: (0.0, 1.0, o["partial"]),
+    "length": lambda o: (-1.0, 0.0),
+    "repetition": lambda o: (o["penalty"], 0.0),
+}
+"""Kind -> values between which all of its values are; others have ``low`` and ``high``, or 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +241,26 @@ class RewardSpec:
     name: str
     weight: float
     options: dict[str, OptionValue]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that it gives, unweighted."""
+        ends = (self.options.get("low", 0.0), self.options.get("high", 1.0))
+        values = _RANGES[self.kind.name](self.options) if self.kind.name in _RANGES else ends
+        numbers = [float(value) for value in values]
+        return min(numbers), max(numbers)
+
+
+def range_of(rewards: Iterable[RewardSpec], own: tuple[float, float]) -> tuple[float, float]:
+    """The range of the weighted sum of some rewards, as they are weighed at the start.
+
+    :param own: that of the task's own components together.
+    """
+    low = high = 0.0
+    for reward in rewards:
+        ends = own if reward.kind.name == "task" else tuple(reward.weight * end for end in reward.bounds)
+        low, high = low + min(ends), high + max(ends)
+    return (low, high) if low < high else own
 
 
 def reward_kind(spec: Spec) -> Kind:
@@ -262,6 +301,8 @@ def read_rewards(texts: list[str]) -> list[RewardSpec]:
             raise InvalidValue(f"reward {spec.use}: name {name!r} is none for a component: letters, digits and _")
         if name in TAKEN:
             raise UsageError(f"reward {spec.use}: {name} is the name of something else; add name=... to it")
+        if (low := options.get("low", 0.0)) >= (high := options.get("high", 1.0)):  # type: ignore[operator]
+            raise InvalidValue(f"reward {spec.use}: low={low} is not below high={high}")
         if any(other.name == name for other in read):
             raise UsageError(f"reward {spec.use}: there is another component {name}; add name=... to one of them")
         read.append(RewardSpec(spec, kind, name, float(options.get("weight", 1.0)), options))

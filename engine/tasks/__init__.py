@@ -15,7 +15,7 @@ from engine.tasks.reasoning import reasoning_gym_task
 from engine.tasks.task import Prompt, Task, columns_of
 from engine.tasks.telling import TELL
 from sessions.errors import InputFileError
-from sessions.reward_kinds import check_answers, read_rewards
+from sessions.reward_kinds import check_answers, range_of, read_rewards
 from sessions.specs import OptionValue, Spec, parse_spec, wholes
 from sessions.task_kinds import GYM, task_kind
 
@@ -80,7 +80,9 @@ def load_task(
         if not any(prompt.answer for prompt in task.prompts[:LOOKED_AT]):
             check_answers(read, task.name)
         named = load_named(read, columns_of(task.prompts), where)
-        task = replace(task, components=load_components(read, task.components, where, named), named=named)
+        components = load_components(read, task.components, where, named)
+        bounds = range_of(read, task.reward_range)
+        task = replace(task, components=components, named=named, reward_range=bounds)
     if not task.components and rewarded:
         raise InputFileError(task.unrewarded or f"task {text}: nothing says what a response is worth; give --reward")
     return task

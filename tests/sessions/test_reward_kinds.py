@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.errors import UsageError
+from sessions.errors import InvalidValue, UsageError
 from sessions.reward_files import LONGEST_SOURCE, check_reward_file
-from sessions.reward_kinds import check_rewards, has_modules, read_rewards
+from sessions.reward_kinds import check_rewards, has_modules, range_of, read_rewards
 
 DEFINES = {
     "def": "def f(completions): ...",
@@ -98,3 +98,28 @@ def test_a_component_does_not_take_the_name_of_another_metric(name: str) -> None
 def test_two_rewards_need_two_names() -> None:
     with pytest.raises(UsageError, match="there is another component f; add name="):
         read_rewards(["a:f", "b:f"])
+
+
+@pytest.mark.parametrize(
+    ("words", "bounds"),
+    [
+        (["exact"], (0.0, 1.0)),
+        (["exact", "length target=4 weight=0.5"], (-0.5, 1.0)),
+        (["task", "repetition penalty=-2"], (-3.0, 3.0)),
+        (["regex pattern=x value=-1 otherwise=2 weight=-1"], (-2.0, 1.0)),
+        (["cosine limit=9 correct=exact"], (-1.0, 1.0)),
+        (["json partial=-0.5"], (-0.5, 1.0)),
+        (["m:f low=-3 high=5 weight=2"], (-6.0, 10.0)),
+        (["m:f", "exact weight=0"], (0.0, 1.0)),
+        (["exact weight=0"], (-1.0, 3.0)),
+    ],
+)
+def test_the_range_of_the_whole_reward_is_that_of_its_weighted_parts(
+    words: list[str], bounds: tuple[float, float]
+) -> None:
+    assert range_of(read_rewards(words), (-1.0, 3.0)) == bounds
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidValue, match=r"low=2.0 is not below high=1.0"):
+        read_rewards(["m:f low=2"])

@@ -383,7 +383,7 @@ def test_what_is_written_reads_back_the_same(
     settings = msgspec.structs.replace(
         PLAIN,
         model="/elsewhere/a model",
-        warm_up=f"/f/{texts[0].replace('/', '-')}/x",
+        warm_up=f"/f/in {texts[0].replace('/', '-')}/x",
         reward_model="/f/rm",
         rewards=check_rewards([f"exact weight={weight!r}", "m:f name=g", "last_number"]),
         task="/f/sub/train.jsonl 'prompt=the question' held_out=5",
