@@ -15,10 +15,19 @@ from textual.widget import Widget
 from screens.charts import Piece, Row
 from screens.safe import cut, visible
 
-ROLES = (
-    "title", "label", "axis", "raw", "smooth", "second", "third", "fourth", "bar", "change", "alarm", "cross", "dim",
-    "strong", "good", "warn", "bad", "frame", "frame-focus",
-)  # fmt: skip
+LOOKS = {
+    "title": "title", "strong": "strong",
+    "label": "muted", "axis": "muted", "raw": "muted", "dim": "muted", "frame": "muted",
+    "smooth": "primary-bold", "frame-focus": "primary-bold", "bar": "primary",
+    "second": "accent", "cross": "accent-bold",
+    "third": "success", "good": "success",
+    "fourth": "warning", "change": "warning", "warn": "warning",
+    "alarm": "error", "bad": "error",
+}  # fmt: skip
+"""Role -> what it looks like: what is beside each other looks the same where it can, for fewer escape sequences.
+
+Textual works out every look of every pane each time the focus moves, so there are no more than differ.
+"""
 NEAR = 16
 """Cells between two differences that are drawn rather than skipped."""
 _BOX = {False: "╭─╮│╰─╯", True: "+-+|+-+"}
@@ -27,32 +36,21 @@ _BOX = {False: "╭─╮│╰─╯", True: "+-+|+-+"}
 class Framed(Widget):
     """Draws its own frame: a frame of Textual would be sent whole each time its title changes."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"framed--{role}" for role in ROLES}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"framed--{look}" for look in LOOKS.values()}
     DEFAULT_CSS = """
     Framed {
         width: 1fr; height: 1fr;
-        /* What is beside each other in a row looks the same where it can: fewer escape sequences. */
         & > .framed--title { color: $foreground; text-style: bold; }
-        & > .framed--label { color: $text-muted; }
-        & > .framed--axis { color: $text-muted; }
-        & > .framed--raw { color: $text-muted; }
-        & > .framed--smooth { color: $text-primary; text-style: bold; }
-        & > .framed--second { color: $text-accent; }
-        & > .framed--third { color: $text-success; }
-        & > .framed--fourth { color: $text-warning; }
-        & > .framed--bar { color: $text-primary; }
-        & > .framed--change { color: $text-warning; }
-        & > .framed--alarm { color: $text-error; }
-        & > .framed--cross { color: $text-accent; text-style: bold; }
-        & > .framed--dim { color: $text-muted; }
         & > .framed--strong { text-style: bold; }
-        & > .framed--good { color: $text-success; }
-        & > .framed--warn { color: $text-warning; }
-        & > .framed--bad { color: $text-error; }
-        & > .framed--frame { color: $text-muted; }
-        & > .framed--frame-focus { color: $text-primary; text-style: bold; }
-        &:ansi > .framed--raw, &:ansi > .framed--label, &:ansi > .framed--dim { text-style: dim; }
-        &:ansi > .framed--axis, &:ansi > .framed--frame { text-style: dim; }
+        & > .framed--muted { color: $text-muted; }
+        & > .framed--primary { color: $text-primary; }
+        & > .framed--primary-bold { color: $text-primary; text-style: bold; }
+        & > .framed--accent { color: $text-accent; }
+        & > .framed--accent-bold { color: $text-accent; text-style: bold; }
+        & > .framed--success { color: $text-success; }
+        & > .framed--warning { color: $text-warning; }
+        & > .framed--error { color: $text-error; }
+        &:ansi > .framed--muted { text-style: dim; }
     }
     """
 
@@ -131,7 +129,7 @@ class Framed(Widget):
 
     def _style(self, role: str) -> Style:
         if role not in self._styles:
-            self._styles[role] = self.get_component_rich_style(f"framed--{role}") if role else self.rich_style
+            self._styles[role] = self.get_component_rich_style(f"framed--{LOOKS[role]}") if role else self.rich_style
         return self._styles[role]
 
     def notify_style_update(self) -> None:
