@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual import _wait
+from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 from screens.app import WorkbenchApp
@@ -30,11 +32,39 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     time.tzset()
 
 
+# The two fixtures below use names that Textual keeps to itself. Without them the tests show the same, and take longer.
+
+
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key counts as handled once the process is idle for this long: Textual's pilot looks for 20 ms, twice a key."""
-    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", IDLE)
-    monkeypatch.setattr(_wait, "SLEEP_IDLE", IDLE / 20)
+    with contextlib.suppress(ImportError):
+        waits = importlib.import_module("textual._wait")
+        monkeypatch.setattr(waits, "SLEEP_GRANULARITY", IDLE, raising=False)
+        monkeypatch.setattr(waits, "SLEEP_IDLE", IDLE / 20, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_once() -> Iterator[None]:
+    """The rules of a style sheet are the same in each app that has the same colours, and in each of its screens."""
+    parse = getattr(Stylesheet, "_parse_rules", None)
+    if parse is None:
+        yield
+        return
+    rules: dict[Any, Any] = {}
+
+    def parsed(self: Any, *given: Any, **named: Any) -> Any:
+        variables = getattr(self, "_variables", None)
+        if variables is None:
+            return parse(self, *given, **named)
+        key = (given, tuple(named.items()), tuple(variables.items()))
+        if key not in rules:
+            rules[key] = parse(self, *given, **named)
+        return rules[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stylesheet, "_parse_rules", parsed)
+        yield
 
 
 @pytest.fixture(autouse=True)

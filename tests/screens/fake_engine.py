@@ -228,7 +228,8 @@ class FakeEngine:
         for rating in self.ratings.values():
             if (rating.step, rating.group) == (group.step, group.number) and not rating.retracted:
                 shown.update({letter: f"{value:g}" for letter, value in rating.values.items()})
-        return head_of(group, shown)
+        made = group.step, group.number, len(group.responses), "grpo", group.branch
+        return fake_head(*made) if not shown and group == _made(*made) else head_of(group, shown)
 
     def raise_alarm(self, message: str, level: str = "warn") -> None:
         step = self.last_step.step if self.last_step else 0
