@@ -6,7 +6,7 @@ PPO    ?= .venv-trl-ppo
 BIN    := $(VENV)/bin
 # Compiled modules are kept, whatever the shell says: the tests start hundreds of processes.
 ENV    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-JOBS   ?= 2
+JOBS   ?= 3
 
 .PHONY: run install test check format smollm2 test-real test-peers test-learning test-faults bench bench-peers docs picture clean
 
@@ -23,7 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Two groups: what can share the machine, in parallel; what starts engines and terminals, alone.
+# In parallel, and one more than two cores: many tests wait for a process, a socket or a timer. Then what other tests
+# would disturb, alone.
 test: $(VENV)/.installed
 	$(ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not serial and not real and not peers and not learning and not faults" tests
 	$(ENV) $(BIN)/python -m pytest -m "serial and not real and not faults" tests

@@ -20,10 +20,10 @@ from tests.workbench.conftest import poll
 from workbench.cli import main
 from workbench.daemon import last_step
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(300)
 SECRET = "s3cr3t-c4n4ry-of-the-shell"
 SMALL = ["--set", "prompts_per_step=2", "--set", "group_size=2", "--set", "max_new_tokens=4",
-         "--set", "checkpoint_steps=1", "--set", "evaluate_every=0"]  # fmt: skip
+         "--set", "checkpoint_steps=1", "--set", "evaluate_every=0", "--no-nice"]  # fmt: skip
 
 
 def workbench(*words: str, umask: int = -1) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def workbench(*words: str, umask: int = -1) -> subprocess.CompletedProcess[str]:
         umask=umask,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 
@@ -112,11 +112,11 @@ def test_a_killed_engine_tells_nothing_of_the_environment(home: Path) -> None:
     )
     folder = SessionFolder(home / "sessions" / "s")
     try:
-        poll(lambda: has_trained(folder), 100)
+        poll(lambda: has_trained(folder))
         pid = folder.engine().pid
         assert SECRET.encode() in Path(f"/proc/{pid}/environ").read_bytes()  # it has it, and keeps it to itself
         os.kill(pid, signal.SIGABRT)  # which prints where every thread is
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             process.kill()

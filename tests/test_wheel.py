@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"workbench", "engine", "screens", "sessions"}
 
 pytestmark = [
-    pytest.mark.serial,
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what belongs into the wheel is known from git"),
 ]
 

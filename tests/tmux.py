@@ -48,7 +48,7 @@ class Tmux:
         """What a person sees."""
         return self._run("capture-pane", "-p")
 
-    def wait(self, wanted: str | Callable[[str], bool], seconds: float = 60) -> str:
+    def wait(self, wanted: str | Callable[[str], bool], seconds: float = 120) -> str:
         """Look until the screen holds the text or satisfies the check; that screen."""
         check = wanted if callable(wanted) else lambda screen: wanted in screen
         deadline = time.monotonic() + seconds

@@ -24,7 +24,7 @@ from sessions.records import RatingUse, SessionSettings, Status
 from tests.engine.small import make_knobs, random_policy, small_task, weights_of
 
 _E = TypeVar("_E")
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class Hold:

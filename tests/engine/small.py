@@ -150,7 +150,7 @@ def rollout_group(
     return RolloutGroup(record, **more)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Poll from a thread until it holds.
 
     :raises TimeoutError: if it does not within ``seconds``.

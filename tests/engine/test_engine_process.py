@@ -23,9 +23,8 @@ from sessions.folders import SessionFolder
 from sessions.store import Store
 from tests.engine.live import session
 
-pytestmark = pytest.mark.serial
 ROOT = Path(__file__).parents[2]
-SECONDS = 60.0
+SECONDS = 120.0
 SETS = ["prompts_per_step=2", "group_size=3", "max_new_tokens=4", "evaluate_every=0", "checkpoint_steps=2"]
 
 

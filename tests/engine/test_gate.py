@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -136,10 +135,8 @@ def test_open_and_the_next_step(clock: list[float]) -> None:
 
 async def test_news_wakes_a_waiting_step() -> None:
     gate = gate_for("wait 1")
-    waiting = asyncio.create_task(gate.news(20))
+    waiting = asyncio.create_task(gate.news(3600))
     await asyncio.sleep(0)
-    began = time.monotonic()
     gate.judged("3.1", {"A"})
-    await waiting
-    assert time.monotonic() - began < 10
+    await asyncio.wait_for(waiting, 60)
     await gate.news(0.01)

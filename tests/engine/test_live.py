@@ -302,7 +302,7 @@ async def test_a_change_is_accepted_and_then_applied_at_its_boundary(words: str,
         await tested.do("step")
         if applied == 3:
             await tested.do("step")
-        await asyncio.wait_for(asking, 20)
+        await asyncio.wait_for(asking, 60)
         assert (answers[1].status, answers[1].step) == ("applied", applied)
         await tested.until(lambda: len(tested.of(wire.Changed)) == 2)
         pending, done = (e.change for e in tested.of(wire.Changed))
@@ -551,7 +551,7 @@ async def test_the_gate_waits_until_a_group_is_rated() -> None:
         await tested.do(rate("1.2", A=5.0))
         assert tested.engine.learner.step == 0
         await tested.do(rate("1.2", B=1.0))
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
         await tested.until(lambda: len(tested.uses) == 2)
         assert {u.fate for u in tested.uses} == {"on_time"}
 
@@ -572,7 +572,7 @@ async def test_a_rating_taken_back_at_the_gate_does_not_count_and_a_skip_neither
         await tested.until(lambda: "1 of 2 groups" in tested.beats[-1].note)
         assert tested.engine.learner.step == 0
         await tested.do(rate("1.2", A=2.0, B=3.0))
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
 
 
 @pytest.mark.parametrize("way", ["set rating_gate async", "stop", "stop --now"])
@@ -682,7 +682,7 @@ async def test_an_engine_that_is_cancelled_while_paused_ends() -> None:
     async with live() as tested:
         await pause_in(tested, "sampling", 1)
         tested.serving.cancel()
-        await asyncio.wait([tested.serving], timeout=10)
+        await asyncio.wait([tested.serving], timeout=60)
         assert tested.serving.done()
         await tested.until(lambda: tested.hung_up)
 
@@ -1029,7 +1029,7 @@ async def test_commands_while_it_loads(home: Path) -> None:
     go = threading.Event()
 
     def slow(settings, control, folder):
-        assert go.wait(20)
+        assert go.wait(60)
         raise KeyError("enough")
 
     from engine.engine import Engine
@@ -1037,7 +1037,7 @@ async def test_commands_while_it_loads(home: Path) -> None:
     folder = session()
     engine = Engine(folder, folder.settings(), slow)
     serving = asyncio.create_task(engine.serve())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while folder.engine() is None:
             await asyncio.sleep(0.003)
         async with attached(folder.engine().socket, "early") as client:

@@ -215,7 +215,7 @@ async def changes_something(client: Client, rng: random.Random, count: int) -> t
             believed[name] = rng.choice(KNOBS[name])
         value = rng.choice(KNOBS[name])
         command = Set(values={name: value}, expect={name: believed[name]})
-        answer = await asyncio.wait_for(client.send(command), 10)
+        answer = await asyncio.wait_for(client.send(command), 60)
         if answer.status == "rejected":
             refused += 1
             believed[name] = float(answer.text.split(" is ")[1].split(" ")[0])
@@ -319,11 +319,11 @@ async def test_a_repeat_of_a_move_waits_for_the_same_end_and_has_no_second_effec
         }[words]
         async with attached(tested.client.path, "other") as other:
             both = await asyncio.gather(
-                *(asyncio.wait_for(c.send_and_wait(command), 10) for c in (tested.client, other, tested.client)[:2])
+                *(asyncio.wait_for(c.send_and_wait(command), 60) for c in (tested.client, other, tested.client)[:2])
             )
             assert both[0] == both[1]
             assert both[0].status == "applied"
-            again = await asyncio.wait_for(other.send_and_wait(command), 10)
+            again = await asyncio.wait_for(other.send_and_wait(command), 60)
         assert again == both[0]
         await tested.do("pause")
         branches = set(tested.engine.store.branches())

@@ -71,7 +71,7 @@ async def person(tested: Live, client: Client, seed: int, count: int) -> list[Co
         waiting.append(asyncio.create_task(client.send_and_wait(command)))
         await asyncio.wait(waiting[-1:], timeout=rng.choice([0, 0.005, 0.03]))
     await client.send_and_wait(Set(values={"rating_gate": "async"}))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while open_ones := [t for t in waiting if not t.done()]:  # the last pause may hold them all
             await client.send_and_wait(Resume())
             await asyncio.wait(open_ones, timeout=0.05)

@@ -42,7 +42,6 @@ def test_a_full_disk_is_no_error_of_whoever_tells_one() -> None:
 
 
 @needs_full
-@pytest.mark.serial
 def test_an_engine_whose_log_cannot_grow_ends_with_its_own_code(tmp_path: Path) -> None:
     with FULL.open("w") as full:
         done = subprocess.run(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from safetensors.torch import load_file
 
 from tests.engine.two_processes import CASES, two_steps
@@ -43,7 +42,6 @@ def launch(folder: Path, rank: int, port: int) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.serial
 def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path: Path) -> None:
     port = free_port()
     started = [launch(tmp_path, rank, port) for rank in (0, 1)]

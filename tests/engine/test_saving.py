@@ -17,7 +17,7 @@ from sessions.errors import SessionError
 from sessions.records import Checkpoint
 from tests.engine.live import Live, live, session
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class SlowDisk:

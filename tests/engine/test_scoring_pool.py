@@ -17,7 +17,7 @@ from sessions import wire
 from tests.engine.live import Live, live, session
 from tests.engine.small import early_letters, make_learner, random_policy, same_weights, small_task, wait_for
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def scoring_threads() -> list[threading.Thread]:

@@ -17,7 +17,7 @@ from tests.faults.count import Count
 from tests.faults.harness import SECONDS, alarms, notes, recovered, small_session
 from tests.faults.nursery import Nursery
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def truncate(name: str) -> Callable[[Path], None]:

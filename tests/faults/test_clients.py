@@ -45,14 +45,14 @@ from tests.faults.count import Count
 from tests.faults.harness import Rater, answering, do, recovered, rows, small_session, status, until
 from tests.faults.nursery import Nursery
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.serial  # an engine and its memory under a flood, without others that hold it up
 HELLO = wire.encode(wire.Hello(protocol=wire.PROTOCOL, client="broken", rate=50))
 
 
 async def grows(client: Client) -> None:
     """Steps go on, and this client is answered."""
     before = (await status(client)).finished_steps
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (await status(client)).finished_steps < before + 2:
             await asyncio.sleep(0.02)
 

@@ -31,7 +31,7 @@ from tests.faults.harness import (
 )
 from tests.faults.nursery import Nursery
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 class Disk(Protocol):
@@ -100,7 +100,7 @@ async def snapshot(path: str) -> wire.Snapshot:
 
 async def paused_by_an_error(client: Client) -> None:
     """Wait until the run has paused, and says why."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (now := await status(client)).state != "PAUSED" or "an error" not in now.note:
             await asyncio.sleep(0.02)
 

@@ -37,8 +37,6 @@ from tests.faults.harness import (
 from tests.faults.nursery import ROOT, Fault, Nursery
 from workbench.daemon import start_engine
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=[pytest.mark.faults, pytest.mark.timeout(1800)])])
 async def test_an_engine_that_is_killed_again_and_again_loses_no_rating(

@@ -20,7 +20,7 @@ from tests.faults.count import Count
 from tests.faults.harness import SECONDS, last_step, nothing_left, recovered, rows, small_session, workbench
 from tests.faults.nursery import Nursery
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def dead_pid() -> int:

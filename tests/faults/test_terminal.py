@@ -18,7 +18,7 @@ from tests.faults.harness import Rater, answering, do, recovered, small_session,
 from tests.faults.nursery import Nursery
 from tests.screens.test_terminal import Terminal
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def screen(folder: SessionFolder) -> Iterator[Terminal]:
 async def steps_made(client: Client, more: int = 2) -> int:
     """Wait for so many more finished steps."""
     before = (await status(client)).finished_steps
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (now := (await status(client)).finished_steps) < before + more:
             await asyncio.sleep(0.05)
     return int(now)
@@ -47,7 +47,7 @@ async def steps_made(client: Client, more: int = 2) -> int:
 
 async def full(shown: Terminal) -> None:
     """Have it draw one screen after another, until its terminal takes no more."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         for key in itertools.cycle("es"):
             if shown.full():
                 return

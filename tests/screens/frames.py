@@ -13,7 +13,7 @@ from textual.app import App
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "WORKBENCH_UPDATE_GOLDEN"
 """Set this variable to write the golden frames again."""
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds before a wait is given up; only a broken test waits so long."""
 
 

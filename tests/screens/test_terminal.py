@@ -22,8 +22,6 @@ import pytest
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import until
 
-pytestmark = pytest.mark.serial
-
 PROGRAM = """
 import fcntl, signal, sys, termios
 from pathlib import Path

@@ -72,7 +72,7 @@ async def serving() -> AsyncIterator[tuple[FakeBackend, Server]]:
             await server.close()
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until it holds.
 
     :raises TimeoutError: if it does not within ``seconds``.

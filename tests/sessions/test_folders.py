@@ -125,7 +125,6 @@ def test_one_engine_a_session() -> None:
     os.close(folder.lock())
 
 
-@pytest.mark.serial
 def test_the_lock_ends_with_its_process() -> None:
     folder = new_session("mine", SessionSettings(name=""))
     code = (

@@ -404,7 +404,6 @@ def test_one_rater_at_a_time(file: RatingFile) -> None:
     RatingFile(file.path, "bo").close()
 
 
-@pytest.mark.serial
 def test_the_lock_ends_with_its_process(path: Path) -> None:
     code = (
         "import sys, pathlib, sessions.rating_file as f; "

@@ -64,7 +64,6 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize("umask", ["000", "022", "777"])
 def test_every_file_has_its_mode_whatever_the_umask(home: Path, umask: str) -> None:
     done = subprocess.run([sys.executable, "-c", MAKE, umask], capture_output=True, text=True)
@@ -187,7 +186,6 @@ except OSError:
 """
 
 
-@pytest.mark.serial
 def test_looking_at_a_database_lets_go_of_no_lock(folder: SessionFolder) -> None:
     """A process that closes any descriptor of a file loses all of its locks on it, SQLite's too."""
     first = Store(folder.database)

@@ -361,7 +361,6 @@ while True:
 """
 
 
-@pytest.mark.serial
 def test_an_acknowledged_rating_survives_kill_9(path: Path) -> None:
     root = Path(__file__).parents[2]
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], cwd=root, stdout=subprocess.PIPE, text=True)

@@ -22,7 +22,7 @@ from workbench.cli import main
 FAKE = Path(__file__).parent / "fake"
 
 
-def poll(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def poll(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until it holds."""
     until = time.monotonic() + seconds
     while not condition():
@@ -39,7 +39,7 @@ class Workbench:
 
     def __call__(self, *words: str, fate: str = "", step: float = 0.01) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, fate=fate, step=step)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def start(self, *words: str, fate: str = "", step: float = 0.01) -> subprocess.Popen[str]:
@@ -66,7 +66,7 @@ class Workbench:
         assert process.stdout is not None
         assert process.stderr is not None
         out, err = process.stdout.read(), process.stderr.read()
-        process.wait(timeout=60)
+        process.wait(timeout=120)
         return out, err
 
     @contextlib.contextmanager
@@ -79,7 +79,7 @@ class Workbench:
             yield folder
         finally:
             self("stop", name)
-            process.communicate(timeout=60)
+            process.communicate(timeout=120)
 
     def close(self) -> None:
         """End whatever a test has left."""

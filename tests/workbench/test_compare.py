@@ -161,7 +161,6 @@ def test_the_curves_are_drawn_with_letters(folder: SessionFolder) -> None:
     assert "A main" not in without
 
 
-@pytest.mark.serial
 def test_a_terminal_gets_the_curves(folder: SessionFolder, tmp_path: Path) -> None:
     terminal = Tmux(100, 60, {"PYTHONPATH": str(Path(__file__).parents[2])}, tmp_path)
     try:

@@ -152,7 +152,6 @@ def environment(tmp_path: Path, home: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.serial
 def test_asking_imports_nothing_slow(sessions: Path, home: Path, tmp_path: Path) -> None:
     line = "workbench send alpha-1 set learn"
     done = subprocess.run(
@@ -209,7 +208,6 @@ def there(shell: str) -> None:
         pytest.skip(f"{shell} is not installed")
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
@@ -228,7 +226,6 @@ def test_a_shell_completes(shell: str, line: str, wanted: str, sessions: Path, h
     typed(words, setup, line, wanted, environment(tmp_path, home), sessions)
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [("workbench status alp", {"alpha-1", "alpha-2"}), ("workbench send alpha-1 set kl_pl", {"kl_placement="})],

@@ -58,7 +58,6 @@ def is_whole(finding: Finding) -> bool:
 # ------------------------------------------------------------------------------------------------------ as a whole
 
 
-@pytest.mark.serial
 def test_a_machine_that_is_well(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home.mkdir()
     assert main(["doctor"]) == 0
@@ -72,7 +71,6 @@ def test_a_machine_that_is_well(home: Path, capsys: pytest.CaptureFixture[str]) 
     assert list(socket_folder().iterdir()) == []
 
 
-@pytest.mark.serial
 def test_as_json_in_a_process_without_a_terminal_or_an_environment(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "workbench", "doctor", "--json"],
@@ -409,7 +407,6 @@ def test_sqlite(home: Path, monkeypatch: Patch) -> None:
     assert check_sqlite().result == "fail"
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize(
     ("code", "result", "words"),
     [
@@ -495,7 +492,6 @@ def test_the_locale(monkeypatch: Patch, encoding: str | None, result: str | None
     assert is_whole(found)
 
 
-@pytest.mark.serial
 def test_a_program_that_is_not_there_or_does_not_end_says_nothing() -> None:
     assert output_of(["/nonexistent"]) is None
     assert output_of([sys.executable, "-c", "import time; time.sleep(60)"], 0.3) is None

@@ -61,7 +61,6 @@ def test_a_model_is_evaluated_without_a_session(tmp_path: Path, home: Path, caps
     assert list(home.glob("sessions/*")) == []
 
 
-@pytest.mark.serial
 def test_a_session_that_has_ended_is_evaluated_and_keeps_the_answers(home: Path) -> None:
     def said(*words: str) -> str:
         done = subprocess.run([sys.executable, "-m", "workbench", *words], capture_output=True, text=True, timeout=120)

@@ -129,7 +129,6 @@ def test_a_folder_with_files_is_left_alone(recorded, tmp_path: Path, capsys) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.serial
 def test_a_session_that_runs_is_exported_and_goes_on(workbench, tmp_path: Path) -> None:
     with workbench.running("s", step=0.001) as folder:
         done = workbench("export", "s", "--to", "jsonl", str(tmp_path / "out"), "--json")
@@ -239,7 +238,6 @@ def test_a_tracker_that_is_not_there_is_refused_before_there_is_a_session(
     assert not (home / "sessions").exists()
 
 
-@pytest.mark.serial
 def test_where_a_session_is_mirrored_to_is_kept_and_may_be_given_anew(workbench, tmp_path: Path) -> None:
     for name in ("tensorboard", "trackio"):  # found, and never imported: the engine is a fake
         (tmp_path / f"{name}.py").write_text("raise ImportError")

@@ -14,8 +14,6 @@ from tests.sessions.samples import status, step_record
 from tests.workbench.conftest import Workbench, poll
 from workbench.headless import progress_text, step_json
 
-pytestmark = pytest.mark.serial
-
 
 def lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]

@@ -13,8 +13,6 @@ from sessions.folders import session_folder
 from tests.workbench.conftest import Workbench, poll
 from workbench.commands_race import race_command
 
-pytestmark = pytest.mark.serial
-
 
 def asked(**given: object) -> argparse.Namespace:
     return argparse.Namespace(**{"algorithms": "grpo,ppo", "steps": 3, "at": None, "sets": None} | given)

@@ -18,7 +18,6 @@ import pytest
 from tests.screens.recorded import recorded_session
 from tests.workbench.conftest import Workbench
 
-pytestmark = pytest.mark.serial
 HEAVY = ("torch", "transformers", "accelerate", "engine", "numpy")
 INSIDE = """
 import json, sys

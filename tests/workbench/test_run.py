@@ -95,7 +95,6 @@ def test_bad_preferences(opened: list[Any], home: Path, capsys: pytest.CaptureFi
     assert opened == []
 
 
-@pytest.mark.serial
 def test_run_opens_the_app_when_the_engine_has_loaded(
     workbench: Workbench, opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +111,6 @@ def test_run_opens_the_app_when_the_engine_has_loaded(
     assert workbench("stop", "s").returncode == 0
 
 
-@pytest.mark.serial
 def test_what_the_app_starts_sessions_with(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", workbench.environment["PYTHONPATH"])
     folder = asyncio.run(start_session(SessionSettings(name="", steps=100_000)))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 
 import msgspec
-import pytest
 
 from screens.session_rows import read_session
 from sessions.branches import Branch
@@ -17,8 +16,6 @@ from sessions.records import SessionSettings
 from sessions.store import Store
 from tests.workbench.conftest import Workbench, poll
 from workbench.daemon import last_step
-
-pytestmark = pytest.mark.serial
 
 
 def test_list(workbench: Workbench) -> None:

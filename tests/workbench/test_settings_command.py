@@ -47,7 +47,6 @@ def here(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.serial
 def test_a_session_is_run_from_a_file_and_goes_on_with_it(workbench: Workbench, here: Path) -> None:
     words = ("run", str(here / "my.toml"), "--headless", "--json", "--name", "s")
     done = workbench(*words, "--set", "group_size=2", "--seed", "6")

@@ -41,9 +41,6 @@ def end_of(folder: SessionFolder, engine: str) -> ExitInfo:
     return info
 
 
-pytestmark = pytest.mark.serial
-
-
 def test_an_end_in_order(folder: SessionFolder) -> None:
     info = end_of(folder, "print('error: this was long ago')")
     assert (info.code, info.signal, info.cause, info.out_of_memory) == (0, "", "ended in order", False)
