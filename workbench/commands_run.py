@@ -120,7 +120,7 @@ def _session(given: dict[str, Any]) -> tuple[SessionFolder, bool]:
     :param given: by the command line and a settings file together.
     :raises WorkbenchError: before anything is written, if it cannot be run so.
     """
-    name, paused = given.pop("name", "") or None, given.pop("paused", False)
+    name, paused = given.pop("name", None), given.pop("paused", False)
     if name is not None and (sessions_home() / check_session_name(name) / "session.toml").exists():
         return _continued(session_folder(name), given, paused=paused), False
     settings = msgspec.structs.replace(SessionSettings(name=name or ""), **given, paused=paused)
