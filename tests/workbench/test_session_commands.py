@@ -203,7 +203,7 @@ def test_plan(workbench: Workbench) -> None:
 
 def test_follow_misses_nothing_however_slowly_it_is_read(workbench: Workbench) -> None:
     """The pipe is full long before it is read, and the engine ends meanwhile."""
-    process = workbench.start("run", "--headless", "--name", "s", "--steps", "1500", step=0.0)
+    process = workbench.start("run", "--headless", "--name", "s", "--steps", "1500", fate="followed", step=0.0)
     poll(lambda: SessionFolder(sessions_home() / "s").engine() is not None)
     follower = workbench.start("follow", "s", "--json")
     assert follower.stdout is not None
@@ -218,7 +218,7 @@ def test_follow_misses_nothing_however_slowly_it_is_read(workbench: Workbench) -
 
 
 def test_follow_for_people(workbench: Workbench) -> None:
-    process = workbench.start("run", "--headless", "--name", "s", fate="kill", step=0.3)
+    process = workbench.start("run", "--headless", "--name", "s", fate="followed-kill")
     poll(lambda: SessionFolder(sessions_home() / "s").engine() is not None)
     done = workbench("follow", "s")
     process.wait(timeout=60)

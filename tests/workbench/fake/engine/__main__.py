@@ -2,9 +2,10 @@
 
 ``FAKE_ENGINE`` chooses the fate: ``error`` and ``usage`` end while loading with a line, ``trace`` with an exception,
 ``stay`` never finishes loading, ``deaf`` does not stop, ``kill`` is killed after three steps, ``raise`` raises after
-three; ``race-kill`` is killed in the second branch of a race, ``race-late`` refuses the first two races. A ``set``
-applies when the next step ends, everything else at once. A race makes a branch for each algorithm, one after the other,
-each from the same step. Every event is stored, as the real engine's are.
+three; ``followed`` begins once somebody follows, and ``followed-kill`` is then killed after three; ``race-kill`` is
+killed in the second branch of a race, ``race-late`` refuses the first two races. A ``set`` applies when the next step
+ends, everything else at once. A race makes a branch for each algorithm, one after the other, each from the same step.
+Every event is stored, as the real engine's are.
 """
 
 from __future__ import annotations
@@ -241,6 +242,9 @@ class FakeEngine:
         self.finish_racing_step()
         self.beat()
 
+    def is_followed(self) -> bool:
+        return any(connection.hello.client == "follow" for connection in self.server.connections)
+
     async def run(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stop.set)
         await self.server.start()
@@ -268,9 +272,9 @@ class FakeEngine:
             try:
                 await asyncio.wait_for(self.stop.wait(), STEP_SECONDS)
             except TimeoutError:
-                if self.state == "RUN":
+                if self.state == "RUN" and (not FATE.startswith("followed") or self.is_followed()):
                     self.finish_step()
-            if self.step == started + 3 and FATE == "kill":
+            if self.step == started + 3 and FATE in ("kill", "followed-kill"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.step == started + 3 and FATE == "raise":
                 raise ValueError("in the middle")
