@@ -386,7 +386,8 @@ class Engine(Threads):
         if self.learner.step >= step:
             return None
         learner, number = self.learner, self.learner.cursor - self.learner.step_cursor + 1
-        return self.write_now(hold, self.store, self.branch, step, self.rollout, number, learner.taken)
+        held = self.write_now(hold, self.store, self.branch, step, self.rollout, number, learner.taken)
+        return msgspec.structs.replace(held, logged=learner.logged)
 
     async def _leave(self) -> None:
         await self.saver.idle()

@@ -19,6 +19,7 @@ from engine.control import Control
 from engine.knobs import Knobs
 from engine.policy import Policy
 from engine.randomness import evaluation_noise, held_out_noise, response_noise
+from engine.rewards.named import unlogged
 from engine.rollout import RolloutGroup
 from engine.sampling import Growth, Samples, sample
 from engine.scoring import Scored, score_group
@@ -258,12 +259,15 @@ class GroupSampler:
             knobs.whole(f"{kind}top_k"), knobs.number(f"{kind}top_p"), knobs.number(f"{kind}min_p")
         )  # fmt: skip
 
-    def evaluate(self, most: int | None = None, samples: int | None = None, *, beside: bool = False) -> Evaluation:
+    def evaluate(
+        self, most: int | None = None, samples: int | None = None, *, beside: bool = False, finished: int = 0
+    ) -> Evaluation:
         """Answer the held-out prompts, greedily with ``eval_temperature`` 0; draws no random number of training.
 
         :param most: only the first so many; None: all.
         :param samples: further answers to each prompt, for pass@k; None: ``eval_samples``.
         :param beside: whether it is made inside another phase, which it neither shows itself in nor pauses.
+        :param finished: steps, which reward functions are told.
         :raises SessionError: if the task has none.
         """
         if not self.task.evaluation:
@@ -276,7 +280,7 @@ class GroupSampler:
         rows = max(1, EVALUATION_ROWS // max(1, count))
         answers: list[HeldOutAnswer] = []
         for start in range(0, len(mine), rows):
-            answers += self._answer(mine[start : start + rows], count, beside=beside)
+            answers += self._answer(mine[start : start + rows], count, self._state(finished + 1), beside=beside)
             if not beside:
                 self._control.advance(len(answers), len(mine))
         if self._ranks > 1:
@@ -286,10 +290,12 @@ class GroupSampler:
         by_level = {f"eval/accuracy_{level}": share for level, share in levels.items()}
         return Evaluation(answers, metrics_of(answers) | by_level)
 
-    def _answer(self, prompts: Sequence[Prompt], count: int, *, beside: bool) -> list[HeldOutAnswer]:
-        """The answer to each prompt, and ``count`` samples of it, judged and scored."""
+    def _answer(
+        self, prompts: Sequence[Prompt], count: int, state: Mapping[str, Any], *, beside: bool
+    ) -> list[HeldOutAnswer]:
+        """The answer to each prompt, and ``count`` samples of it, judged and scored as responses are."""
         length, temperature = self._knobs.whole("max_new_tokens"), self._knobs.number("eval_temperature")
-        seed = self._evaluation_seed
+        seed, weights = self._evaluation_seed, self._knobs.reward_weights()
         noise = np.stack([evaluation_noise(seed, p.id, length) for p in prompts]) if temperature else None
         first = self._ask_held_out(prompts, 1, temperature or 1.0, noise, beside=beside)
         more = Samples()
@@ -302,7 +308,9 @@ class GroupSampler:
 
         def read(place: int, rows: list[list[int]]) -> list[tuple[str, Scored]]:
             texts = [self._policy.decode(row) for row in rows]
-            return list(zip(texts, score_group(self.task.components, prompts[place], texts), strict=True))
+            with unlogged():
+                scored = score_group(self.task.components, prompts[place], texts, rows, state, weights)
+            return list(zip(texts, scored, strict=True))
 
         found = []
         with self._pool.round(read, self._control.wake) as scoring:

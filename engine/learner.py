@@ -66,6 +66,7 @@ class Learner:
     :ivar training: the policy's optimizer, value model and algorithms.
     :ivar copies: the memory of snapshots.
     :ivar replaced: dead groups of the newest step whose places others took.
+    :ivar logged: what reward functions logged of the newest step's responses, by metric.
     :ivar planner: knows what its steps take, where an engine has asked for one.
     :ivar reward_model: scores what is sampled; None: there is none yet.
     :ivar reward_ratings: how many ratings the session had when it was trained.
@@ -97,6 +98,7 @@ class Learner:
         self.sampler.steps = settings.steps
         self._taken = 0
         self.replaced: list[RolloutGroup] = []
+        self.logged: dict[str, float] = {}
         self.copies = Copies()
         self.planner: Planner | None = None
         self.reward_model = given
@@ -141,6 +143,7 @@ class Learner:
         """
         count = self.knobs.whole("prompts_per_step")
         self._taken, self.replaced = 0, []
+        self._take_logged()  # of a try that was left it counts for nothing
         self.sampler.scoring_seconds = 0.0
         groups = self._ask(step, count, first_number, on_start, recorded)
         for _ in range(self.knobs.whole("dynamic_sampling") if self.knobs.text("algorithm") == "grpo" else 0):
@@ -151,7 +154,11 @@ class Learner:
             for i, group in zip(dead, fresh, strict=True):
                 self.replaced.append(groups[i])
                 groups[i] = group
+        self.logged = self._take_logged()
         return groups
+
+    def _take_logged(self) -> dict[str, float]:
+        return self.task.named.take_logged() if self.task.named is not None else {}
 
     def _ask(
         self, step: int, count: int, first_number: int, on_start: OnStart, recorded: Mapping[int, Group]
@@ -266,8 +273,7 @@ class Learner:
         self._checked = copy.deepcopy(self.training.self_check)
         self.control.commit()  # also where every group was dead: the step is learned and cannot be dropped any more
         metrics |= reward_statistics(groups, self.task.reward_range)
-        if self.task.named is not None:
-            metrics |= self.task.named.take_logged()
+        metrics |= self.logged
         if self.knobs.whole("dynamic_sampling"):
             metrics["groups/replaced"] = float(len(self.replaced))
         if self.curriculum:
@@ -321,7 +327,7 @@ class Learner:
         :param samples: further answers to each, for pass@k; None: as ``eval_samples`` says.
         :param beside: whether it is made inside a phase of a step.
         """
-        return self.sampler.evaluate(most, samples, beside=beside)
+        return self.sampler.evaluate(most, samples, beside=beside, finished=self.step)
 
     def save(self, reason: str) -> Checkpoint:
         """Write a checkpoint of the finished step, now."""
@@ -438,6 +444,7 @@ class Learner:
         """The groups of a step that were sampled before the training left it, as :meth:`sample` gave them."""
         self._taken = held.taken
         self.replaced = [RolloutGroup(group) for group in held.replaced]
+        self.logged = dict(held.logged)
         groups = [RolloutGroup(group) for group in held.groups]
         for group, entropies in zip(groups, held.entropies or [[] for _ in groups], strict=True):
             group.entropies = entropies

@@ -124,6 +124,7 @@ class HeldRollout(Record):
     :ivar replaced: dead ones whose places others took.
     :ivar entropies: the sampler's, for every group and response.
     :ivar ratings: that stood.
+    :ivar logged: what reward functions logged of them, by metric.
     """
 
     step: int
@@ -132,6 +133,7 @@ class HeldRollout(Record):
     replaced: list[Group] = []
     entropies: list[list[list[float]]] = []
     ratings: list[Rating] = []
+    logged: dict[str, float] = {}
 
 
 class Damaged(SessionError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ from sessions.reward_kinds import RewardSpec, named_parts
 
 MOST_METRICS = 100
 """Names that functions may log in a step."""
+_LOGS: ContextVar[bool] = ContextVar("logs", default=True)
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """What functions log is of no step: this thread asks them about answers that none learns from."""
+    before = _LOGS.set(False)
+    try:
+        yield
+    finally:
+        _LOGS.reset(before)
 
 
 class NamedRewards:
@@ -92,7 +105,7 @@ class NamedRewards:
         state = given.get("trainer_state", types.SimpleNamespace())
         arguments = {key: value for key, value in given.items() if key != "trainer_state"}
         values, metrics = process.call(name, arguments, vars(state))
-        if log:
+        if log and _LOGS.get():
             self._log(metrics)
         return values
 

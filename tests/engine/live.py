@@ -14,6 +14,7 @@ from engine.control import Control
 from engine.engine import Engine
 from engine.knobs import Knobs
 from engine.learner import Learner
+from engine.policy import Policy
 from engine.tasks import Task
 from sessions import wire
 from sessions.client import Client
@@ -161,7 +162,12 @@ def session(name: str = "s", **settings: Any) -> SessionFolder:
 
 @contextlib.asynccontextmanager
 async def live(
-    folder: SessionFolder | None = None, *, task: Task | None = None, build: Any = None, **values: Any
+    folder: SessionFolder | None = None,
+    *,
+    task: Task | None = None,
+    build: Any = None,
+    policy: Callable[[], Policy] = random_policy,
+    **values: Any,
 ) -> AsyncIterator[Live]:
     """A session paused before its first step, unless the settings say otherwise; it goes on from its checkpoints."""
     folder = folder or session()
@@ -170,7 +176,7 @@ async def live(
     def small(settings: SessionSettings, control: Control, where: SessionFolder) -> tuple[Learner, Knobs]:
         made["hold"] = Hold(control)
         knobs = make_knobs(*settings.sets, **values)
-        return Learner(settings, task or small_task(), random_policy(), knobs, control, where.checkpoints), knobs
+        return Learner(settings, task or small_task(), policy(), knobs, control, where.checkpoints), knobs
 
     engine = Engine(folder, folder.settings(), build or small)
     serving = asyncio.create_task(engine.serve())

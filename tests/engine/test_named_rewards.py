@@ -445,3 +445,60 @@ def test_what_people_bring_is_given_the_row_as_it_is_and_what_is_ours_the_refere
     finally:
         process.close()
     assert scored.components == {"same": float(len("2 and 2 are #### 4")), "exact": 1.0}
+
+
+# ---------------------------------------------------------------------------------------------- held-out answers
+
+ASKED = """def f(completions, completion_ids, trainer_state, log_metric):
+    assert len(completion_ids) == len(completions)
+    log_metric("step", trainer_state.global_step)
+    return [float(trainer_state.global_step)] * len(completions)
+"""
+
+
+async def test_a_function_gets_of_held_out_answers_what_it_gets_of_responses_and_logs_nothing(home, tmp_path) -> None:
+    async with live(build=building(code_file(tmp_path, ASKED))) as run:
+        await run.step(2)
+        await run.first("set reward_weight.f=10")
+        await run.step()
+        await run.do("pause update")  # the step in progress logged already
+        answer = await run.do("evaluate 2")
+        assert answer.status == "applied", answer
+        held = await run.engine.write(run.engine.store.held_out, "main", 3)
+        early = small_task().components["early"].function
+        for answered in held.answers:
+            assert answered.components["f"] == 3.0
+            for sample in (answered.greedy, *answered.samples):
+                assert sample.reward == pytest.approx(early(["?"], [sample.text])[0] + 10 * 3.0)
+        await run.step(2)
+        assert [record.metrics["logged/step"] for record in run.engine.store.steps("main")] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("end", ["stop", "stop --now"])
+async def test_what_functions_log_of_a_step_is_recorded_though_the_session_ends_before_its_update(
+    home, tmp_path, end: str
+) -> None:
+    code = code_file(tmp_path, ASKED.replace('"step", trainer_state.global_step', '"length", len(completions[0])'))
+    folder = session()
+    async with live(folder, build=building(code)) as run:
+        await run.do("pause update")
+        await run.first(end)
+        await run.ended()
+    async with live(folder, build=building(code)) as run:
+        await run.step()
+        firsts = [text for place, (*_, text) in enumerate(await rewards(run, 1)) if place % 4 == 0]
+        assert run.engine.store.steps("main")[0].metrics["logged/length"] == sum(map(len, firsts)) / 4
+
+
+async def test_what_functions_logged_of_a_try_that_was_dropped_counts_for_nothing(home, tmp_path) -> None:
+    code = code_file(tmp_path, ASKED.replace('"step", trainer_state.global_step', '"length", len(completions[0])'))
+    async with live(build=building(code)) as run:
+        await run.do("pause update")
+        await run.do("discard")
+        await run.until(lambda: run.engine.control.paused and run.engine.control.phase == "idle")
+        await run.step()
+        texts = []
+        for number in range(5, 9):
+            detail = await run.query(f"group 1.{number}")
+            texts.append(detail["group"]["responses"][0]["text"])
+        assert run.engine.store.steps("main")[0].metrics["logged/length"] == sum(map(len, texts)) / 4

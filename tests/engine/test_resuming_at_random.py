@@ -9,6 +9,7 @@ next step takes up.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.learner import Learner
+from engine.policy import Policy
+from engine.tasks import Task
 from sessions import wire
 from sessions.branches import Branch
 from sessions.commands import (
@@ -40,7 +44,7 @@ from sessions.orderings import Ordering
 from sessions.records import GroupHead, Rating, parse_response_name
 from sessions.store import Store
 from tests.engine.live import Live, live, session
-from tests.engine.small import SMALL, same_weights, small_task
+from tests.engine.small import SMALL, random_policy, same_weights, small_task
 from tests.engine.test_resuming import rows
 
 VALUES: dict[str, list[Any]] = {
@@ -464,6 +468,21 @@ class Author:
         else:
             self.add(move(lambda t, n: Switch(branch=n[int(at * len(n))])), f"switch {at:.2f}")
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """More settings of the session."""
+        return {}
+
+    def task(self, folder: SessionFolder) -> Task:
+        """Made anew for each engine."""
+        return small_task(12, lambda completions, **_: [float(len(t) % 2 + (t[:1] > "M")) for t in completions])
+
+    def policy(self, folder: SessionFolder) -> Callable[[], Policy]:
+        """What makes it for each engine."""
+        return random_policy
+
+    def more(self, learner: Learner, folder: SessionFolder) -> Any:
+        """What else has to be the same in the end."""
+
     def ends(self, seed: int) -> dict[int, str]:
         """Where the session ends: before which acts, and how."""
         r = random.Random(seed)
@@ -477,22 +496,38 @@ async def finish_gated(tested: Live, run: Run) -> None:
     await settled(tested)
 
 
+async def end(tested: Live, folder: SessionFolder, how: str) -> None:
+    """End the engine: in order, or so that nothing stays but what was on the disk."""
+    if how != "kill":
+        await tested.first(how)
+        await tested.ended()
+        return
+    kept = folder.path.with_name(f"{folder.name}.kept")
+    await tested.engine.saver.idle()
+    await tested.engine.write(shutil.copytree, folder.path, kept)
+    await tested.first("stop --now")
+    await tested.ended()
+    shutil.rmtree(folder.path)
+    kept.rename(folder.path)
+    folder.forget_engine()
+
+
 async def play(name: str, author: Author, ends: dict[int, str]) -> tuple[Any, ...]:
     # where a rewind arrives, the reward model is that of the newest checkpoint there is
     keep = 1000 if author.teaches and author.moves else 3
-    folder = session(name, steps=0, sets=author.sets, keep_token_steps=author.keep, keep_last=keep)
-    task = small_task(12, lambda completions, **_: [float(len(text) % 2 + (text[:1] > "M")) for text in completions])
+    folder = session(
+        name, steps=0, sets=author.sets, keep_token_steps=author.keep, keep_last=keep, **author.settings(name)
+    )
     run, i, ended = Run(), 0, -1
     while True:
-        async with live(folder, task=task, **author.values) as tested:
+        async with live(folder, task=author.task(folder), policy=author.policy(folder), **author.values) as tested:
             if tested.engine.control.phase != "idle":  # in the evaluation before the first step
                 await tested.first("step")
                 await settled(tested)
             while i < len(author.acts):
                 if i in ends and i != ended:
                     ended = i
-                    await tested.first(ends[i])
-                    await tested.ended()
+                    await end(tested, folder, ends[i])
                     break
                 await author.acts[i].do(tested, run)
                 i += 1
@@ -510,7 +545,8 @@ async def play(name: str, author: Author, ends: dict[int, str]) -> tuple[Any, ..
                 step, cursor = learner.step, learner.cursor
                 await tested.do("stop")
                 await tested.ended()
-                return state, (branch, step, cursor, values, made), *recorded(folder), run.answers
+                more = author.more(learner, folder)
+                return state, (branch, step, cursor, values, made, more), *recorded(folder), run.answers
         bad = [a.alarm.message for a in tested.of(wire.AlarmRaised) if a.alarm.rule == "checkpoint"]
         assert not bad, bad
 
@@ -544,7 +580,11 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 async def check(seed: int, *, moves: bool, blocks: int = 6, teaches: bool = False) -> None:
-    author = Author(seed, moves=moves, blocks=blocks, teaches=teaches)
+    await compare(Author(seed, moves=moves, blocks=blocks, teaches=teaches), seed)
+
+
+async def compare(author: Author, seed: int) -> None:
+    """Play what it made up twice, once with ends in between."""
     ends = author.ends(seed + 1)
     said = "\n".join(f"{i} {act.text} {'<- ' + ends[i] if i in ends else ''}" for i, act in enumerate(author.acts))
     said += f"\n{author.values} {author.sets} keep {author.keep}"
