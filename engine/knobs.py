@@ -134,11 +134,16 @@ class Knobs:
 
     def reward_weights(self) -> dict[str, float]:
         """Reward component -> its weight now."""
-        return {
-            name.removeprefix(REWARD_WEIGHT): float(value)
-            for name, value in self.values.items()
-            if name.startswith(REWARD_WEIGHT)
-        }
+        return _weights(self.values)
+
+    def rewarding(self, step: int) -> tuple[dict[str, float], float]:
+        """Weights of the components and of the reward model with which the responses of the step in progress were
+        scored; or those of the one that comes, by an engine that ended: what it applied there will be again.
+        """
+        with self._lock:
+            again = [c for c in self._again if (c.boundary, c.applied_step) == ("rollout", step)]
+            values = {**self._values, **{c.name: c.new for c in again}}
+        return _weights(values), float(values["reward_model_weight"])
 
     def _by(self, name: str) -> str:
         """Who has given a knob the value that it has or will have, and when, as far as that is known."""
@@ -339,6 +344,10 @@ class Knobs:
                     self._again.remove(change)
                     self._values[change.name] = change.new
             self._passes |= {boundary: (step, count) for boundary, count in passes.items()}
+
+
+def _weights(values: Mapping[str, Value]) -> dict[str, float]:
+    return {n.removeprefix(REWARD_WEIGHT): float(v) for n, v in values.items() if n.startswith(REWARD_WEIGHT)}
 
 
 def _scheduled(schedule: Iterable[Assignment]) -> list[Assignment]:

@@ -147,7 +147,7 @@ class Learner:
         self.sampler.scoring_seconds = 0.0
         groups = self._ask(step, count, first_number, on_start, recorded)
         for _ in range(self.knobs.whole("dynamic_sampling") if self.knobs.text("algorithm") == "grpo" else 0):
-            dead = [i for i, group in enumerate(groups) if is_dead(group)]
+            dead = [i for i, group in enumerate(groups) if _replaced(group, recorded)]
             if not dead:
                 break
             fresh = self._ask(step, len(dead), first_number + self._taken, on_start, recorded)
@@ -456,8 +456,21 @@ class Learner:
         return self._taken
 
 
+def _replaced(group: RolloutGroup, recorded: Mapping[int, Group]) -> bool:
+    """Whether another takes a group's place. One that was scored before had its place taken, or not, by the rewards of
+    then: it may have been scored anew since."""
+    before = recorded.get(group.record.number)
+    if before is not None and _alike(group.record, before):
+        return before.status == "replaced"
+    return is_dead(group)
+
+
+def _alike(group: Group, recorded: Group) -> bool:
+    return [r.text for r in group.responses] == [r.text for r in recorded.responses]
+
+
 def _score_as_recorded(group: Group, recorded: Group) -> None:
-    if [r.text for r in group.responses] != [r.text for r in recorded.responses]:
+    if not _alike(group, recorded):
         return
     for response, before in zip(group.responses, recorded.responses, strict=True):
         response.components, response.heads = before.components, before.heads

@@ -83,8 +83,8 @@ class Orders:
 
     async def _keep_changes(self, changes: Sequence[Change]) -> None:
         async with self._changes_lock:  # first come, first written: a change is not pending after it was applied
+            self._engine.publish(*await self._engine.write(self._engine.store.put_changes, changes))
             for change in changes:
-                self._engine.publish(await self._engine.write(self._engine.store.put_change, change))
                 if change.status != "pending":
                     self._change_settled(change)
 
@@ -333,10 +333,10 @@ class Orders:
             return
         self._changes[command.id] = {change.id for change in new}
         text = "; ".join(f"{change.name} applies at the next {change.boundary}" for change in new)
+        await self._keep_changes([*superseded, *new])  # whatever happens to the engine, an accepted change counts
         self._accepted(command, text)
         if self._service.waiting and any(change.name == "rating_gate" for change in new):
             engine.gate.open()  # whoever changes the gate while the step waits at it does not want it to wait
-        await self._keep_changes([*superseded, *new])
         if any(hyperparameter(change.name).risky for change in new):
             engine.spawn(self._checkpoint_first(new))
 

@@ -161,10 +161,19 @@ class Reloader:
 
     async def _groups(self) -> tuple[list[Group], bool]:
         """Those that wait for their update, or else those of the newest step."""
+        if waiting := self._waiting():
+            return waiting, True
+        return await self._engine.write(_newest, self._engine.store, self._engine.branch), False
+
+    def _waiting(self) -> list[Group]:
+        """Those that wait for their update; also those that an engine which ended has left of the step that comes."""
         engine = self._engine
-        if engine.rollout is not None and engine.rated_step != engine.rollout[0].record.step:
-            return [group.record for group in engine.rollout], True
-        return await engine.write(_newest, engine.store, engine.branch), False
+        if engine.rollout is None:
+            unfinished = engine.unfinished
+            begun = engine.control.phase in ("sampling", "scoring")
+            return [] if begun or unfinished.step != engine.learner.step + 1 else unfinished.groups
+        records = [group.record for group in engine.rollout]
+        return records if engine.rated_step != records[0].step else []
 
     async def _use(self, command: c.Reload, named: NamedRewards) -> None:
         ready, self._ready = self._ready, None
@@ -199,18 +208,16 @@ class Reloader:
         assert named is not None
         named.use(ready.process)
         replaced, waited = [], 0
-        rollout = engine.rollout or []
         self._known = dict(named.process.code)
-        if rollout and engine.rated_step != rollout[0].record.step:
-            records = [group.record for group in rollout]
-            if all(record.name in ready.found for record in records):
-                weights = {name: x.weight for name, x in engine.learner.task.components.items()}
-                weights |= engine.knobs.reward_weights()
-                learned = engine.knobs.number("reward_model_weight")
-                for record in records:
-                    waited += score_again(record, ready.found[record.name], named.names, weights, learned)
-                replaced = engine.write_now(_keep, engine.store, records)
-                self.used = dict(named.process.code)
+        records = self._waiting()
+        if records and all(record.name in ready.found for record in records):
+            weights = {name: x.weight for name, x in engine.learner.task.components.items()}
+            now, learned = engine.knobs.rewarding(records[0].step)
+            weights |= now
+            for record in records:
+                waited += score_again(record, ready.found[record.name], named.names, weights, learned)
+            replaced = engine.write_now(_keep, engine.store, records)
+            self.used = dict(named.process.code)
         engine.soon(self._taken, command, replaced, waited)
 
     def _taken(self, command: c.Reload, replaced: list[GroupHead], changed: int) -> None:
@@ -234,8 +241,8 @@ class Reloader:
 
 def _newest(store: Store, branch: str) -> list[Group]:
     """On the store's thread: the groups of the newest step that was learned."""
-    newest = store.newest_groups(branch, limit=1)
-    return store.groups_with(newest[0].branch, newest[0].step, "updated") if newest else []
+    last = store.last_step(branch)
+    return store.groups_with(last.branch, last.step, "updated") if last else []
 
 
 def _keep(store: Store, records: Sequence[Group]) -> list[GroupHead]:

@@ -811,8 +811,12 @@ class Store:
 
     def put_change(self, change: Change) -> wire.AnyEvent:
         """Keep a change, new or in its new status."""
+        return self.put_changes([change])[0]
+
+    def put_changes(self, changes: Iterable[Change]) -> list[wire.AnyEvent]:
+        """Keep changes, new or in their new status: all of them, or none, as they may only go together."""
         with Transaction(self._db):
-            return self._put_change(change)
+            return [self._put_change(change) for change in changes]
 
     def _put_change(self, change: Change) -> wire.AnyEvent:
         self._db.execute(

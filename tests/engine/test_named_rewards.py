@@ -502,3 +502,48 @@ async def test_what_functions_logged_of_a_try_that_was_dropped_counts_for_nothin
             detail = await run.query(f"group 1.{number}")
             texts.append(detail["group"]["responses"][0]["text"])
         assert run.engine.store.steps("main")[0].metrics["logged/length"] == sum(map(len, texts)) / 4
+
+
+# -------------------------------------------------------------------------------- code and an engine that ended
+
+TWICE = "def f(completions): return [2.0 * len(c) for c in completions]\n"
+
+
+@pytest.mark.parametrize("end", ["stop", "stop --now"])
+async def test_code_that_is_used_after_an_engine_ended_scores_the_responses_that_it_left(
+    home, tmp_path, end: str
+) -> None:
+    code, folder = code_file(tmp_path), session(sets=["reward_weight.f=3@2"])
+    async with live(folder, build=building(code)) as run:
+        await run.step()
+        await run.do("pause update")
+        before = await rewards(run, 2)
+        await run.first(end)
+        await run.ended()
+    async with live(folder, build=building(code)) as run:
+        code.write_text(TWICE)
+        answer = await run.do("reload")
+        assert wire.msgspec.json.decode(answer.data, type=RewardReload).waiting, answer.text
+        answer = await run.do("reload use")
+        assert answer.text.endswith("responses of step 2 are replaced")
+        await run.step()
+        for (_, was, _, text), (reward, now, _, again) in zip(before, await rewards(run, 2), strict=True):
+            assert again == text
+            assert now == {**was, "f": 2.0 * len(text)}
+            assert reward == pytest.approx(was["early"] + 3 * 2 * len(text))
+
+
+async def test_where_a_step_has_been_begun_since_reloaded_code_is_tried_on_the_newest_that_was_learned(
+    home, tmp_path
+) -> None:
+    code, holds = code_file(tmp_path), []
+    async with live(build=building(code, holds)) as run:
+        run.hold = holds[0]
+        await run.step()
+        await run.do("pause update")
+        await run.do("discard")
+        await run.until(lambda: run.engine.control.paused and run.engine.control.phase == "idle")
+        code.write_text(TWICE)
+        answer = await run.do("reload")
+        told = wire.msgspec.json.decode(answer.data, type=RewardReload)
+        assert (told.step, told.waiting) == (1, False)

@@ -8,6 +8,7 @@ next step takes up.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 from collections.abc import Awaitable, Callable
@@ -503,7 +504,8 @@ async def end(tested: Live, folder: SessionFolder, how: str) -> None:
         await tested.ended()
         return
     kept = folder.path.with_name(f"{folder.name}.kept")
-    await tested.engine.saver.idle()
+    if tested.engine.saver._writing is not None:  # it makes and removes folders while they are copied
+        await asyncio.wait({tested.engine.saver._writing})
     await tested.engine.write(shutil.copytree, folder.path, kept)
     await tested.first("stop --now")
     await tested.ended()

@@ -7,6 +7,7 @@ and watches; and engines that are killed.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,10 +27,11 @@ from engine.tasks.task import columns_of
 from sessions.adapters import is_adapter, read_lora
 from sessions.commands import Evaluate, Race, Reload, Set, new_id
 from sessions.folders import SessionFolder
+from sessions.records import Change
 from sessions.reward_kinds import read_rewards
 from sessions.store import Store
-from tests.engine.live import Live
-from tests.engine.small import early_letters, random_policy
+from tests.engine.live import Live, live, session
+from tests.engine.small import early_letters, make_learner, random_policy, small_task
 from tests.engine.test_resuming_at_random import (
     ALGORITHMS,
     TEACHING,
@@ -45,6 +47,7 @@ from tests.engine.test_resuming_at_random import (
     send,
     settled,
     tell,
+    together,
 )
 
 CODE = """
@@ -162,7 +165,9 @@ class Bringer(Author):
         self.values |= {n: 0.0 if n.endswith("letters") else 1.0 for n in self.weights}
         if self.random.random() < 0.4:
             self.values |= {"value_model": self.random.choice(["head", "shared", "separate"])}
-            self.values |= self.random.choice(ALGORITHMS)
+            self.values |= {**self.random.choice(ALGORITHMS), "kl_placement": "reward", "kl_estimator": "k1"}
+            if not together(self.values):
+                self.values |= {"dynamic_sampling": 0, "baseline": "group", "kl_target": "none"}
         name = self.random.choice(sorted(self.weights))
         self.sets.append(f"{name}={self.random.choice(self.weights[name])}@{self.random.randint(2, 5)}")
         self.acts.clear()
@@ -279,6 +284,49 @@ async def check(seed: int, *, moves: bool, blocks: int = 6) -> None:
 @pytest.mark.parametrize("moves", [False, True], ids=["a-line", "branches"])
 async def test_whatever_is_brought_an_end_in_between_changes_nothing(moves: bool) -> None:
     await check(0, moves=moves)
+
+
+async def test_what_is_set_together_is_kept_together_and_before_it_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between two of its values would leave values that do not go together."""
+    words = "set algorithm=ppo kl_placement=reward kl_estimator=k1 value_warmup_steps=0"
+    async with live() as tested:
+        store, kept = tested.engine.store, []
+        good = store._put_change
+
+        def full(change: Change) -> Any:
+            if len(kept) == 2:
+                raise OSError(28, "No space left on device")
+            kept.append(change)
+            return good(change)
+
+        monkeypatch.setattr(store, "_put_change", full)
+        answer = await tested.first(words)
+        assert (answer.status, len(kept)) == ("rejected", 2)
+        assert store.changes() == []
+    async with live(session("other")) as tested:
+        answers = tested.client.answers(Set(values={"algorithm": "trpo", "damping": 0.1}, id=new_id()))
+        assert (await anext(answers)).status == "accepted"
+        with contextlib.closing(Store(tested.engine.folder.database, read_only=True)) as store:
+            assert {"algorithm", "damping"} <= {change.name for change in store.changes()}
+
+
+def test_a_group_that_took_no_place_takes_none_when_it_is_sampled_again(tmp_path: Path) -> None:
+    """Whatever it is worth by now: the prompts after it would be others."""
+    settings = {"dynamic_sampling": 2, "prompts_per_step": 3}
+    task = small_task(12, lambda prompts, completions, **_: [float(len(prompts[0]) % 2 and i) for i in range(4)])
+    first = make_learner(tmp_path / "a", task=task, **settings)
+    groups = first.sample(1)
+    assert first.replaced
+    recorded = {g.record.number: g.record for g in (*groups, *first.replaced)}
+    for group in first.replaced:
+        group.record.status = "replaced"
+    for group in recorded.values():  # other code was taken up, by which all others are dead
+        for place, response in enumerate(group.responses):
+            response.reward = float(place) if group.status == "replaced" else 1.0
+    again = make_learner(tmp_path / "b", task=task, **settings)
+    found = again.sample(1, recorded=recorded)
+    assert [g.record.number for g in found] == [g.record.number for g in groups]
+    assert [g.record.number for g in again.replaced] == [g.record.number for g in first.replaced]
 
 
 @pytest.mark.faults
