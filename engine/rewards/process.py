@@ -146,6 +146,7 @@ class RewardProcess:
             self._left = True
             if self._running is not None and self._running.busy:
                 self._running.end()
+                self._running = None  # its answer may just have come, and then nobody else finds out that it ended
 
     def retire(self) -> None:
         """Another has taken its place: end it, after the call that is under way."""
@@ -196,7 +197,8 @@ class RewardProcess:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """:raises Ended: after ending the process, if no answer comes."""
         running = self._running
-        assert running is not None
+        if running is None:
+            raise Ended("nobody waits for the answer any more")
         self._asked += 1
         try:
             line = json.dumps({**request, "id": self._asked}, default=_plain).encode() + b"\n"

@@ -294,3 +294,13 @@ def test_lines_are_copied_until_the_allowance_is_used_up_and_again_after_a_while
     assert lines.count("z") == LINES - 3
     left = 2 * LONGEST_LINE + 3
     assert lines[-3:] == [f"({left:,} bytes that were printed are left out)", "after", "last"]
+
+
+def test_a_process_that_was_left_just_as_it_answered_is_not_asked_again() -> None:
+    process = loaded(30.0, "good")
+    try:
+        process._running.busy = True  # as between the answer's arrival and its being read
+        process.leave()
+        assert ask(process, "good") == [1.0, 2.0]
+    finally:
+        process.close()
