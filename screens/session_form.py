@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,6 +15,7 @@ from textual.widgets import Input, Static
 from sessions.errors import WorkbenchError
 from sessions.folders import check_session_name
 from sessions.hyperparameters import HYPERPARAMETERS, parse_assignment
+from sessions.paths import expanded
 from sessions.records import SessionSettings
 from sessions.run_settings import combined
 from sessions.settings_file import read_settings_file
@@ -148,6 +148,6 @@ def settings_of(given: dict[str, str], tried: SessionSettings | None = None) -> 
     said |= {"name": given["name"], "model": given["model"] or plain.model, "task": given["task"] or plain.task}
     if not given.get("file"):
         return msgspec.structs.replace(tried or plain, **said)
-    file = read_settings_file(Path(given["file"]).expanduser())
+    file = read_settings_file(expanded(given["file"]))
     changed = {name: value for name, value in said.items() if value != getattr(plain, name)}
     return msgspec.structs.replace(plain, **combined(file.given, changed))

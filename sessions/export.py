@@ -39,6 +39,7 @@ from sessions.export_tables import (
 )
 from sessions.folders import SessionFolder
 from sessions.formats import FORMATS
+from sessions.paths import expanded
 from sessions.preferences import demonstrations, judged, labelled, pairs
 from sessions.records import WARM_UP, Alarm, Change, Record
 from sessions.store import Store
@@ -128,7 +129,7 @@ def new_folder(target: Path) -> Iterator[tuple[Path, Path]]:
     :returns: that folder, and the absolute path that it will have.
     :raises InputFileError: if the target is anything but a new or an empty folder.
     """
-    final = Path(os.path.abspath(target.expanduser()))
+    final = Path(os.path.abspath(expanded(target)))
     check_free(final)
     place = final.with_name(f".{final.name[:100]}.{uuid.uuid4().hex[:12]}.partial")
     try:

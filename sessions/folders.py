@@ -26,6 +26,7 @@ import platformdirs
 
 from sessions import private
 from sessions.errors import InputFileError, NoSuchSession, SessionError, SessionRunning, UsageError
+from sessions.paths import expanded
 from sessions.records import Record, SessionSettings
 from sessions.specs import short_name
 from sessions.toml_text import toml_value
@@ -72,7 +73,7 @@ class ExitInfo(Record):
 def home() -> Path:
     """``$WORKBENCH_HOME``, or the platform's data folder."""
     given = os.environ.get("WORKBENCH_HOME")
-    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("rl-workbench"))
+    return expanded(given) if given else Path(platformdirs.user_data_dir("rl-workbench"))
 
 
 def cache_home() -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from sessions.errors import InvalidValue, UnknownName, UsageError
+from sessions.paths import expanded
 
 OptionValue = str | int | float | bool
 _WHOLES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
@@ -102,7 +103,7 @@ class Option:
         if self.choices and given not in self.choices:
             raise InvalidValue(f"{where}: {self.name} {given!r} is not one of {', '.join(self.choices)}")
         if self.kind == "path":
-            return str(Path(given).expanduser().resolve())
+            return str(expanded(given).resolve())
         return given
 
     def _wholes(self, given: str, where: str) -> str:
@@ -251,6 +252,6 @@ def _quoted(word: str) -> str:
 
 def _exists(text: str) -> bool:
     try:
-        return Path(text).expanduser().exists()
+        return expanded(text).exists()
     except OSError:  # too long for a name
         return False

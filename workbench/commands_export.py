@@ -12,6 +12,7 @@ from sessions.errors import UsageError
 from sessions.export import Exported, Wanted, export
 from sessions.folders import session_folder, sessions_home
 from sessions.models import pinned
+from sessions.paths import expanded
 from sessions.wire import encode_json
 from workbench.output import emit, say, show
 
@@ -60,7 +61,7 @@ def export_session(arguments: argparse.Namespace) -> int:
 
 def _is_file(given: str) -> bool:
     """Whether a file is meant and no session: they may have the same name."""
-    path = Path(given).expanduser()
+    path = expanded(given)
     return path.is_file() and (os.sep in given or not (sessions_home() / given / "session.toml").exists())
 
 
@@ -72,8 +73,8 @@ def _export_rated(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} is for sessions, not for a rated file")
     if arguments.branch:
         raise UsageError("--branch is for sessions, not for a rated file")
-    log = Path(arguments.ratings).expanduser() if arguments.ratings else None
-    path = Path(arguments.session).expanduser()
+    log = expanded(arguments.ratings) if arguments.ratings else None
+    path = expanded(arguments.session)
     done = export_rated(path, log, arguments.to, Path(arguments.folder), conversational=arguments.conversational)
     return _say(done, as_json=arguments.json)
 

@@ -9,7 +9,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -18,6 +17,7 @@ from sessions.commands import ImportOrderings, ImportRatings
 from sessions.errors import InputFileError, Refused, SessionError
 from sessions.folders import SessionFolder, session_folder
 from sessions.importing import ImportFile, Received, foresee, pages, receive
+from sessions.paths import expanded
 from sessions.store import Store
 from workbench.commands_session import engine_socket
 from workbench.output import emit, say, show
@@ -28,7 +28,7 @@ Page = ImportRatings | ImportOrderings
 
 def import_file(arguments: argparse.Namespace) -> int:
     """``workbench import``: what was taken is said on stderr, with ``--json`` as a line of data."""
-    folder, who, path = session_folder(arguments.session), person(arguments), Path(arguments.file).expanduser()
+    folder, who, path = session_folder(arguments.session), person(arguments), expanded(arguments.file)
     if not folder.database.is_file():
         raise SessionError(f"session {folder.name!r} has no records yet; `workbench run --name {folder.name}`")
     store = Store(folder.database, read_only=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import session_folder
+from sessions.paths import expanded
 from sessions.records import SessionSettings
 from sessions.run_settings import combined
 from sessions.settings_text import settings_text
@@ -33,7 +34,7 @@ def new(arguments: argparse.Namespace) -> int:
     if arguments.file == "-":
         emit(settings_text(settings, Path.cwd(), header).rstrip("\n"))
         return 0
-    path = Path(arguments.file).expanduser()
+    path = expanded(arguments.file)
     if path.suffix != ".toml":
         raise UsageError(f"{path}: a settings file ends in .toml")
     text = settings_text(settings, path.parent, header)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from sessions.modes import rating_mode
+from sessions.paths import expanded
 from sessions.rating_file import RatingFile
 from workbench.commands_run import open_app
 from workbench.output import need_terminal
@@ -15,8 +15,8 @@ from workbench.settings import person
 def rate(arguments: argparse.Namespace) -> int:
     """``workbench rate``: until the person leaves; where the ratings are is the last line."""
     mode = rating_mode(arguments.mode).name if arguments.mode else ""
-    path = Path(arguments.file).expanduser()
-    output = Path(arguments.output).expanduser() if arguments.output else None
+    path = expanded(arguments.file)
+    output = expanded(arguments.output) if arguments.output else None
     who = person(arguments)
     need_terminal("`workbench import S FILE` takes ratings that were given elsewhere")
     file = RatingFile(path, who, output, rule=arguments.rule or "")

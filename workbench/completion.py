@@ -18,6 +18,7 @@ from argcomplete.shell_integration import shellcode
 
 from sessions.hyperparameters import HYPERPARAMETERS
 from sessions.knob import Hyperparameter
+from sessions.paths import expanded
 from sessions.run_settings import SETTINGS
 
 SHELLS = {
@@ -109,7 +110,7 @@ def _sessions(prefix: str = "", **_: Any) -> list[str]:
 def _home() -> Path:
     given = os.environ.get("WORKBENCH_HOME")
     if given:
-        return Path(given).expanduser()
+        return expanded(given)
     from sessions.folders import home
 
     return home()

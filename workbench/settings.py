@@ -18,6 +18,7 @@ from sessions.folders import SETTINGS_BYTES, cache_home, check_session_name, hom
 from sessions.hyperparameters import check_sampler, check_together, defaults, hyperparameter, parse_assignment, switched
 from sessions.model_files import check_model_folder, gguf_architecture
 from sessions.models import need_snapshot, offline_switch, parse_model
+from sessions.paths import expanded
 from sessions.people import check_person, whoami
 from sessions.presets import preset
 from sessions.records import Record, SessionSettings
@@ -156,7 +157,7 @@ def check_reward_folder(settings: SessionSettings) -> str:
     """
     if not settings.reward_folder:
         return os.getcwd() if has_modules(settings.rewards) else ""
-    folder = Path(settings.reward_folder).expanduser()
+    folder = expanded(settings.reward_folder)
     if not folder.is_dir():
         raise InputFileError(f"--reward-folder {settings.reward_folder}: no such folder")
     return str(folder.resolve())
@@ -167,11 +168,11 @@ def check_reward_model(name: str) -> str:
 
     :raises InputFileError: if it is none.
     """
-    if name and not (Path(name).expanduser() / "reward_model.json").is_file():
+    if name and not (expanded(name) / "reward_model.json").is_file():
         raise InputFileError(
             f"--reward-model {name}: no reward_model.json there; give a folder that `workbench reward-model train` made"
         )
-    return str(Path(name).expanduser().resolve()) if name else ""
+    return str(expanded(name).resolve()) if name else ""
 
 
 def check_task(text: str, rewards: Sequence[str] = ()) -> str:
@@ -200,7 +201,7 @@ def check_warm_up(settings: SessionSettings, *, warmed: bool = False) -> str:
             if getattr(settings, name) != getattr(plain, name):
                 raise UsageError(f"--{name.replace('_', '-')}: there is no warm-up; give its file with --warm-up")
         return ""
-    path = Path(settings.warm_up).expanduser()
+    path = expanded(settings.warm_up)
     if not warmed:
         read_examples(path)
     return str(path.resolve())
