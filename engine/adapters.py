@@ -19,6 +19,7 @@ import copy
 import hashlib
 import logging
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ def _inject(model: Any, config: Any, where: str) -> None:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inject_adapter_in_model(config, model, adapter_name=NAME)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:  # target_modules may be a pattern
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UsageError(f"{where}: no adapters can be put into the model ({text})") from None
     if (model.get_input_embeddings(), model.get_output_embeddings()) != ends:

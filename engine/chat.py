@@ -6,6 +6,7 @@ token of their own, which need not be the one that the model's configuration cal
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,36 @@ from sessions.errors import UsageError
 
 _MARK = "workbench mark"
 
+SECONDS = 20.0
+"""That a template may take for one short message, on a slow machine."""
+
 Message = Mapping[str, Any]
+
+
+def check_template(tokenizer: Any) -> None:
+    """Try a template on one message of the user's.
+
+    :raises UsageError: if it refuses that, leaves out what the user says, or does not end.
+    """
+    made: list[str] = []
+    failures: list[UsageError] = []
+
+    def work() -> None:
+        try:
+            made.append(render(tokenizer, [{"role": "user", "content": _MARK}], merges_system=False, answer=True))
+        except UsageError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="chat template", daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    remedy = "mend chat_template in its tokenizer_config.json, or give plain text with --no-chat-template"
+    if thread.is_alive():
+        raise UsageError(f"the model's chat template has not ended after {SECONDS:g} s; {remedy}")
+    if failures:
+        raise failures[0]
+    if _MARK not in made[0]:
+        raise UsageError(f"the model's chat template leaves out what the user says; {remedy}")
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, merges_system: bool, answer: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 
 from engine import gguf, hub
 from engine.adapters import Attach
+from engine.chat import check_template
 from engine.control import Control
 from engine.policy import Policy
 from engine.soundness import check_tokenizer
@@ -23,6 +25,7 @@ from sessions.model_files import check_model_folder, stored_type
 from sessions.models import parse_model
 from sessions.shortcuts import SHORTCUTS
 
+_ANY_LAYER = re.compile(r"\.\d+\.")
 TINY = Path(__file__).parent / "tiny_model"
 """The model that travels with the package."""
 
@@ -94,19 +97,32 @@ def load_policy(
     name = name or str(path)
     check_model_folder(path, name)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    what = "its config.json cannot be used"
     try:
+        transformers.AutoConfig.from_pretrained(path, **options)  # else it is the tokenizer that complains of it
+        what = "its tokenizer cannot be loaded"
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+        what = "cannot be loaded as a causal language model"
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused by name
+            **options,
         )
     except Exception as error:  # noqa: BLE001 - transformers raises many kinds; all mean that the folder is unusable
         if "trust_remote_code" in str(error):
             raise InputFileError(
                 f"model {name}: it needs Python code of its own; read it, and add --trust-remote-code if it may run"
             ) from None
-        raise InputFileError(f"model {name}: cannot be loaded as a causal language model ({one_line(error)})") from None
+        raise InputFileError(f"model {name}: {what} ({one_line(error)})") from None
     _check_complete(report, name)
+    _check_layers(model, report, name)
+    _check_finite(model, name)
     check_tokenizer(model, tokenizer, name)
+    if chat_template and getattr(tokenizer, "chat_template", None):
+        check_template(tokenizer)
     adapters = attach(model) if attach else None
     policy = Policy(model, tokenizer, accelerator, chat_template=chat_template, shortcuts=shortcuts, adapters=adapters)
     policy.stored = stored_type(path)
@@ -118,6 +134,12 @@ def _check_complete(report: dict[str, Any], name: str) -> None:
 
     :param report: of ``from_pretrained``.
     """
+    if wrong := report.get("mismatched_keys"):
+        first, stored, wanted = min((str(key), tuple(found), tuple(asked)) for key, found, asked in wrong)
+        raise InputFileError(
+            f"model {name}: the shape of its weights {first} is {stored}, and its config.json says {wanted}; copy or "
+            "fetch the model again"
+        )
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
@@ -125,8 +147,30 @@ def _check_complete(report: dict[str, Any], name: str) -> None:
             f"model {name}: its folder lacks the weights {missing[0]}{more}, which would be random; give the folder of "
             "a whole causal language model"
         )
-    if wrong := sorted(map(str, report.get("mismatched_keys") or ())):
+
+
+def _check_layers(model: Any, report: dict[str, Any], name: str) -> None:
+    """Refuse weights of layers that the configuration has not: they would be left out without a word.
+
+    Other weights that nothing asks for (a vision tower, a second head) are none of the language model's.
+    """
+    own = {_ANY_LAYER.sub(".*.", key) for key in model.state_dict()}
+    beyond = sorted(key for key in report.get("unexpected_keys") or () if _ANY_LAYER.search(key))
+    beyond = [key for key in beyond if _ANY_LAYER.sub(".*.", key) in own or _layers_of(model) < 1]
+    if beyond:
         raise InputFileError(
-            f"model {name}: the shape of its weights {wrong[0]} is not the one that its config.json says; copy the "
-            "model again"
+            f"model {name}: it has weights of more layers ({beyond[0]}) than the {_layers_of(model)} that "
+            "its config.json says; copy or fetch the model again"
         )
+
+
+def _layers_of(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "num_hidden_layers", 1))
+
+
+def _check_finite(model: Any, name: str) -> None:
+    for key, weights in model.named_parameters():
+        if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
+            raise InputFileError(
+                f"model {name}: its weights {key} hold values that are not finite; copy or fetch the model again"
+            )

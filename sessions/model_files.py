@@ -210,7 +210,9 @@ def gguf_architecture(path: Path, name: str) -> str:
             if file.read(4) != b"GGUF":
                 raise InputFileError(f"model {name}: is not a GGUF file, whatever its name; give another")
             version, tensors, entries = struct.unpack("<IQQ", file.read(20))
-            if version not in (2, 3) or max(tensors, entries) > _MOST_ENTRIES:
+            if version in (2, 3) and max(tensors, entries) > _MOST_ENTRIES:
+                raise ValueError("more than any model has")
+            if version not in (2, 3):
                 raise InputFileError(
                     f"model {name}: is a GGUF file of version {version}, and 2 and 3 are read; convert it with a newer "
                     "llama.cpp"

@@ -66,9 +66,8 @@ def _overhead(task: Task, policy: Policy) -> int:
     except Exception as error:  # noqa: BLE001 - a chat template is a program and may raise anything
         system = any(m["role"] == "system" for p in first for m in p.messages)
         remedy = "; it may know no system message: leave it out" if system else ""
-        raise UsageError(
-            f"task {task.name}: the model's chat template does not take its prompts ({one_line(error)}){remedy}"
-        ) from None
+        what = "chat template does not take" if policy.uses_chat_template else "tokenizer cannot encode"
+        raise UsageError(f"task {task.name}: the model's {what} its prompts ({one_line(error)}){remedy}") from None
     return around + ROUGHLY
 
 
@@ -90,8 +89,8 @@ def _fitting(prompts: Sequence[Prompt], policy: Policy, room: int, overhead: int
             break
         prompt = prompts[int(index)]
         tokens = len(policy.encode_prompt(prompt.messages or prompt.text))
-        measured += int(sizes[index])
-        density = max(density, tokens / max(1, int(sizes[index])))
+        measured += int(sizes[index]) + overhead
+        density = max(density, (tokens - overhead) / max(1, int(sizes[index])))
         fits[index] = tokens <= room
         if tokens > room:
             shortest = min(shortest or tokens, tokens)

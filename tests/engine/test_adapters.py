@@ -536,6 +536,7 @@ def spoiled(policy: Policy, place: Path, **changed: Any) -> Path:
         ({"init_lora_weights": "pissa_niter_4"}, "began by pissa_niter_4"),
         ({"peft_type": "PREFIX_TUNING"}, "is of 'PREFIX_TUNING'; only LORA"),
         ({"target_modules": ["c_attn"]}, "no adapters can be put into the model"),
+        ({"target_modules": "("}, r"no adapters can be put into the model \(missing \)"),
         ({"target_modules": ["q_proj", "lm_head"]}, "the output layer or the embedding would have adapters"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "the output layer or the embedding would have adapters"),
         ({"target_modules": ["q_proj"]}, "for another model than"),
