@@ -13,12 +13,14 @@ from typing import Any
 
 from sessions import reward_checks as checks
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
+from sessions.paths import expanded
 from sessions.records import REWARD_MODEL
 from sessions.reward_files import check_reward_file
 from sessions.specs import Kind, Option, OptionValue, Spec, kinds, parse_spec
 
 _NAMED = re.compile(r"(?P<where>.+):(?P<function>[A-Za-z_][\w.]*)")
-_COMPONENT = re.compile(r"[A-Za-z_]\w{0,39}")
+COMPONENT_NAME = re.compile(r"[^\W\d]\w{0,39}")
+"""What a component can be called."""
 
 TAKEN = (
     "mean",
@@ -297,8 +299,10 @@ def read_rewards(texts: list[str]) -> list[RewardSpec]:
         kind = reward_kind(spec)
         options = kind.read(spec, "reward")
         name = str(options.get("name", "")) or _own_name(spec, kind)
-        if not _COMPONENT.fullmatch(name):
-            raise InvalidValue(f"reward {spec.use}: name {name!r} is none for a component: letters, digits and _")
+        if not COMPONENT_NAME.fullmatch(name):
+            raise InvalidValue(
+                f"reward {spec.use}: {name!r} cannot name a component: letters, digits and _, at most 40; add name=..."
+            )
         if name in TAKEN:
             raise UsageError(f"reward {spec.use}: {name} is the name of something else; add name=... to it")
         if (low := options.get("low", 0.0)) >= (high := options.get("high", 1.0)):  # type: ignore[operator]
@@ -348,8 +352,12 @@ def _absolute(spec: Spec) -> Spec:
         return spec
     where, function = named_parts(spec.use)
     if not where.endswith(".py"):
+        if "/" in where or Path(where).is_file():
+            raise InputFileError(
+                f"reward {spec.use}: {where} is no file of Python; functions are in FILE.py, or a module"
+            )
         return spec
-    path = Path(where).expanduser()
+    path = expanded(where)
     if not path.is_file():
         raise InputFileError(f"reward {spec.use}: no such file")
     check_reward_file(path.resolve(), function)

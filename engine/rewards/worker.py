@@ -102,8 +102,7 @@ def load_module(where: str, source: str | None) -> types.ModuleType:
     except BaseException as error:  # noqa: BLE001 - whatever a module does as it is imported
         with contextlib.suppress(BaseException):
             _print_trace(error)
-        name = one_line(type(error).__name__)
-        raise Failed(f"{_line_of(error, where)}: importing it raised {name}: {one_line(error)}") from None
+        raise Failed(f"{_line_of(error, where)}: importing it raised {error_words(error)}") from None
 
 
 def _from_source(path: str, source: str) -> types.ModuleType:
@@ -160,6 +159,8 @@ def find_function(module: types.ModuleType, name: str, where: str) -> Callable[.
         raise Failed(f"{where}: {name} is {_article(found)}, which cannot be called")
     if inspect.isclass(found):
         raise Failed(f"{where}: {name} is a class; give an instance of it, such as `{name.lower()} = {name}()`")
+    if any(map(inspect.isasyncgenfunction, (found, type(found).__call__))):
+        raise Failed(f"{where}: {name} is an async generator; have it return a list of numbers instead")
     return found
 
 

@@ -19,6 +19,7 @@ import msgspec
 from engine.rewards import Component
 from engine.tasks.task import Prompt, Task
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError, WorkbenchError
+from sessions.reward_kinds import COMPONENT_NAME, TAKEN
 from sessions.specs import OptionValue, Spec
 from sessions.task_kinds import python_parts
 
@@ -137,6 +138,13 @@ def _words(error: BaseException, use: str) -> str:
     return f"{at}{said}"
 
 
+def _are_messages(messages: object) -> bool:
+    return isinstance(messages, Sequence) and all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+        for m in messages
+    )
+
+
 def _checked(made: object, use: str, held_out: int) -> Task:
     """The task, if it is one.
 
@@ -158,6 +166,10 @@ def _checked(made: object, use: str, held_out: int) -> Task:
                 raise wrong(f"{what}: prompt {prompt.id!r} has no text")
             if not isinstance(prompt.id, str) or not isinstance(prompt.answer, str):
                 raise wrong(f"{what}: id and answer of prompt {prompt.id!r} should be text")
+            if not isinstance(prompt.columns, Mapping):
+                raise wrong(f"{what}: columns of prompt {prompt.id!r} is no dict")
+            if not _are_messages(prompt.messages):
+                raise wrong(f"{what}: messages of prompt {prompt.id!r} should each have role and content, as text")
     if not made.prompts:
         raise wrong("it has no prompts")
     ids = [prompt.id for prompt in (*made.prompts[:LOOKED_AT], *made.evaluation[:LOOKED_AT])]
@@ -171,9 +183,21 @@ def _checked(made: object, use: str, held_out: int) -> Task:
         raise wrong("judge is no function; (prompt, text) -> True or False is expected")
     if made.evaluation and made.judge is None:
         raise wrong("it has an evaluation set and no judge; give judge, or leave evaluation empty")
-    low, high = made.reward_range
+    for name, component in made.components.items():
+        if not isinstance(name, str) or not COMPONENT_NAME.fullmatch(name):
+            raise wrong(f"components: {name!r} cannot be the name of one; give letters, digits and _, at most 40")
+        if name in TAKEN:
+            raise wrong(f"components: {name} is the name of something else; give another")
+        if isinstance(component.weight, bool) or not isinstance(component.weight, int | float):
+            raise wrong(f"components: the weight of {name} is {type(component.weight).__name__}; a number is expected")
+    try:
+        low, high = map(float, made.reward_range)
+    except (TypeError, ValueError):
+        low = high = 0.0
     if not low < high:
-        raise wrong(f"reward_range {made.reward_range} should be (low, high)")
+        raise wrong(f"reward_range {made.reward_range!r} should be (low, high)")
+    if not isinstance(made.name, str) or not made.name.strip():
+        raise wrong(f"its name is {made.name!r}; text is expected")
     evaluation = made.evaluation[:held_out] if held_out else made.evaluation
     secret = {prompt.text for prompt in made.evaluation}
     train = made.prompts

@@ -139,6 +139,12 @@ BROKEN = {
     "no function": ("def accuracy(completions): ...\n", "acuracy",
                     "reward {path}: defines no acuracy; did you mean accuracy?"),
     "no callable": ("f = 3\n", "f", "reward {path}: f is an int, which cannot be called"),
+    "async generator": ("async def f(completions):\n    yield 1.0\n", "f", "reward {path}: f is an async generator; have"),
+    "instance that is one": (
+        "class F:\n    async def __call__(self, completions):\n        yield 1.0\nf = F()\n",
+        "f",
+        "reward {path}: f is an async generator; have",
+    ),
     "class": ("class F:\n    def __call__(self, completions): ...\n", "F", "reward {path}: F is a class; give"),
     "needs a column": ("def f(completions, solution): ...\n", "f",
                        "reward {path}: f needs an argument solution, and the task has no such column (it has"),

@@ -137,3 +137,25 @@ def test_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_task("a_package_of_mine:make", 0).name == "mine"
     with pytest.raises(UsageError, match="there is no module no_package_of_mine"):
         load_task("no_package_of_mine.tasks:make", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("components={'mean': Component(zero)}", "components: mean is the name of something else"),
+        ("components={'reward_model': Component(zero)}", "components: reward_model is the name of something else"),
+        ("components={'a b': Component(zero)}", "components: 'a b' cannot be the name of one"),
+        ("components={1: Component(zero)}", "components: 1 cannot be the name of one"),
+        ("components={'x': Component(zero, 'a')}", "the weight of x is str; a number is expected"),
+        ("reward_range=None", "reward_range None should be"),
+        ("reward_range=(0, 1, 2)", r"reward_range \(0, 1, 2\) should be"),
+        ("reward_range='ab'", "reward_range 'ab' should be"),
+        ("name=3", "its name is 3; text is expected"),
+        ("prompts=[Prompt('p', 'q', '', columns=3)]", "columns of prompt 'p' is no dict"),
+        ("prompts=[Prompt('p', 'q', '', messages=[1])]", "messages of prompt 'p' should each have role and content"),
+        ("prompts=[Prompt('p', 'q', '', messages=[{'role': 'user'}])]", "should each have role and content"),
+    ],
+)
+def test_parts_of_the_wrong_kind_are_named(tmp_path: Path, changes: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_task(file(tmp_path, f"make = lambda: task({changes})"), 0)
