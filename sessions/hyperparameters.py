@@ -6,6 +6,7 @@ Validation, the command line, the parameters screen and the documentation are al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -551,6 +552,6 @@ def parse_assignment(text: str) -> Assignment:
     knob = hyperparameter(name.strip())
     if not at:
         return Assignment(knob.name, knob.parse(value.strip()))
-    if not step.strip().isdigit() or int(step) < 1:
+    if not re.fullmatch("[0-9]{1,15}", step.strip()) or int(step) < 1:
         raise InvalidValue(f"{text!r}: the step after @ should be a whole number from 1")
     return Assignment(knob.name, knob.parse(value.strip()), int(step))

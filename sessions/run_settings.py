@@ -298,10 +298,12 @@ def canonical_sets(sets: Sequence[str]) -> list[str]:
     for text in sets:
         one = parse_assignment(text)
         found[(one.step or 0, one.name)] = one.value
-    order = {name: place for place, name in enumerate(HYPERPARAMETERS)}
+    order = {name: place for place, name in enumerate(HYPERPARAMETERS)}  # weights of reward components come last
     return [
         f"{name}={value_text(value)}" + (f"@{step}" if step else "")
-        for (step, name), value in sorted(found.items(), key=lambda item: (item[0][0], order[item[0][1]]))
+        for (step, name), value in sorted(
+            found.items(), key=lambda item: (item[0][0], order.get(item[0][1], len(order)), item[0][1])
+        )
     ]
 
 

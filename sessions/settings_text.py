@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sessions.adapters import KIND as LORA
-from sessions.hyperparameters import HYPERPARAMETERS, Assignment, parse_assignment
+from sessions.hyperparameters import HYPERPARAMETERS, REWARD_WEIGHT, Assignment, hyperparameter, parse_assignment
 from sessions.knob import Hyperparameter, Value
 from sessions.records import SessionSettings
 from sessions.reward_kinds import NAMED, REWARD_KINDS, reward_kind
@@ -136,6 +136,10 @@ class _Writer:
             value = _scheduled(knob, given) if given else _knob_text(knob, self._values[knob.name])
             first = re.split(r"(?<!Dr)\. ", knob.help)[0].rstrip(".")
             yield _setting(knob.name, value, f"{first} ({knob.range_text})", given=bool(given))
+        own = dict.fromkeys(a.name for a in self._sets if a.name.startswith(REWARD_WEIGHT))
+        for name in own:
+            given = [a for a in self._sets if a.name == name]
+            yield _setting(toml_value(name), _scheduled(hyperparameter(name), given), "weight of that component")
 
     # -------------------------------------------------------------------------------------------------- paths
 
