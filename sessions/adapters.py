@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.errors import InputFileError, InvalidValue, UsageError
+from sessions.paths import expanded
 from sessions.specs import Kind, Option, Spec, names, parse_spec
 
 CONFIG = "adapter_config.json"
@@ -163,8 +164,11 @@ def adapted(model: str, lora: str) -> tuple[str, str]:
 
     :raises UsageError: if it does not name its base, or ``--lora`` says something else.
     """
-    folder = Path(model).expanduser()
-    if not is_adapter(folder):
+    folder = expanded(model)
+    try:
+        if "\0" in model or not is_adapter(folder):
+            return model, lora
+    except OSError:  # too long for a name; what is none is said where it is read
         return model, lora
     folder = folder.resolve()
     own = _words({"from": str(folder)})

@@ -13,6 +13,8 @@ from sessions.errors import InputFileError
 from sessions.specs import OptionValue
 
 LINE = 16 << 20
+_PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
+"""How gzip, zip, bzip2, zstd and xz begin."""
 
 
 def check_first_row(path: Path, options: Mapping[str, OptionValue], where: str, *, rewarded: bool) -> None:
@@ -31,6 +33,10 @@ def check_first_row(path: Path, options: Mapping[str, OptionValue], where: str, 
             first = next((line for line in iter(lambda: file.readline(LINE), b"") if line.strip()), None)
     except OSError as error:
         raise InputFileError(f"{where}: cannot be read ({error.strerror})") from None
+    if first is not None and len(first) >= LINE and not first.endswith(b"\n"):
+        raise InputFileError(f"{where}: its first line is longer than {LINE >> 20} MiB; a row may not be")
+    if first is not None and first.startswith(_PACKED):
+        raise InputFileError(f"{where}: is compressed; unpack it first")
     if first is None:
         raise InputFileError(f"{where}: the file is empty; give one JSON object a line")
     if suffix == ".json" and first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
@@ -42,12 +48,19 @@ def check_first_row(path: Path, options: Mapping[str, OptionValue], where: str, 
 
 
 def _keys(line: bytes, where: str) -> list[str]:
+    line = line.removeprefix(b"\xef\xbb\xbf")
     try:
-        row = json.loads(line)
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{where}: its first line is not UTF-8 (byte {error.start + 1})") from None
+    if text.lstrip().startswith("["):
+        raise InputFileError(f"{where}: begins a JSON array; name it .json, or give one JSON object a line")
+    try:
+        row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputFileError(f"{where}: its first line is not JSON ({error})") from None
+        raise InputFileError(f"{where}: its first line is not JSON ({error}); give one JSON object a line") from None
     if not isinstance(row, dict):
-        raise InputFileError(f"{where}: its first line is not a JSON object")
+        raise InputFileError(f"{where}: its first line is not a JSON object; give one a line")
     return list(row)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sessions.errors import InputFileError, InvalidValue, UnknownName
 from sessions.model_files import check_model_folder
+from sessions.paths import expanded
 
 KNOWN = ("tiny", "smollm2")
 """Models that have names of their own."""
@@ -61,7 +62,12 @@ def parse_model(text: str) -> ModelName:
     """
     if text in KNOWN:
         return ModelName("known", text)
-    path = Path(text).expanduser()
+    if not text.strip() or "\0" in text or _too_long(text):
+        raise InvalidValue(
+            f"model {text!r}: cannot be one; give tiny, smollm2, the folder of a saved model, a .gguf file or org/name "
+            "of the hub"
+        )
+    path = expanded(text)
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise InputFileError(f"model {text}: there is no such GGUF file; give its path, or a folder or hub name")
@@ -79,6 +85,14 @@ def parse_model(text: str) -> ModelName:
         f"model {text}: no config.json there; give tiny, smollm2, the folder of a saved model, a .gguf file or "
         "org/name of the hub"
     )
+
+
+def _too_long(text: str) -> bool:
+    try:
+        expanded(text).exists()
+    except OSError:  # a name, or the whole path
+        return True
+    return False
 
 
 def pinned(model: str, commit: str) -> str:
@@ -102,10 +116,10 @@ def offline_switch(environment: Mapping[str, str] = os.environ) -> str:
 def hub_cache() -> Path:
     """Where the hub's own client keeps what it has fetched, by its rules."""
     if given := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(given).expanduser()
+        return expanded(given)
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
-    return Path(home).expanduser() / "hub"
+    return expanded(home) / "hub"
 
 
 def cached_snapshot(name: ModelName) -> Path | None:

@@ -19,8 +19,9 @@ from typing import Any, NoReturn, TypeVar
 from sessions.adapters import KIND as LORA
 from sessions.adapters import lora_words
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
-from sessions.hyperparameters import HYPERPARAMETERS
+from sessions.hyperparameters import HYPERPARAMETERS, REWARD_WEIGHT, hyperparameter
 from sessions.knob import NONE, Hyperparameter
+from sessions.paths import expanded
 from sessions.reward_kinds import has_modules, reward_kind
 from sessions.run_settings import SETTINGS, Setting, value_text
 from sessions.specs import Kind, Option, Spec, parse_spec, shown
@@ -153,7 +154,7 @@ class _Reader:
         if isinstance(value, list):
             for text in value:
                 if setting.choices and text not in setting.choices:
-                    raise UnknownName(f"{setting.metavar.lower()} of {place}:", text, setting.choices)
+                    raise UnknownName(f"value of {place}:", text, setting.choices)
         if setting.name == "watches":
             self._watches(value, place)
         if setting.kind == "path" and isinstance(value, str):
@@ -204,7 +205,10 @@ class _Reader:
     ) -> Spec:
         """A table as a name and options, with its paths absolute."""
         use = table.get(_USE)
-        if not isinstance(use, str) or not use:
+        if use is not None and (not isinstance(use, str) or not use.strip()):
+            what = "is empty" if isinstance(use, str) else _named_type(use)
+            raise InvalidValue(f"{self._place(f'{place}.{_USE}')}: {what}; it names what is used, as text in quotes")
+        if use is None:
             raise InvalidValue(f"{self._place(place)}: {_USE} is missing; it names what is used, as text in quotes")
         use = self._named(use)
         kind = self._in(f"{place}.{_USE}", lambda: kind_of(Spec(use)))
@@ -239,11 +243,11 @@ class _Reader:
 
     def _sets(self, table: object) -> dict[str, Any]:
         sets: list[str] = []
-        for name, value in self._is_table("hyperparameters", table).items():
+        for name, value in _with_weights(self._is_table("hyperparameters", table)).items():
             place = f"hyperparameters.{name}"
-            knob = HYPERPARAMETERS.get(name)
+            knob = hyperparameter(name) if name.startswith(REWARD_WEIGHT) else HYPERPARAMETERS.get(name)
             if knob is None:
-                self._unknown("hyperparameters", name, HYPERPARAMETERS)
+                self._unknown("hyperparameters", name, (*HYPERPARAMETERS, f"{REWARD_WEIGHT}NAME"))
             if isinstance(value, dict):
                 sets += self._schedule(knob, value, place)
             else:
@@ -284,7 +288,7 @@ class _Reader:
         """
         if not text:
             return text
-        path = Path(text).expanduser()
+        path = expanded(text)
         inside = path if path.is_absolute() else self._folder / path
         written = text.startswith(("./", "../", "~", "/")) or path.suffix.lower() in (*SUFFIXES, *_MODEL_FILES)
         if always or written or (text not in ("tiny", "smollm2") and _exists(inside)):
@@ -310,18 +314,21 @@ class _Reader:
         except UsageError as error:
             text = str(error)
             name = place.rpartition(".")[2]
-            raise _type_of(error)(f"{self._place(place)}: {text.removeprefix(f'{name}: ')}") from None
+            while any(text.startswith(twice := f"{name.partition('[')[0]}{mark}") for mark in (": ", " ")):
+                text = text.removeprefix(twice)
+            raise _type_of(error)(f"{self._place(place)}: {text}") from None
 
     def _is_table(self, name: str, value: object) -> Mapping[str, Any]:
         if not isinstance(value, dict):
-            raise InvalidValue(f"{self._place(name)}: {_named_type(value)}; it is a table: begin it with [{name}]")
+            header = "[[reward]]" if name.partition("[")[0] == "reward" else f"[{name}]"
+            raise InvalidValue(f"{self._place(name)}: {_named_type(value)}; it is a table: begin it with {header}")
         return value
 
     def _unknown(self, section: str, name: str, known: Iterable[str]) -> NoReturn:
         elsewhere = [s.at for s in SETTINGS.values() if name and name in (s.name, s.key, s.option[2:])]
         known = list(known)
         if section == "" and name in HYPERPARAMETERS:
-            elsewhere.append(f"hyperparameters.{name}")
+            elsewhere.insert(0, f"hyperparameters.{name}")
         place = self._place(f"{section}.{name}" if section else name)
         if elsewhere and not _near(name, known):
             raise InvalidValue(f"{place}: unknown setting here; did you mean {elsewhere[0]}?")
@@ -360,6 +367,15 @@ def _check_type(kind: str, value: object, where: str) -> None:
         raise InvalidValue(f"{where}: {_named_type(value)}; allowed: {_KINDS[kind]}")
     if "\0" in str(value):
         raise InvalidValue(f"{where}: holds a character that no name has (NUL)")
+
+
+def _with_weights(table: Mapping[str, object]) -> dict[str, object]:
+    """The hyperparameters with every ``reward_weight.NAME``, which without quotes is a table in TOML, by that name."""
+    own = table.get(REWARD_WEIGHT[:-1])
+    if not isinstance(own, dict):
+        return dict(table)
+    rest = {name: value for name, value in table.items() if value is not own}
+    return rest | {REWARD_WEIGHT + name: value for name, value in own.items()}
 
 
 def _named_type(value: object) -> str:

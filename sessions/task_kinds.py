@@ -11,6 +11,7 @@ from pathlib import Path
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError
 from sessions.extras import need
 from sessions.maze import DRAWINGS
+from sessions.paths import expanded
 from sessions.specs import Kind, Option, Spec, kinds, parse_spec
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -154,7 +155,7 @@ def python_parts(use: str) -> tuple[str, str]:
 
 def is_file(use: str) -> bool:
     """Whether a spec names something on this disk, there or not."""
-    path = Path(use).expanduser()
+    path = expanded(use)
     return path.suffix.lower() in SUFFIXES or _is_there(use) or use.startswith(("/", "./", "../", "~"))
 
 
@@ -185,9 +186,11 @@ def _checked_dataset(spec: Spec, where: str) -> Spec:
     if not is_file(spec.use):
         need("datasets", where)
         return spec
-    path = Path(spec.use).expanduser()
+    path = expanded(spec.use)
     if not path.exists():
         raise InputFileError(f"{where}: no such file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise InputFileError(f"{where}: is neither a file nor a folder; rows are read several times, so give a file")
     options = dict(spec.options)
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -196,9 +199,15 @@ def _checked_dataset(spec: Spec, where: str) -> Spec:
             if options.get(name):
                 raise UsageError(f"{where}: {name} is for folders and hub datasets; leave {name}=... out")
         if other := options.get("evaluation_split"):
-            if not Path(other).expanduser().is_file():
+            if not expanded(other).is_file():
                 raise InputFileError(f"{where}: evaluation_split {other}: beside a file it should be another file")
-            options["evaluation_split"] = str(Path(other).expanduser().resolve())
+            if Path(other).suffix.lower() not in SUFFIXES:
+                raise InputFileError(
+                    f"{where}: evaluation_split {other}: rows are read from files that end in {', '.join(SUFFIXES)}"
+                )
+            if expanded(other).samefile(path):
+                raise InputFileError(f"{where}: evaluation_split is the file that is trained on; give another")
+            options["evaluation_split"] = str(expanded(other).resolve())
         if path.suffix.lower() == ".parquet":
             need("parquet", where)
     elif any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
@@ -210,7 +219,7 @@ def _absolute_python(use: str) -> str:
     where, function = python_parts(use)
     if not where.endswith(".py"):
         return use
-    path = Path(where).expanduser()
+    path = expanded(where)
     if not path.is_file():
         raise InputFileError(f"task {use}: no such file")
     return f"{path.resolve()}:{function}"
@@ -218,6 +227,6 @@ def _absolute_python(use: str) -> str:
 
 def _is_there(use: str) -> bool:
     try:
-        return Path(use).expanduser().exists()
-    except (OSError, RuntimeError):  # too long for a name; nobody's home
+        return expanded(use).exists()
+    except OSError:  # too long for a name
         return False

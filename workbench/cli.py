@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,6 +13,9 @@ from typing import NoReturn
 
 from sessions.errors import UsageError, WorkbenchError
 from workbench import __version__
+
+_LONG_WORD = re.compile(r"(\S{500})\S{500,}")
+"""What nobody typed by hand, or can read."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -295,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        return _fail(f"{error.filename}: {error.strerror}", 1)
+        return _fail(f"{error.filename}: {error.strerror}", 2 if error.errno == errno.ENAMETOOLONG else 1)
 
 
 def _check_encoding(words: Sequence[str]) -> None:
@@ -305,7 +310,7 @@ def _check_encoding(words: Sequence[str]) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split("\n"))
+    line = _LONG_WORD.sub(r"\1…", " ".join(message.split("\n")))
     if not line.isprintable():  # a file's name, a model's word: what a terminal would obey is shown instead
         from screens.safe import visible
 

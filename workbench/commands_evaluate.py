@@ -50,7 +50,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{given[0]}: session {arguments.session} has its own; leave one of the two out")
     if arguments.session is None and (arguments.step is not None or arguments.best):
         raise UsageError("--step and --best are of a session's checkpoints; give its name")
-    if arguments.save:
+    if arguments.save is not None:
         _check_free(Path(arguments.save))
     if arguments.session is None:
         found, answers = _standalone(_settings_of(arguments), arguments.model, arguments.samples)

@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.headless:
         need_terminal("add --headless to train without screens")
     who = person(arguments)
+    if arguments.file == "":
+        raise UsageError("the name of the settings file is empty; give FILE.toml, or leave it out")
     file = read_settings_file(Path(arguments.file)) if arguments.file is not None else None
     folder, fresh = _session(combined(file.given if file else {}, given_settings(arguments)))
     source = Source(command=["workbench", *sys.argv[1:]], file=file)

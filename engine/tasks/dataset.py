@@ -23,6 +23,7 @@ from engine.tasks.rows import ROW_BYTES, Row, Rows, open_rows
 from engine.tasks.task import Prompt, Task
 from sessions.columns import UNANSWERED, choose
 from sessions.errors import InputFileError, UsageError
+from sessions.paths import expanded
 from sessions.specs import OptionValue, Spec
 from sessions.task_kinds import is_file
 
@@ -155,7 +156,7 @@ def dataset(spec: Spec, options: Mapping[str, OptionValue], seed: int) -> Task:
     """
     split, config = str(options["split"]), str(options["config"])
     other = str(options["evaluation_split"])
-    path = Path(spec.use).expanduser()
+    path = expanded(spec.use)
     if not is_file(spec.use):
         from engine.tasks.hub import open_hub
 
@@ -248,8 +249,9 @@ def _made(
     elif not unanswered:
         if len(places) < 2:
             raise InputFileError(
-                f"task {name}: {len(places)} usable rows; at least 2 are needed, one of them held out"
-            )  # fmt: skip
+                f"task {name}: its rows ({len(walked.keys):,}) ask one question only; at least 2 are needed, one of "
+                "them held out"
+            )
         count = min(wanted or HELD_OUT, max(1, len(places) // 10))
         order = permutation("held out", seed, n=len(places))
         evaluation = walked.prompts(label, places[np.sort(order[:count])])

@@ -148,8 +148,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_too_few_rows(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="1 usable rows"):
-        load_task(write(tmp_path, {"question": "a", "answer": "1"}), 0)
+    row = {"question": "a", "answer": "1"}
+    with pytest.raises(InputFileError, match=r"its rows \(1\) ask one question only; at least 2 are needed"):
+        load_task(write(tmp_path, row), 0)
+    with pytest.raises(InputFileError, match=r"its rows \(3\) ask one question only"):
+        load_task(write(tmp_path, row, row, row), 0)
 
 
 def test_names_that_are_no_task(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ nice = false
         ("[hyperparameters]\nepochs = {0 = 1}", "epochs: '0' is neither start nor a step from 1"),
         ("[hyperparameters]\nepochs = {5 = 0}", "hyperparameters.epochs.5: epochs: 0 is out of bounds"),
         ("[[reward]]\nuse = 'exact'\nweight = '1'", "reward.weight: '1' is text; allowed: a number"),
-        ("[task]\nuse = 'arithmetic'\nheld_out = -1", "my.toml: task: task arithmetic: held_out '-1' is out of bounds"),
+        ("[task]\nuse = 'arithmetic'\nheld_out = -1", "my.toml: task: arithmetic: held_out '-1' is out of bounds"),
         ("a = ", "my.toml: is not TOML: invalid value (at end of document)"),
         ("steps = 1\nsteps = 2", "my.toml: is not TOML: cannot overwrite a value (at"),
         ('model = "a\\u0000b"', "holds a character that no name has"),

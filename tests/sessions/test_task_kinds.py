@@ -39,12 +39,12 @@ def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a b.jsonl", "t.py", "e.jsonl"):
+    for name in ("a b.jsonl", "t.py", "e.jsonl", "h.csv"):
         (tmp_path / name).write_text("x")
     assert check_task_spec("'a b.jsonl' held_out=3") == f"'{tmp_path}/a b.jsonl' held_out=3"
     assert check_task_spec("t.py:make n=3") == f"{tmp_path}/t.py:make n=3"
     assert check_task_spec("gsm8k path=e.jsonl") == f"gsm8k path={tmp_path}/e.jsonl"
-    assert check_task_spec("e.jsonl evaluation_split=t.py") == f"{tmp_path}/e.jsonl evaluation_split={tmp_path}/t.py"
+    assert check_task_spec("e.jsonl evaluation_split=h.csv") == f"{tmp_path}/e.jsonl evaluation_split={tmp_path}/h.csv"
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,9 @@ def first(folder: Path, name: str, text: str | bytes, rewards: tuple[str, ...] =
         ("a.jsonl", "", "the file is empty"),
         ("a.jsonl", "\n\n", "the file is empty"),
         ("a.jsonl", "{", "its first line is not JSON"),
-        ("a.jsonl", "[1]", "its first line is not a JSON object"),
-        ("a.jsonl", b'{"prompt": "\xff"}', "its first line is not JSON"),
+        ("a.jsonl", "[1]", "begins a JSON array; name it .json"),
+        ("a.jsonl", "1", "its first line is not a JSON object"),
+        ("a.jsonl", b'{"prompt": "\xff"}', r"its first line is not UTF-8 \(byte 13\)"),
         ("a.jsonl", '{"prompt": "a", "level": 1}', r"no column answers \(columns: prompt, level\); .*--reward"),
         ("a.jsonl", '{"prompt": "a", "chosen": "b", "rejected": "c"}', "reward-model train"),
         ("a.json", '{"prompt": "a"}', "no column answers"),

@@ -74,7 +74,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*HEADLESS, "--task", "missing.jsonl"], 2, "task missing.jsonl: no such file or folder"),
         ([*HEADLESS, "--task", "empty.jsonl"], 2, "the file is empty"),
         ([*HEADLESS, "--task", "broken.jsonl"], 2, "its first line is not JSON"),
-        ([*HEADLESS, "--task", "list.jsonl"], 2, "its first line is not a JSON object"),
+        ([*HEADLESS, "--task", "list.jsonl"], 2, "begins a JSON array; name it .json"),
         ([*HEADLESS, "--task", "./task.csv"], 2, "none of its columns asks"),
         ([*HEADLESS, "--warm-up", "missing.jsonl"], 2, "warm-up missing.jsonl: cannot be read (No such file"),
         ([*HEADLESS, "--warm-up", "good.jsonl"], 2, "warm-up good.jsonl, line 1: there is no 'prompt'; give {"),
