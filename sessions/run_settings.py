@@ -96,7 +96,7 @@ class Setting:
     def range_text(self) -> str:
         """What is allowed of a number, in words."""
         if self.kind == "whole":
-            return f"whole numbers from {self.low:g}"
+            return f"whole numbers from {self.low:g}" + (f" to {self.high:g}" if self.high < 2**31 - 1 else "")
         if self.above:
             return f"above {self.low:g}, at most {self.high:g}"
         return f"numbers from {self.low:g} to {self.high:g}"
@@ -221,7 +221,7 @@ SETTINGS: dict[str, Setting] = {
         ),
         Setting(
             "threads", "whole", "machine", "of torch (0, the default: physical cores less one)", "N",
-            section="machine",
+            section="machine", high=1024,
         ),
         Setting(
             "micro_tokens", "whole", "machine", "tokens that one forward and backward may hold (16384)", "N",

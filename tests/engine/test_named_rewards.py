@@ -139,7 +139,8 @@ BROKEN = {
     "no function": ("def accuracy(completions): ...\n", "acuracy",
                     "reward {path}: defines no acuracy; did you mean accuracy?"),
     "no callable": ("f = 3\n", "f", "reward {path}: f is an int, which cannot be called"),
-    "async generator": ("async def f(completions):\n    yield 1.0\n", "f", "reward {path}: f is an async generator; have"),
+    "async generator": ("async def f(completions):\n    yield 1.0\n", "f",
+                        "reward {path}: f is an async generator; have"),
     "instance that is one": (
         "class F:\n    async def __call__(self, completions):\n        yield 1.0\nf = F()\n",
         "f",

@@ -72,6 +72,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--reward-model", "~nosuchuser/m"], "no reward_model.json there"),
         (["--warm-up", "~nosuchuser/w"], "No such file or directory"),
         (["--set", "group_size=4@" + "9" * 5000], "the step after @ should be a whole number from 1"),
+        (["--threads", "99999999"], "out of bounds; allowed: whole numbers from 0 to 1024"),
         (["--set", "group_size=4@²"], "the step after @ should be a whole number from 1"),
     ],
 )
