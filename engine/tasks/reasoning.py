@@ -149,8 +149,15 @@ class Scorer:
         if self._name not in PLAIN and self._name not in LOOKED_AT and evaluates(type(self._gym)):
             raise UsageError(f"{where}: its scorer may run what the model writes as Python, which is refused")
 
-    def reward(self, prompts: object, completions: Sequence[Any], **columns: Sequence[Any]) -> list[float]:
-        """The score of each response, 0 to 1."""
+    def reward(
+        self,
+        prompts: object,
+        completions: Sequence[Any],
+        completion_ids: object = None,
+        trainer_state: object = None,
+        **columns: Sequence[Any],
+    ) -> list[float]:
+        """The score of each response, 0 to 1; the columns are those of an entry of the package."""
         entries = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return [self.score(text_of(c), entry) for c, entry in zip(completions, entries, strict=True)]
 

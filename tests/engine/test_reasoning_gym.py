@@ -57,6 +57,13 @@ def test_the_score_is_the_packages_own_and_counts_what_is_in_tags() -> None:
     assert [s.reward for s in score_group(strict.components, prompt, answers[:2])] == [0.0, 1.0]
 
 
+def test_what_the_engine_says_of_the_run_is_no_part_of_an_entry() -> None:
+    task = load_task("reasoning-gym:chain_sum size=10", 0)
+    prompt, state = task.prompts[0], {"global_step": 3, "max_steps": 0}
+    scored = score_group(task.components, prompt, [prompt.answer, "no"], [[5, 2], [6, 2]], state)
+    assert [(s.reward, s.failed) for s in scored] == [(1.0, ""), (0.0, "")]
+
+
 def test_responses_as_chat_messages_are_scored_alike() -> None:
     task = load_task("reasoning-gym:chain_sum size=4 system=simple", 0)
     prompt = task.prompts[0]
