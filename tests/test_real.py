@@ -49,7 +49,6 @@ def run(*arguments: str) -> dict[int, dict[str, Any]]:
     for metrics in steps.values():
         shown = ("time/", "memory/", "eval/", "reward/mean", "groups/dead", "trpo/", "value/", "kl/")
         print({name: round(value, 3) for name, value in metrics.items() if name.startswith(shown)})
-    print({name: round(value, 1) for name, value in zip(("user", "system"), os.times()[2:4])}, "seconds so far")
     return steps
 
 
