@@ -63,13 +63,13 @@ def test_a_model_is_evaluated_without_a_session(tmp_path: Path, home: Path, caps
 
 def test_a_session_that_has_ended_is_evaluated_and_keeps_the_answers(home: Path) -> None:
     def said(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "workbench", *words], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-m", "workbench", *words], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     sets = ["max_new_tokens=4", "prompts_per_step=2", "group_size=2", "evaluate_every=0"]
     words = [part for text in sets for part in ("--set", text)]
-    said("run", "--headless", "--steps", "2", "--name", "s", "--task", "arithmetic held_out=6", *words)
+    said("run", "--headless", "--no-nice", "--steps", "2", "--name", "s", "--task", "arithmetic held_out=6", *words)
     figures = said("evaluate", "s", "--samples", "2")
     folder = session_folder("s")
     assert folder.running() is False
