@@ -375,23 +375,26 @@ class Store:
         return saved
 
     def add_probes(self, probes: Iterable[Probe]) -> None:
-        """Keep what a branch answered to the probe prompts."""
+        """Keep what a branch answered to the probe prompts, with the step that it was: as an evaluation is."""
+        owned = [msgspec.structs.replace(p, branch=owner_of(self.line(p.branch), p.step)) for p in probes]
         with Transaction(self._db):
-            branch_rows.put_probes(self._db, list(probes))
+            branch_rows.put_probes(self._db, owned)
 
     def probes(self, branch: str) -> list[Probe]:
         """The newest answers of a branch's line to the probe prompts."""
         return branch_rows.newest_probes(self._db, self.line(branch))
 
     def add_held_out(self, evaluation: HeldOut, *, measured: bool = False) -> wire.AnyEvent:
-        """Keep an evaluation.
+        """Keep an evaluation, with the step that it is of: that where a branch begins is another's.
 
         :param measured: whether its figures are to be added to those of its step, which is on record.
         """
+        owner = owner_of(self.line(evaluation.branch), evaluation.step)
         with Transaction(self._db):
-            branch_rows.put_held_out(self._db, evaluation)
+            kept = msgspec.structs.replace(evaluation, branch=owner)
+            branch_rows.put_held_out(self._db, kept)
             if measured:
-                self._measure(evaluation)
+                self._measure(kept)
             said = wire.Evaluated(
                 time=evaluation.time, step=evaluation.step, branch=evaluation.branch, who=evaluation.who,
                 metrics=dict(evaluation.metrics), prompts=len(evaluation.answers),

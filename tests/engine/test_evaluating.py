@@ -180,3 +180,20 @@ async def test_paused_inside_a_step_it_is_made_at_once_and_the_pause_stays() -> 
         assert answer.status == "applied"
         assert tested.engine.control.paused
         assert tested.engine.control.phase == "updating"
+
+
+async def test_where_a_branch_begins_an_evaluation_is_that_of_the_step_there() -> None:
+    async with live() as tested:
+        await tested.step(3)
+        assert (await tested.do("fork side --at 2")).status == "applied"
+        await tested.until(lambda: tested.engine.branch == "side" and tested.engine.control.paused)
+        answer = await tested.do(Evaluate(samples=1, who="ann", id=new_id()))
+        assert (answer.status, answer.step) == ("applied", 2)
+        shown = await tested.client.query(QueryEvaluation(), EvaluationView)
+        assert (shown.now.step, shown.now.branch) == (2, "main")
+        (record,) = [r for r in tested.engine.store.steps("side") if r.step == 2]
+        assert record.metrics["eval/pass@1"] == shown.now.metrics["eval/pass@1"]
+        await tested.until(lambda: tested.engine.board.series["eval/pass@1"].steps == [2])
+        assert (await tested.do("switch main")).status == "applied"  # probed before it is left
+        await tested.until(lambda: tested.engine.branch == "main")
+        assert {(p.branch, p.step) for p in tested.engine.store.probes("side")} == {("main", 2)}
