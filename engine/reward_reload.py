@@ -259,6 +259,7 @@ def _score(
     def component(name: str) -> Component:
         return Component(lambda **given: named.call(process, name, given, log=False))
 
+    process.begin_step()  # what an earlier try gave up is tried again
     functions = {name: component(name) for name in named.names}
     prompts = _prompts(task, {group.prompt_id for group in groups})
     found = {}

@@ -1,7 +1,7 @@
 """The engine's side of the process that runs reward functions (:mod:`engine.rewards.worker`).
 
 It is started when it is needed, ended when it takes too long or too much memory, and started again; after
-:data:`MOST_ENDS` ends in a row nothing is asked of it any more until the next step.
+:data:`MOST_ENDS` ends in a row by one function nothing is asked of it any more until the next step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.rewards.component import Failed
 from engine.rewards.output import copy_output
 
 MOST_ENDS = 3
-"""Times in a row that the process may end while it is asked something."""
+"""Times in a row that the process may end while one function is asked; others may answer in between."""
 LONGEST_ANSWER = 16 * 2**20
 """Bytes."""
 MEMORY_SHARE = 0.5
@@ -84,7 +84,7 @@ class RewardProcess:
         self._life = threading.Lock()
         self._running: _Running | None = None
         self._asked = 0
-        self._ends = 0
+        self._ends: dict[str, int] = {}
         self._left = self._closed = self._retired = False
         self.code: dict[str, str] = {}
         self.stopped = ""
@@ -118,12 +118,12 @@ class RewardProcess:
                 request = {"do": "call", "at": self._places[name], "arguments": dict(arguments), "state": dict(state)}
                 answer = self._ask(request)
             except Ended as error:
-                self._count_end(str(error))
+                self._count_end(name, str(error))
                 raise Failed(str(error)) from None
             finally:
                 if self._retired:
                     self.close()
-            self._ends = 0
+            self._ends[name] = 0
         if "failed" in answer:
             raise Failed(str(answer["failed"]))
         return self._read(answer, len(arguments["completions"]))
@@ -138,7 +138,7 @@ class RewardProcess:
 
     def begin_step(self) -> None:
         """A step begins: what ended too often may be tried again."""
-        self.stopped, self._ends = "", 0
+        self.stopped, self._ends = "", {}
 
     def leave(self) -> None:
         """Nobody wants the answer that is awaited any more: end the process, so that the next call need not wait."""
@@ -216,12 +216,13 @@ class RewardProcess:
             if self._running is running:
                 self._running = None
 
-    def _count_end(self, how: str) -> None:
+    def _count_end(self, name: str, how: str) -> None:
+        """Count for each function: another one that answers in between does not make this one better."""
         if self._left or self._closed:
             return
-        self._ends += 1
-        if self._ends >= MOST_ENDS:
-            self.stopped = f"its process ended {self._ends} times in a row; the last time it {how.removeprefix('it ')}"
+        self._ends[name] = ends = self._ends.get(name, 0) + 1
+        if ends >= MOST_ENDS:
+            self.stopped = f"{name} was ended {ends} times in a row; the last time {how}"
 
 
 class _Running:

@@ -234,7 +234,7 @@ def _made(
     """The task of rows that have been walked through."""
     wanted = int(options.get("held_out", 0))
     places = walked.first_places()
-    notes = list(_repeated(len(walked.keys) - len(places), "questions that were there before"))
+    notes = list(_repeated(len(walked.keys) - len(places), "rows that ask a question again were"))
     unanswered = walked.unanswered or (held.unanswered if held is not None else "")
     if unanswered and other:
         raise InputFileError(f"{unanswered}; without an answer the evaluation split cannot be judged")
@@ -243,7 +243,7 @@ def _made(
         asked = held.first_places()
         both = np.isin(walked.keys_at(places), held.keys_at(asked))
         places = places[~both]
-        notes += _repeated(int(both.sum()), f"rows whose question is in the evaluation split {other} too")
+        notes += _repeated(int(both.sum()), f"rows whose question is in the evaluation split {other} too were")
         chosen = permutation("held out", seed, n=len(asked))[: wanted or EVALUATED]
         evaluation = held.prompts(f"{label}/evaluation", asked[np.sort(chosen)])
     elif not unanswered:

@@ -106,6 +106,12 @@ def exits(completions, **kwargs):
     os._exit(3)
 
 
+def exits_for_a(completions, **kwargs):
+    if completions[0] == "a":
+        os._exit(3)
+    return [1.0] * len(completions)
+
+
 def crashes(completions, **kwargs):
     sys.stderr = None
     ctypes.string_at(0)

@@ -239,7 +239,7 @@ def test_a_question_is_on_one_side_only_however_often_it_is_there(tmp_path: Path
     assert len(task.prompts) == 36
     assert len(task.evaluation) == 4
     assert len({p.text for p in every(task)}) == 40
-    assert "50 questions that were there before left out" in task.notes
+    assert "50 rows that ask a question again were left out" in task.notes
 
 
 def test_rows_of_the_evaluation_split_are_not_trained_on(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_rows_of_the_evaluation_split_are_not_trained_on(tmp_path: Path) -> None
     task = load_task(f"{tmp_path} evaluation_split=test", 0)
     assert {p.text for p in task.prompts} == {f"q{i}" for i in range(15)}
     assert len(task.evaluation) == 250
-    assert "5 rows whose question is in the evaluation split test too left out" in task.notes
+    assert "5 rows whose question is in the evaluation split test too were left out" in task.notes
     assert not {p.id for p in task.prompts} & {p.id for p in task.evaluation}
     assert len(load_task(f"{tmp_path} evaluation_split=test held_out=7", 0).evaluation) == 7
     with pytest.raises(UsageError, match="is what is trained on"):

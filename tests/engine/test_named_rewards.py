@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from engine.knobs import Knobs
 from engine.learner import Learner
@@ -336,6 +337,10 @@ async def test_code_taken_up_inside_a_step_scores_the_next_one(home, tmp_path) -
         run.hold.at("sampling", 2)
         await run.first("step")
         await run.held()
+        (one,) = run.engine.store.newest_groups("main", limit=1)
+        await run.engine.write(run.engine.store.add_groups, [structs.replace(one, step=2, status="sampled")])
+        told = wire.msgspec.json.decode((await run.do("reload")).data, type=RewardReload)
+        assert told.step == 1  # also while the next one has a group that nobody has learned from
         await run.first("reload use")
         await run.until(lambda: run.engine.control._errands)
         run.hold.release()
@@ -376,12 +381,12 @@ async def test_a_function_that_ends_its_process_again_and_again_pauses_the_run(h
         (alarm,) = [e.alarm for e in run.of(wire.AlarmRaised)]
         assert alarm.rule == "reward process"
         assert alarm.message.startswith(
-            "reward functions were not asked for the rest of step 1: its process ended 3 times"
+            "reward functions were not asked for the rest of step 1: f was ended 3 times in a row; the last time"
         )
         assert run.engine.control.phase == "updating"
         failed = [why for _, _, why, _ in await rewards(run, 1)]
         assert failed[0] == "f: its process ended with exit code 3"
-        assert failed[-1].startswith("f: not asked: its process ended 3 times in a row")
+        assert failed[-1].startswith("f: not asked: f was ended 3 times in a row; the last time")
         code.write_text(LENGTHS)
         await run.do("reload")
         await run.do("reload use")

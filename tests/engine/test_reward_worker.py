@@ -165,7 +165,8 @@ def test_after_some_ends_in_a_row_nothing_is_asked_until_the_next_step(hostile) 
             ask(hostile, "exits")
     with pytest.raises(Failed) as caught:
         ask(hostile, "good")
-    assert str(caught.value).startswith(f"not asked: its process ended {MOST_ENDS} times in a row; the last time")
+    why = f"exits was ended {MOST_ENDS} times in a row; the last time its process ended with exit code 3"
+    assert str(caught.value) == f"not asked: {why}"
     assert hostile.stopped
     hostile.begin_step()
     assert ask(hostile, "good") == [1.0, 2.0]
@@ -174,9 +175,19 @@ def test_after_some_ends_in_a_row_nothing_is_asked_until_the_next_step(hostile) 
 def test_ends_that_are_not_in_a_row_do_not_add_up(hostile) -> None:
     for _ in range(MOST_ENDS + 1):
         with pytest.raises(Failed, match="exit code 3"):
-            ask(hostile, "exits")
-        assert ask(hostile, "good") == [1.0, 2.0]
+            ask(hostile, "exits_for_a")
+        assert ask(hostile, "exits_for_a", ["b"]) == [1.0]
     assert not hostile.stopped
+
+
+def test_a_function_that_answers_in_between_does_not_keep_another_from_being_given_up(hostile) -> None:
+    for _ in range(MOST_ENDS):
+        assert not hostile.stopped
+        with pytest.raises(Failed, match="exit code 3"):
+            ask(hostile, "exits")
+        if not hostile.stopped:
+            assert ask(hostile, "good") == [1.0, 2.0]
+    assert hostile.stopped.startswith(f"exits was ended {MOST_ENDS} times in a row")
 
 
 def test_who_leaves_a_call_need_not_wait_for_it(hostile) -> None:
