@@ -53,7 +53,7 @@ def headings(view: EvaluationView) -> list[str]:
     lines = [f"{now.total or len(now.answers)} prompts, {how}{asked}: {words_of(now.metrics)}"]
     if view.earlier >= 0:
         lines.append(f"after step {view.earlier}: {words_of(view.earlier_metrics)}")
-        lines.append(f"since then {len(view.better)} have become right and {len(view.worse)} wrong")
+        lines.append(f"turned right since then: {len(view.better)}; turned wrong: {len(view.worse)}")
     if len(now.answers) < now.total:
         lines.append(f"the first {len(now.answers)} are shown; `workbench export S --to jsonl DIR` writes all")
     return lines

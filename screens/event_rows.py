@@ -12,7 +12,7 @@ from sessions.wire import AlarmRaised, AnyEvent, Changed, describe
 COLUMNS = (
     Column("time", 8),
     Column("step", 6, right=True),
-    Column("kind", 11, narrow=10),
+    Column("kind", 11),
     Column("what", 0),
 )
 _TONES = {"alarm": "warn", "error": "bad", "change": "accent", "rating": "good", "step": "dim"}

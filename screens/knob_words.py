@@ -13,7 +13,7 @@ def bound(number: float) -> str:
     """A bound in few cells: ``131072`` is ``131k``, ``1e-06`` is ``1e-6``."""
     if number != int(number) or number < 10_000:
         text = f"{number:.6g}"
-        return text.replace("e-0", "e-")
+        return text.replace("e-0", "e-").replace("e+0", "e")
     for size, unit in _SIZES:
         if number >= size:
             return f"{number / size:.3g}{unit}"

@@ -30,7 +30,8 @@ RESPONSE_COLUMNS = (
     Column("end", 0),
 )
 GROWING_COLUMNS = (Column("", 3, narrow=2), Column("", 3), Column("text so far", 0))
-_SHORT_FLAGS = {"truncated": "trunc", "high_kl": "kl", "failed": "failed", "dead": "dead"}
+_SHORT_FLAGS = {"failed": "failed", "dead": "dead", "truncated": "trunc", "high_kl": "kl"}
+"""In the order in which they are said: a narrow list shows only the first."""
 
 
 _LEFT_OUT = {"discarded": "dropped", "replaced": "replaced"}
@@ -61,7 +62,9 @@ def group_key(head: GroupHead) -> str:
 
 def flags_text(head: GroupHead, highest: str = "", lowest: str = "") -> str:
     """``dead``, ``trunc``, ``r3`` (three responses rated), ``kl``, ``hi``, ``lo``."""
-    words = [_SHORT_FLAGS[flag] for flag in head.flags if flag in _SHORT_FLAGS]
+    words = [word for flag, word in _SHORT_FLAGS.items() if flag in head.flags]
+    if head.mean is None and "failed" in words and "dead" in words:
+        words.remove("dead")  # no reward is known, so nothing says that they are equal
     if head.ratings:
         words.insert(0, f"r{len(head.ratings)}")
     if head.status in _LEFT_OUT:

@@ -332,12 +332,12 @@ class SamplesScreen(WorkbenchScreen):
     def topic(self) -> list[str]:
         """What the short words of the lists mean."""
         return [
-            "flags: dead = all rewards equal, it teaches nothing, unless there is a value model; trunc = a response",
-            "hit max_new_tokens;",
-            "kl = one is .5 nats or more from the reference; r3 = three are rated; hi, lo = the best and",
-            "the worst mean lately; dropped = discarded before its update; replaced = dead, and another prompt's",
-            "group took its place (dynamic_sampling). eos = the model ended by itself.",
-            "adv = the advantage, with a value model the mean over the tokens. Under a response then stand the",
+            "flags: dead = all rewards equal, it teaches nothing, unless there is a value model; trunc = a response "
+            "hit max_new_tokens; failed = one has no reward, because a reward function failed; kl = one is .5 nats "
+            "or more from the reference; r3 = three are rated; hi, lo = the best and the worst mean lately; dropped "
+            "= discarded before its update; replaced = dead, and another prompt's group took its place "
+            "(dynamic_sampling). eos = the model ended by itself.",
+            "adv = the advantage, with a value model the mean over the tokens. Under a response then stand the "
             "value that was estimated before each token and the return that it was trained on.",
             'filter: flag:dead  std<.1  reward>0.8  step:800..  text:"####"  -flag:dead; all must hold',
         ]

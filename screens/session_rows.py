@@ -14,6 +14,7 @@ from sessions.errors import WorkbenchError
 from sessions.folders import SessionFolder, all_sessions
 from sessions.records import WARM_UP, Status
 from sessions.store import Store
+from sessions.task_kinds import listed_task
 
 ANSWER_SECONDS = 1.0
 
@@ -52,7 +53,7 @@ def read_session(folder: SessionFolder) -> SessionLine:
     problem, model, task = "", "?", "?"
     try:
         settings = folder.settings()
-        model, task = settings.model, settings.task
+        model, task = settings.model, listed_task(settings.task)
     except WorkbenchError as error:
         problem = str(error)
     step, best, changed = 0, None, _modified(folder)

@@ -68,7 +68,10 @@ def read_settings_file(path: Path) -> SettingsFile:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise InputFileError(f"{path}: no such file; `workbench new {path}` writes one") from None
+        remedy = f"`workbench new {path}` writes one"
+        if "=" in path.name:  # the shell has torn them from the name before them
+            remedy = f'options belong into the quotes of the name before them, such as --task "maze {path}"'
+        raise InputFileError(f"{path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if len(content) > MOST_BYTES:

@@ -230,3 +230,12 @@ def _is_there(use: str) -> bool:
         return expanded(use).exists()
     except OSError:  # too long for a name
         return False
+
+
+def listed_task(words: str) -> str:
+    """A task as a list shows it: of the path of a file its name, which is what a narrow column has room for."""
+    try:
+        use = parse_spec(words, "task").use
+    except UsageError:
+        return words
+    return words.replace(use, Path(use).name, 1) if Path(use).is_absolute() else words

@@ -14,6 +14,7 @@ from sessions.client import attached
 from sessions.commands import QueryStatus
 from sessions.errors import WorkbenchError
 from sessions.folders import SessionFolder, all_sessions, session_folder
+from sessions.task_kinds import listed_task
 from workbench.daemon import last_step
 from workbench.output import emit, say, show, size, table
 from workbench.show import readable
@@ -37,7 +38,7 @@ def list_sessions(arguments: argparse.Namespace) -> int:
                 str(row["finished_steps"]) + (f"/{row['steps']}" if row["steps"] else ""),
                 "" if row["reward"] is None else f"{row['reward']:.3f}",
                 row["model"].rpartition("/")[2],
-                row["task"].rpartition("/")[2],
+                listed_task(row["task"]),
                 size(row["bytes"]),
             ]
             for row in rows

@@ -78,7 +78,10 @@ def _help(kind: Kind) -> str:
 
 
 def _allowed(option: Option) -> str:
-    return ", ".join(option.choices) or (option.range_text if option.kind in ("whole", "number") else option.kind)
+    words = {"switch": "true, false", "path": "a path", "wholes": "whole numbers, such as 1-3"}
+    if option.kind in ("whole", "number"):
+        return option.range_text
+    return ", ".join(option.choices) or words.get(option.kind, option.kind)
 
 
 def _written(default: object) -> str:

@@ -186,7 +186,7 @@ class ChartView(Framed, can_focus=True):
         if self.view.cross is not None:
             parts.insert(1, f"@{self.view.cross}")
         elif self.kind.best and own and (best := self.live.best(self.metrics[0])) is not None:
-            parts.insert(1, f"best {short(best[1])} @{best[0]}")
+            parts.append(f"best {short(best[1])} @{best[0]}")
         parts += ["log"] if self.log_axis else []
         parts += [f"ema {short(self.smoothing)}"] if self.smoothing and not self.kind.distribution else []
         return parts

@@ -28,7 +28,9 @@ def test_the_short_form_keeps_the_bounds(name: str, text: str) -> None:
 
 
 def test_bounds() -> None:
-    assert [bound(x) for x in (0.0, 131_072, 1e6, 4096, 1e-9, 86_400)] == ["0", "131k", "1M", "4096", "1e-9", "86.4k"]
+    assert [bound(x) for x in (0.0, 131_072, 1e6, 4096, 1e-9, 86_400, -1e6)] == [
+        "0", "131k", "1M", "4096", "1e-9", "86.4k", "-1e6"
+    ]  # fmt: skip
 
 
 def test_the_help_of_a_knob_teaches() -> None:

@@ -427,3 +427,10 @@ def test_whole_numbers_are_a_number_a_list_or_text(size: str, kept: str, tmp_pat
     for wrong in ("[2.5]", "1.5", "true", '["a"]'):
         with pytest.raises(InvalidValue, match="size"):
             combined(parse_settings(f'[task]\nuse = "maze"\nsize = {wrong}\n', "x", tmp_path), {})
+
+
+def test_options_that_the_shell_tore_from_their_task_are_not_taken_for_a_missing_file() -> None:
+    with pytest.raises(
+        InputFileError, match=r"quotes of the name before them, such as --task \"maze size=4-6 rows=1\""
+    ):
+        read_settings_file(Path("size=4-6 rows=1"))

@@ -11,7 +11,7 @@ from sessions import extras
 from sessions.columns import choose
 from sessions.errors import InputFileError, UnknownName, UsageError
 from sessions.specs import parse_spec
-from sessions.task_kinds import check_task_spec, task_kind
+from sessions.task_kinds import check_task_spec, listed_task, task_kind
 from workbench.settings import check_task
 
 
@@ -179,3 +179,21 @@ def test_without_answers_a_reward_is_needed_and_the_tasks_own_is_none(tmp_path: 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     first(tmp_path, "a.csv", b"\xef\xbb\xbfprompt,answer\na,1\n")
     first(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"prompt": "a", "answer": "1"}')
+
+
+@pytest.mark.parametrize(
+    ("words", "listed"),
+    [
+        ("/home/me/rows/train.jsonl", "train.jsonl"),
+        (
+            "/home/me/train.jsonl evaluation_split=/home/me/test.jsonl",
+            "train.jsonl evaluation_split=/home/me/test.jsonl",
+        ),
+        ("/home/me/tasks.py:make numbers=9", "tasks.py:make numbers=9"),
+        ("openai/gsm8k config=main", "openai/gsm8k config=main"),
+        ("maze size=4-6 rows=1", "maze size=4-6 rows=1"),
+        ("", ""),
+    ],
+)
+def test_a_list_shows_the_name_of_a_tasks_file_and_not_its_folders(words: str, listed: str) -> None:
+    assert listed_task(words) == listed
