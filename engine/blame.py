@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sessions.records import Group, Response, head_of
-from sessions.watches import Apart, Condition, Limit, NonFinite, metrics_of
+from sessions.watches import Apart, Condition, Limit, NonFinite, Watch, metrics_of
 
 MOST = 8
 """Responses that one alarm names."""
 HIGHEST = 3
 """Responses that it names where they are the extremes of many."""
+LONGEST_REASON = 200
+"""Characters of why a reward function failed, in an alarm."""
 
 Measure = Callable[[Response], float | None]
 
@@ -110,3 +112,12 @@ def _extremes(groups: Sequence[Group], measure: Measure, *, low: bool = False) -
     """The responses with the largest measure, or the smallest; those that have none are left out."""
     found = [(v, f"{g.name}{r.letter}") for g in groups for r in g.responses if (v := measure(r)) is not None]
     return [name for _, name in sorted(found, key=lambda pair: pair[0], reverse=not low)[:HIGHEST]]
+
+
+def first_failure(watch: Watch, groups: Iterable[Group]) -> str:
+    """Why a reward function failed on the first response of those that it did, where a watch is about that."""
+    if not isinstance(watch.condition, Limit) or not watch.condition.metric.startswith("response/failed"):
+        return ""
+    why = next((r.failed for group in groups for r in group.responses if r.failed), "")
+    line = " ".join(why.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"

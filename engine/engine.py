@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from engine.agreements import Agreements
+from engine.blame import first_failure
 from engine.board import Board
 from engine.branching import Moves
 from engine.control import Control, Discarded, Leaving, Stopping
@@ -859,7 +860,8 @@ class Engine(Threads):
         for watch, alarm in self.watching.dog.look(
             record, Evidence(groups, self._broken, self.agreements.blamed), self.board.alarms.values()
         ):
-            await self._raise_alarm(msgspec.structs.replace(alarm, branch=self.branch))
+            message = f"{alarm.message}: {why}" if (why := first_failure(watch, groups)) else alarm.message
+            await self._raise_alarm(msgspec.structs.replace(alarm, message=message, branch=self.branch))
             if watch.action == "pause":
                 self.control.pause(f"alarm: {watch.name}")
             elif watch.action == "checkpoint":

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from engine.blame import MOST, blamed
+from engine.blame import LONGEST_REASON, MOST, blamed, first_failure
 from sessions.records import Group, Response, letters
 from sessions.watch_words import parse_watch
+from sessions.watches import DEFAULT_WATCHES
 
 REWARDS = [0.1, 0.9, 0.5, 0.3]
 
@@ -108,3 +109,16 @@ def test_names_that_only_the_caller_knows_come_before_those_that_groups_show() -
     assert blamed(condition, groups(), known) == known["ratings/reward_agreement"][:MOST]
     assert blamed(condition, groups(), {"ratings/reward_agreement": []}) == ["7.1B", "7.1C", "7.1D"]
     assert blamed(parse_watch("kl/full > 1")[0].condition, groups(), known) == ["7.1C", "7.1D", "7.1B"]
+
+
+def test_an_alarm_about_failed_rewards_says_why_in_a_line() -> None:
+    watches = {watch.name: watch for watch in DEFAULT_WATCHES}
+    for name in ("reward failed", "reward failures"):
+        assert first_failure(watches[name], groups()) == "exact: boom"
+    assert first_failure(watches["loop lag"], groups()) == ""
+    assert first_failure(watches["reward failed"], groups()[:1]) == ""
+    many = groups()
+    many[1].responses[1].failed = "exact: raised\nValueError: " + "x" * 5000
+    said = first_failure(watches["reward failed"], many)
+    assert said.startswith("exact: raised ValueError: xxx")
+    assert len(said) == LONGEST_REASON
