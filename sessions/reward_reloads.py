@@ -77,10 +77,11 @@ class RewardReload(Record):
         lines = [line for component in self.components for line in component.describe()]
         if not self.step:
             return "\n".join([*lines, "no response has been scored yet to try it on", "not in use yet: `reload use`"])
-        ending = "they wait for their update: with `reload use` they get the new rewards"
+        of = f"the responses of step {self.step}"
+        ending = "which wait for their update: with `reload use` they get the new rewards"
         if not self.waiting:
-            ending = "they are learned from and stay as they are: `reload use` scores the next ones by it"
-        return "\n".join([*lines, f"tried on the responses of step {self.step}", ending])
+            ending = "which are learned and stay as they are: with `reload use` the next ones are scored by it"
+        return "\n".join([*lines, f"tried on {of},", ending])
 
 
 def component_change(

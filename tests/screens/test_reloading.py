@@ -57,7 +57,7 @@ async def test_a_long_difference_is_cut_where_it_would_not_fit(attach: Attach, e
         await pilot.press("colon", *"reload", "enter")
         await until(lambda: isinstance(app.screen, ProceedDialog), "the dialog")
         text = await until_shown(app, "lines more: `workbench send S reload` prints all", "Use it from now on?")
-        assert "they wait for their update" in text
+        assert "which wait for their update" in text
         assert "y does it" in text
 
 
