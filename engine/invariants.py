@@ -52,6 +52,16 @@ def audit_responses(groups: Iterable[Group], end_tokens: Set[int], max_new_token
     return broken
 
 
+def audit_questions(groups: Iterable[Group], held_out: Set[str]) -> list[Broken]:
+    """Check that no group asks a question that is held out: evaluations are about what was never trained on.
+
+    :param held_out: the texts of those.
+    """
+    return [
+        Broken("asks a held-out question, which must not be trained on", g.name) for g in groups if g.prompt in held_out
+    ]
+
+
 def _wrong_with(response: Response, end_tokens: Set[int], max_new_tokens: int | None) -> Iterable[str]:
     tokens, n = response.tokens, response.length
     if not tokens or not len(tokens) == len(response.logprobs) == len(response.ends) == n:

@@ -22,7 +22,7 @@ from engine.batches import make_batch
 from engine.control import Control
 from engine.divergences import k3
 from engine.groups import Evaluation, GroupSampler, OnStart
-from engine.invariants import Broken, audit_mask, audit_parameters, audit_responses, widest
+from engine.invariants import Broken, audit_mask, audit_parameters, audit_questions, audit_responses, widest
 from engine.knobs import Knobs
 from engine.memory import check_memory, peak_memory
 from engine.optimizer import Optimizer
@@ -108,6 +108,7 @@ class Learner:
         self.reward_untold = False
         self._reward_kept = given
         self._checked = SelfCheck()
+        self._held_out: frozenset[str] | None = None
         accelerator = policy.accelerator
         self.rank, self.ranks = accelerator.process_index, accelerator.num_processes
 
@@ -212,7 +213,9 @@ class Learner:
             prompts, tokens = [g.prompt_tokens for g, _ in rows], [r.tokens for _, r in rows]
             batch = make_batch(prompts, tokens, [g.temperature for g, _ in rows], pad, torch.device("cpu"))
             broken += audit_mask(batch, rows)
-        return broken + audit_parameters(self.policy.parameters)
+        if self._held_out is None:
+            self._held_out = frozenset(prompt.text for prompt in self.task.evaluation)
+        return broken + audit_questions(fresh, self._held_out) + audit_parameters(self.policy.parameters)
 
     # ---------------------------------------------------------------------------------------- learning
 

@@ -114,7 +114,7 @@ METRICS: dict[str, Metric] = {
             healthy="Under 0.1. Rising with the reward: the policy says the same again and again because that is paid; `rose` shows the responses."),
         Metric("reward/repetition_correlation", "repetition corr", "", "Spearman correlation of reward and repetition inside groups, averaged over groups that have one", "", "no group has rewards and repetition that differ",
             healthy="Between -0.5 and 0.5. Over 0.8 the reward pays for repetition."),
-        Metric("invariants/broken", "broken", "", "invariants that the step's rollout broke: an end token closes a response exactly if it ended, cut responses are max_new_tokens long, lengths agree, masks cover exactly the response tokens, parameters are trainable", "down",
+        Metric("invariants/broken", "broken", "", "invariants that the step's rollout broke: an end token closes a response exactly if it ended, cut responses are max_new_tokens long, lengths agree, masks cover exactly the response tokens, no question is a held-out one, parameters are trainable", "down",
             healthy="0. More: what was sampled and what is trained on are not the same; the alarm names the invariant."),
         Metric("eval/accuracy", "held-out", "", "share of held-out prompts answered rightly, greedily while eval_temperature is 0; never trained on", "up", "evaluate_every is 0, or none has run",
             healthy="It rises with reward/mean. Falling while the reward rises is reward hacking: pause and read the best responses."),

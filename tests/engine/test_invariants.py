@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from engine.batches import make_batch
-from engine.invariants import Broken, audit_mask, audit_parameters, audit_responses, say_broken, widest
+from engine.invariants import (
+    Broken,
+    audit_mask,
+    audit_parameters,
+    audit_questions,
+    audit_responses,
+    say_broken,
+    widest,
+)
+from engine.learner import Learner
 from sessions.records import Group, Response
-from tests.engine.small import make_learner, rollout_group
+from tests.engine.small import make_learner, rollout_group, small_task
 
 END = frozenset({2, 3})
 LENGTH = 5
@@ -147,3 +157,20 @@ def test_a_late_group_may_be_of_another_length_limit(tmp_path: Path) -> None:
     for g in groups:
         g.late = True
     assert longer.audit(groups) == []
+
+
+def test_a_held_out_question_that_is_trained_on_is_an_invariant_broken(tmp_path: Path) -> None:
+    assert audit_questions([group()], {"another"}) == []
+    (broken,) = audit_questions([group()], {group().prompt, "another"})
+    assert str(broken) == "8.3 asks a held-out question, which must not be trained on"
+    task = small_task()
+    mixed = replace(task, evaluation=[*task.evaluation, task.prompts[0]])
+    assert [b.what for b in audited(make_learner(tmp_path / "a", task=task))] == []
+    assert "asks a held-out question" in audited(make_learner(tmp_path / "b", task=mixed, prompts_per_step=12))[0].what
+
+
+def audited(learner: Learner) -> list[Broken]:
+    """What is wrong with the first rollout."""
+    learner.knobs.begin_step(1)
+    learner.control.begin_step(1)
+    return learner.audit(learner.sample(1))
