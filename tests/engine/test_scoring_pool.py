@@ -190,7 +190,7 @@ class Guarded:
         self._policy = policy
         self.used = 0
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [len(self.decode([]))]}
 
     def decode(self, tokens: list[int], **_: Any) -> str:
@@ -204,9 +204,10 @@ def test_the_tokenizer_is_used_by_one_thread_at_a_time() -> None:
     policy.tokenizer = tokenizer = Guarded(policy)
     policy.encode_prompt("1+1=")
     policy.decode([1, 2])
-    assert tokenizer.used == 2
+    before = tokenizer.used
+    assert before >= 2
     policy.token_ends([1, 2, 3])
-    assert tokenizer.used > 2
+    assert tokenizer.used > before
     assert not policy._tokenizing.locked()
 
 

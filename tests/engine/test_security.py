@@ -221,6 +221,10 @@ def test_a_hostile_row_of_a_data_set_is_one_line(tmp_path: Path, row: bytes) -> 
 def test_a_hostile_first_row_is_one_line_at_the_front_door(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(ROWS["deep"] + b"\n")
+    with pytest.raises(InputFileError, match="begins a JSON array") as caught:
+        check_task(str(path))
+    assert len(str(caught.value)) < 400
+    path.write_bytes(b'{"a": ' * 100_000 + b"\n")
     with pytest.raises(InputFileError, match="its first line is not JSON"):
         check_task(str(path))
 

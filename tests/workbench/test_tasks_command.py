@@ -23,7 +23,7 @@ def test_every_kind_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["kind"] for row in rows] == list(ALL_KINDS)
     gsm8k = next(row for row in rows if row["kind"] == "gsm8k")
-    assert {"name": "path", "default": None, "allowed": "path"}.items() <= gsm8k["options"][0].items()
+    assert {"name": "path", "default": None, "allowed": "a path"}.items() <= gsm8k["options"][0].items()
 
 
 def test_the_options_of_a_kind(capsys: pytest.CaptureFixture[str]) -> None:
