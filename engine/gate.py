@@ -104,6 +104,7 @@ class RatingGate:
         """Wait until something is rated, or for ``timeout`` seconds."""
         self._news.clear()
         try:
-            await asyncio.wait_for(self._news.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
         except TimeoutError:
             return

@@ -146,7 +146,8 @@ class Link:
     async def _pause(self, wait: float) -> None:
         """Wait before the next try, a little more or less so that many screens do not come at once."""
         try:
-            await asyncio.wait_for(self._hurry.wait(), wait * random.uniform(0.8, 1.2))
+            async with asyncio.timeout(wait * random.uniform(0.8, 1.2)):
+                await self._hurry.wait()
         except TimeoutError:
             return
         finally:

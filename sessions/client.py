@@ -99,7 +99,8 @@ class Client:
     async def _greet(self) -> Welcome:
         try:
             self._writer.write(encode(self._hello))
-            first = await asyncio.wait_for(self._receive(), WELCOME_SECONDS)
+            async with asyncio.timeout(WELCOME_SECONDS):
+                first = await self._receive()
         except TimeoutError:
             why = f"no welcome within {WELCOME_SECONDS:g} s"
         except (OSError, EngineUnreachable) as error:

@@ -175,7 +175,8 @@ class Connection:
             self._sent.set()
             timeout = max(0.0, next_batch - loop.time()) if self._waiting else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
 
     async def _send_batch(self, snapshot: Callable[[], Snapshot]) -> None:
         latest, self._latest = list(self._latest.values()), {}
@@ -240,7 +241,8 @@ class Server:
         if self._server is not None:
             self._server.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._flush(), FLUSH_SECONDS)
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._flush()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -277,7 +279,8 @@ class Server:
             self._tasks.discard(task)
             writer.close()
             try:
-                await asyncio.wait_for(writer.wait_closed(), FLUSH_SECONDS)
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await writer.wait_closed()
             except TimeoutError:
                 writer.transport.abort()  # a client that does not read would hold the engine's end for ever
             except ConnectionError:
@@ -288,7 +291,8 @@ class Server:
             await _complain(writer, Complaint(code="foreign", text="this engine belongs to another user", fatal=True))
             return
         try:
-            hello = decode_hello(await asyncio.wait_for(_line(reader), HANDSHAKE_SECONDS))
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                hello = decode_hello(await _line(reader))
         except (MalformedFrame, TimeoutError) as error:
             await _complain(writer, Complaint(code="handshake", text=str(error) or "no hello came", fatal=True))
             return
@@ -380,4 +384,5 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 async def _complain(writer: asyncio.StreamWriter, complaint: Complaint) -> None:
     writer.write(encode(complaint))
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(writer.drain(), 5)
+        async with asyncio.timeout(5):
+            await writer.drain()

@@ -198,7 +198,8 @@ async def _stop(folder: SessionFolder, who: str, *, now: bool, as_json: bool) ->
         # It may have closed the connection before the answer was read, and has stopped all the same.
         engine = folder.engine()
         try:
-            await asyncio.wait_for(until_ended(folder), HANG_SECONDS)
+            async with asyncio.timeout(HANG_SECONDS):
+                await until_ended(folder)
         except TimeoutError:
             kill = f"`kill {engine.pid}`" if engine else "a kill"
             raise EngineUnreachable(f"{error}; it may hang: {kill} ends it, the records stay") from None

@@ -294,6 +294,28 @@ async def test_what_joins_a_batch_that_waits_wakes_nobody(engine: tuple[FakeBack
         await until(lambda: reader.seqs == [1, 2, 3, 4, 5])
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_ends_whatever_its_pump_does(engine: tuple[FakeBackend, Server], turns: int) -> None:
+    """A cancellation counts also where it meets, turns of the loop later, what the pump was waiting for."""
+    backend, server = engine
+    async with Reader(server.path, rate=0.1) as reader:
+        await until(lambda: reader.of(wire.Snapshot))
+        backend.emit("sent at once")
+        await until(lambda: reader.seqs == [1])
+        backend.emit("waits for its batch, and the pump with it")
+        connection = server.connections[0]
+        await until(lambda: not connection._wake.is_set())
+        (task,) = server._tasks
+        connection.answer(wire.Answer(id="nobody", status="data"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        server._closing = True
+        task.cancel()
+        async with asyncio.timeout(60):
+            await asyncio.wait({task})
+        assert server.connections == []
+
+
 async def test_two_clients_get_their_own_answers(engine: tuple[FakeBackend, Server]) -> None:
     backend, server = engine
     async with attached(server.path, "one") as one, attached(server.path, "two") as two:
