@@ -1,8 +1,9 @@
 """One engine's socket: any number of clients, none of which can slow the engine.
 
 Each client has two lanes. Answers are never dropped: a client with more than 64 or 4 MiB of unread ones is not read
-from until it catches up. Everything else is bounded: the newest status and the newest growing text replace older ones,
-and when the events waiting for a client pass 256 messages or 4 MiB they are dropped for a fresh snapshot.
+from until it catches up. What a command did is told before its answer, so whoever reads the answer knows it. Everything
+else is bounded: the newest status and the newest growing text replace older ones, and when the events waiting for a
+client pass 256 messages or 4 MiB they are dropped for a fresh snapshot.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Connection:
         self._events: list[bytes] = []
         self._bytes = 0
         self._latest: dict[type[Record], Record] = {}
-        self._behind = False
+        self._behind = self._hurried = False
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -94,7 +95,9 @@ class Connection:
         return self.hello.title
 
     def answer(self, answer: Answer) -> None:
-        """Queue an answer; never dropped."""
+        """Queue an answer; never dropped. Before what a command has come to goes what has happened until then."""
+        if answer.status in ("accepted", "applied") and (self._events or self._behind):
+            self._hurried = True
         for page in pages_of(answer):
             line = encode(page)
             self._answers.append(line)
@@ -158,14 +161,15 @@ class Connection:
         next_batch = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            while self._answers:
+            while self._answers and not self._hurried:
                 line = self._answers.popleft()
                 self._unread -= len(line)
                 self._writer.write(line)
                 if len(self._answers) <= MAX_ANSWERS // 2 and self._unread <= MAX_BYTES // 2:
                     self._room.set()
                 await self._writer.drain()
-            if (loop.time() >= next_batch or self._closing) and self._waiting:
+            if (loop.time() >= next_batch or self._closing or self._hurried) and self._waiting:
+                self._hurried = False
                 next_batch = loop.time() + pause
                 await self._send_batch(snapshot)
                 continue

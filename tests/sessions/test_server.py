@@ -294,6 +294,22 @@ async def test_what_joins_a_batch_that_waits_wakes_nobody(engine: tuple[FakeBack
         await until(lambda: reader.seqs == [1, 2, 3, 4, 5])
 
 
+async def test_what_a_command_did_is_told_before_its_answer(engine: tuple[FakeBackend, Server]) -> None:
+    """Whoever reads ``applied`` can undo it: the events are there, however slow a rate the client asked for."""
+    backend, server = engine
+    async with Reader(server.path, rate=0.1) as reader:
+        await until(lambda: reader.of(wire.Snapshot))
+        backend.emit("sent at once")
+        await until(lambda: reader.seqs == [1])  # the next batch would be due in 10 s
+        backend.emit("done by the command")
+        await reader.client.send_and_wait(Pause())
+        assert reader.seqs == [1, 2]
+        assert [type(m) for m in reader.messages[-2:]] == [wire.Delta, wire.Answer]
+        backend.emit("waits: a question asks about nothing that was done")
+        await reader.client.query(QueryStatus(), Status)
+        assert reader.seqs == [1, 2]
+
+
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_connection_ends_whatever_its_pump_does(engine: tuple[FakeBackend, Server], turns: int) -> None:
     """A cancellation counts also where it meets, turns of the loop later, what the pump was waiting for."""
