@@ -93,7 +93,7 @@ def load_module(where: str, source: str | None) -> types.ModuleType:
         missing = error.name or ""
         if source is None and (missing == where or where.startswith(f"{missing}.")):
             found = "modules are looked for where `workbench run` was started"
-            raise Failed(f"there is no module {missing}; {found}") from None
+            raise Failed(f"{where}: there is no module {missing}; {found}") from None
         raise Failed(
             f"{_line_of(error, where)}: {one_line(error)}; install it for the Python that runs the workbench"
         ) from None
