@@ -11,7 +11,7 @@ import difflib
 import math
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -22,10 +22,10 @@ from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageErro
 from sessions.hyperparameters import HYPERPARAMETERS, REWARD_WEIGHT, hyperparameter
 from sessions.knob import NONE, Hyperparameter
 from sessions.paths import expanded
-from sessions.reward_kinds import has_modules, reward_kind
+from sessions.reward_kinds import REWARD_KINDS, has_modules, reward_kind
 from sessions.run_settings import SETTINGS, Setting, value_text
 from sessions.specs import Kind, Option, Spec, parse_spec, shown
-from sessions.task_kinds import SUFFIXES, TASK_KINDS, task_kind
+from sessions.task_kinds import DATASET, SUFFIXES, TASK_KINDS, task_kind
 from sessions.watch_words import parse_watch
 
 _T = TypeVar("_T")
@@ -177,8 +177,8 @@ class _Reader:
         if isinstance(value, str):
             spec = self._in("task", lambda: parse_spec(value, "task"))
             table: Mapping[str, Any] = {_USE: spec.use, **spec.options}
-            return {"task": str(self._spec("task", table, task_kind, typed=False))}
-        return {"task": str(self._spec("task", self._is_table("task", value), task_kind))}
+            return {"task": str(self._spec("task", table, task_kind, TASK_KINDS, typed=False))}
+        return {"task": str(self._spec("task", self._is_table("task", value), task_kind, TASK_KINDS))}
 
     def _rewards(self, value: object) -> dict[str, Any]:
         words: list[str] = []
@@ -188,7 +188,7 @@ class _Reader:
             place = f"reward[{number}]" if len(value) > 1 else "reward"
             if isinstance(one, str):
                 one = {_USE: one}
-            words.append(str(self._spec(place, self._is_table(place, one), reward_kind)))
+            words.append(str(self._spec(place, self._is_table(place, one), reward_kind, REWARD_KINDS)))
         return {"rewards": words}
 
     def _lora(self, value: object) -> dict[str, Any]:
@@ -204,25 +204,36 @@ class _Reader:
         return {"lora": self._in("lora", lambda: lora_words(options))}
 
     def _spec(
-        self, place: str, table: Mapping[str, Any], kind_of: Callable[[Spec], Kind], *, typed: bool = True
+        self,
+        place: str,
+        table: Mapping[str, Any],
+        kind_of: Callable[[Spec], Kind],
+        built_in: Collection[str],
+        *,
+        typed: bool = True,
     ) -> Spec:
-        """A table as a name and options, with its paths absolute."""
+        """A table as a name and options, with its paths absolute.
+
+        :param built_in: names that are never those of files.
+        """
         use = table.get(_USE)
         if use is not None and (not isinstance(use, str) or not use.strip()):
             what = "is empty" if isinstance(use, str) else _named_type(use)
             raise InvalidValue(f"{self._place(f'{place}.{_USE}')}: {what}; it names what is used, as text in quotes")
         if use is None:
             raise InvalidValue(f"{self._place(place)}: {_USE} is missing; it names what is used, as text in quotes")
-        use = self._named(use)
+        use = self._named(use, built_in)
         kind = self._in(f"{place}.{_USE}", lambda: kind_of(Spec(use)))
         known = {option.name: option for option in kind.options}
         options: dict[str, str] = {}
         for name, value in table.items():
             if name == _USE:
                 continue
-            if name not in known:
+            if name not in known and not kind.others:
                 self._unknown(place, name, (_USE, *known))
-            options[name] = self._option(place, name, value, known[name], typed=typed)
+            options[name] = self._option(place, name, value, known.get(name), typed=typed)
+        if kind is DATASET and Path(use).is_file() and options.get("evaluation_split"):  # then that is a file too
+            options["evaluation_split"] = self._path(options["evaluation_split"], always=True)
         spec = Spec(use, options)
         if not typed:
             return spec
@@ -298,14 +309,14 @@ class _Reader:
             return os.path.abspath(inside)
         return text
 
-    def _named(self, use: str) -> str:
+    def _named(self, use: str, built_in: Collection[str]) -> str:
         """The name of a task or a reward, with the path in it absolute."""
-        if use in TASK_KINDS:
+        if use in built_in:
             return use
         where, colon, function = use.rpartition(":")
         if colon and where.endswith(".py"):
             return f"{self._path(where, always=True)}:{function}"
-        return use if colon else self._path(use, always=False)
+        return self._path(use, always=False)
 
     def _place(self, at: str) -> str:
         return f"{self._where}: {at}" if at else self._where

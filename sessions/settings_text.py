@@ -105,6 +105,10 @@ class _Writer:
             value = values[option.name]
             text = self._near(str(value)) if option.kind == "path" else value
             yield _setting(option.name, _typed(option, text), option.help, given=value != option.default)
+        known = {option.name for option in kind.options}
+        for name, written in spec.options.items():
+            if name not in known:
+                yield _setting(_key(name), toml_value(written), "")
 
     def _lora(self) -> Iterator[str]:
         yield ""
@@ -162,6 +166,10 @@ def _setting(name: str, value: str, help_text: str, *, given: bool = True) -> st
         return said
     line = f"{said:<{_COLUMN}}  # {help_text}"
     return line if len(line) <= _WIDTH + 2 else "\n".join([*_prose(help_text), said])
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else toml_value(name)
 
 
 def _prose(text: str) -> list[str]:

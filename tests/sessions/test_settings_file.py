@@ -254,6 +254,31 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert one("[[reward]]\nuse = 'module:f'", "rewards") == str(["module:f"])
     monkeypatch.setenv("HOME", str(tmp_path))
     assert one('reward_model = "~/rm"', "reward_model") == str(tmp_path / "rm")
+    (here / "train.jsonl").write_text("{}\n")
+    rows = "[task]\nuse = 'train.jsonl'\nevaluation_split = 'test.jsonl'"
+    assert one(rows, "task") == f"{here}/train.jsonl evaluation_split={here}/test.jsonl"
+    assert one("[task]\nuse = 'org/data'\nevaluation_split = 'test'", "task") == "org/data evaluation_split=test"
+    assert one("[task]\nuse = './10:30/rows.jsonl'", "task") == f"{here}/10:30/rows.jsonl"
+
+
+def test_a_folder_beside_the_file_does_not_hide_the_reward_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "json").mkdir()
+    (tmp_path / "exact").mkdir()
+    text = "[[reward]]\nuse = 'json'\n[task]\nuse = 'exact'"
+    assert parse_settings(text, "x", tmp_path) == {"rewards": ["json"], "task": str(tmp_path / "exact")}
+
+
+@pytest.mark.parametrize("use", ["task.py:make", "reasoning-gym:chain_sum"])
+def test_what_a_task_takes_beyond_its_own_options_is_read_and_written(use: str, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("def make(): ...\n")
+    text = f"[task]\nuse = '{use}'\nmin_terms = 3\nwords = 'a b'\nsome = [1.5, true]\n'a.b' = false\nheld_out = 4"
+    with pytest.raises(InvalidValue, match="task.some: is a list"):
+        read(text, tmp_path)
+    words = "min_terms=3 'words=a b' a.b=false"
+    settings = settings_of(text.replace("some = [1.5, true]\n", ""), tmp_path)
+    where = f"{tmp_path}/" if use.endswith("make") else ""
+    assert settings.task == f"{where}{use} held_out=4 {words}"
+    assert settings_of(settings_text(settings, tmp_path), tmp_path).task == settings.task
 
 
 # ------------------------------------------------------------------------------------------ what wins over what
