@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ class ScreenWord:
 
 
 def _goto(screen: WorkbenchScreen, arguments: list[str]) -> None:
-    if len(arguments) != 1 or not arguments[0].isdigit():
+    if len(arguments) != 1 or not re.fullmatch("[0-9]{1,15}", arguments[0]):
         raise UsageError("goto needs a step: goto 640")
     screen.workbench.goto(int(arguments[0]))
 

@@ -682,9 +682,13 @@ def _read_unwatch(arguments: Sequence[str]) -> Command:
 
 
 def _whole(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
+    if not _is_whole(text):
         raise InvalidValue(f"{text!r} is not {what}; give a whole number")
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 16
 
 
 def _read_rewind(arguments: Sequence[str]) -> Command:
@@ -771,13 +775,13 @@ def _read_probes(arguments: Sequence[str]) -> Command:
 
 
 def _read_number(command: str, arguments: Sequence[str], default: int) -> int:
-    if len(arguments) > 1 or (arguments and not arguments[0].isdigit()):
+    if len(arguments) > 1 or not all(map(_is_whole, arguments)):
         raise UsageError(f"{command} takes at most one whole number")
     return int(arguments[0]) if arguments else default
 
 
 def _read_evaluation(arguments: Sequence[str]) -> Command:
-    if len(arguments) > 2 or not all(a.isdigit() for a in arguments):
+    if len(arguments) > 2 or not all(map(_is_whole, arguments)):
         raise UsageError("evaluation takes at most two steps: evaluation 640 600")
     step, earlier = [*map(int, arguments), -1, -1][:2]
     return QueryEvaluation(step=step, earlier=earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -87,8 +88,8 @@ def check_command(values: Values, where: str) -> None:
         raise InvalidValue(f"{where}: run {run!r}: {str(error).lower()}") from None
     if not words:
         raise InvalidValue(f"{where}: run is empty; give a program and its arguments")
-    program = Path(str(values["folder"] or "."), words[0]).resolve() if "/" in words[0] else words[0]
-    if shutil.which(str(program)) is None:
+    program = os.path.realpath(Path(str(values["folder"] or "."), words[0])) if "/" in words[0] else words[0]
+    if shutil.which(program) is None:
         raise InputFileError(f"{where}: {words[0]}: no such program; give one on the PATH, or the path of one")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -275,7 +276,7 @@ class _Reader:
         for step, value in table.items():
             if step == START:
                 sets.append(f"{knob.name}={self._knob(knob, value, place)}")
-            elif step.isascii() and step.isdigit() and 1 <= int(step) < 2**53:
+            elif re.fullmatch("[0-9]{1,15}", step) and int(step) >= 1:
                 sets.append(f"{knob.name}={self._knob(knob, value, f'{place}.{step}')}@{int(step)}")
             else:
                 raise InvalidValue(
@@ -379,6 +380,8 @@ def _check_type(kind: str, value: object, where: str) -> None:
     }[kind]
     if not right or (isinstance(value, float) and math.isnan(value)):
         raise InvalidValue(f"{where}: {_named_type(value)}; allowed: {_KINDS[kind]}")
+    if any(isinstance(one, int) and abs(one) >= 2**63 for one in (value if isinstance(value, list) else [value])):
+        raise InvalidValue(f"{where}: has more digits than any number here; allowed: {_KINDS[kind]}")
     if "\0" in str(value):
         raise InvalidValue(f"{where}: holds a character that no name has (NUL)")
 

@@ -7,6 +7,7 @@ them as a table. Quotes hold blanks together, and a backslash is a backslash, as
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -33,8 +34,6 @@ class Spec:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        if not self.options and Path(self.use).is_absolute() and not _has_quotes(self.use):
-            return self.use if " " not in self.use else _quoted(self.use)
         return " ".join(_quoted(word) for word in (self.use, *(f"{k}={v}" for k, v in self.options.items())))
 
 
@@ -103,7 +102,7 @@ class Option:
         if self.choices and given not in self.choices:
             raise InvalidValue(f"{where}: {self.name} {given!r} is not one of {', '.join(self.choices)}")
         if self.kind == "path":
-            return str(expanded(given).resolve())
+            return os.path.realpath(expanded(given))  # Path.resolve raises a RuntimeError where links go round
         return given
 
     def _wholes(self, given: str, where: str) -> str:
@@ -121,7 +120,7 @@ class Option:
             number = int(given) if self.kind == "whole" else float(given)
         except ValueError:
             number = math.nan
-        if not self.low <= number <= self.high:
+        if not self.low <= number <= self.high or number in (math.inf, -math.inf):
             raise InvalidValue(f"{where}: {self.name} {given!r} is out of bounds; allowed: {self.range_text}")
         return number
 
@@ -237,10 +236,6 @@ def wholes(value: OptionValue) -> tuple[int, ...]:
 def joined(words: Iterable[str]) -> str:
     """Words as one text that :func:`parse_spec` reads apart again."""
     return " ".join(_quoted(word) for word in words)
-
-
-def _has_quotes(text: str) -> bool:
-    return any(mark in text for mark in "'\"")
 
 
 def _quoted(word: str) -> str:

@@ -90,6 +90,12 @@ def test_a_program_runs_where_the_session_was_started(tmp_path: Path, monkeypatc
     assert read_rewards([given])[0].options["folder"] == str(folder)
 
 
+def test_a_program_whose_links_go_round_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("score").symlink_to("score")
+    assert "./score: no such program" in refusal("command run=./score")
+
+
 def test_what_needs_a_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reward_checks, "find_spec", lambda name: None)
     assert "pip install 'rl-workbench[math]'" in refusal("math")

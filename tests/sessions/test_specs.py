@@ -40,6 +40,11 @@ def test_a_path_with_blanks_that_exists_is_that_path(tmp_path: Path) -> None:
     assert parse_spec(str(Spec(str(path))), "task") == Spec(str(path))
 
 
+def test_the_path_of_what_is_gone_reads_back_too() -> None:
+    for path in ("/gone/a b.jsonl", "/gone/a\tb.jsonl", "/gone/it's.jsonl"):
+        assert parse_spec(str(Spec(path)), "task") == Spec(path)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -83,6 +88,8 @@ def test_values_have_their_types_and_defaults() -> None:
         ({"n": "0"}, "n '0' is out of bounds; allowed: whole numbers from 1 to 9"),
         ({"n": "1.5"}, "whole numbers"),
         ({"x": "nan"}, "numbers from 0"),
+        ({"x": "inf"}, "x 'inf' is out of bounds; allowed: numbers from 0"),
+        ({"x": "1e999"}, "numbers from 0"),
         ({"on": "maybe"}, "neither true nor false"),
         ({"way": "left"}, "not one of up, down"),
         ({"nn": "1"}, "did you mean n"),
@@ -92,6 +99,12 @@ def test_values_that_are_refused(options: dict[str, str], words: str) -> None:
     given = options if not options or "file" in options else {"file": "f", **options}
     with pytest.raises(UsageError, match=words):
         KIND.read(Spec("k", given), "task")
+
+
+def test_a_path_of_links_that_go_round_is_a_path_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert Path(str(KIND.read(Spec("k", {"file": str(tmp_path / "a")}), "task")["file"])).parent == tmp_path
 
 
 def test_the_canonical_form_keeps_what_was_given_in_the_order_of_the_definition() -> None:
