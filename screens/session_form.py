@@ -12,6 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from screens.safe import visible
 from sessions.errors import WorkbenchError
 from sessions.folders import check_session_name
 from sessions.hyperparameters import HYPERPARAMETERS, parse_assignment
@@ -68,7 +69,7 @@ class SessionForm(ModalScreen[SessionSettings]):
                 with Horizontal():
                     yield Static(label, classes="name", markup=False)
                     yield Input(self._filled[key], placeholder=hint, compact=True, id=f"field-{key}")
-            yield Static(self._problem, id="wrong", markup=False)
+            yield Static(visible(self._problem), id="wrong", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -76,7 +77,7 @@ class SessionForm(ModalScreen[SessionSettings]):
         try:
             self.dismiss(settings_of(given, self._settings))
         except (WorkbenchError, ValueError) as error:
-            self.query_one("#wrong", Static).update(str(error))
+            self.query_one("#wrong", Static).update(visible(str(error)))  # it may quote what a file holds
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from textual.widgets import Input
+
 from screens.app import WorkbenchApp
 from screens.session_form import fields_of, settings_of
 from sessions.errors import SessionError, UsageError
@@ -75,7 +77,7 @@ async def test_a_new_session_is_started_from_the_form(engine: FakeEngine) -> Non
     async def start(settings: SessionSettings) -> SessionFolder:
         given.append(settings)
         if settings.task == "nothing":
-            raise SessionError("there is no task nothing")
+            raise SessionError("there is no task nothing; columns: \x1b]0;a")
         return engine.folder
 
     app = WorkbenchApp(None, marks="braille", start_session=start)
@@ -84,12 +86,30 @@ async def test_a_new_session_is_started_from_the_form(engine: FakeEngine) -> Non
         await pilot.press("a")
         await until_shown(app, "a new session", "arithmetic", "tiny")
         await pilot.press("tab", *["backspace"] * 12, *"nothing", "enter")
-        await until_shown(app, "a new session", "there is no task nothing", "task        nothing")
+        await until_shown(app, "a new session", "there is no task nothing; columns: ␛]0;a", "task        nothing")
         await pilot.press("tab", *["backspace"] * 7, *"arithmetic")
         await pilot.press("tab", "tab", "tab", "tab", *"group_size=4", "enter")
         await until_shown(app, "gsm8k-grpo/main")
     assert given[-1].sets == ["group_size=4"]
     assert given[-1].task == "arithmetic"
+
+
+async def test_what_a_file_makes_the_form_say_reaches_no_terminal_as_a_command(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('"\\u001b]0;a" = 1\n')
+
+    async def start(settings: SessionSettings) -> SessionFolder:
+        raise SessionError("nothing is started")
+
+    app = WorkbenchApp(None, marks="braille", start_session=start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_shown(app, "a new")
+        await pilot.press("a")
+        await until_shown(app, "a new session")
+        app.screen.query_one("#field-file", Input).value = str(path)
+        await pilot.press("enter")
+        text = await until_shown(app, "unknown setting")
+        assert "\x1b" not in text
 
 
 def test_the_form_refuses_what_is_wrong() -> None:
