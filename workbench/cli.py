@@ -205,12 +205,14 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--model", metavar="M", help="instead of a session: a model, as `run` takes it")
     evaluate.add_argument("--lora", metavar="WORDS", help="with --model: adapters, such as from=DIR")
     evaluate.add_argument("--task", metavar="T", help="with --model: a task, as `run` takes it (arithmetic)")
-    evaluate.add_argument("--reward", dest="rewards", action="append", metavar="R", help="as for `run`")
-    evaluate.add_argument("--set", dest="sets", action="append", metavar="NAME=VALUE", help="as for `run`")
+    evaluate.add_argument("--reward", dest="rewards", action="append", metavar="R", help="with --model: as for `run`")
+    evaluate.add_argument("--set", dest="sets", action="append", metavar="NAME=VALUE", help="with --model: likewise")
     evaluate.add_argument("--seed", type=int, metavar="N", help="with --model: of the choice of held-out rows")
-    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16"))
-    evaluate.add_argument("--no-chat-template", dest="chat_template", action="store_false", default=None)
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="with --model (auto)")
+    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="with --model (auto)")
+    evaluate.add_argument(
+        "--no-chat-template", dest="chat_template", action="store_false", default=None, help="with --model"
+    )
     evaluate.add_argument("--save", metavar="FILE", help="write the answers there, one JSON object a line")
     evaluate.add_argument("--json", action="store_true", help="one JSON line")
 

@@ -45,7 +45,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """``workbench evaluate``: figures to stdout; with ``--save`` the answers to a file."""
     if arguments.session is None and arguments.model is None:
         raise UsageError("evaluate what? Give a session's name, or a model with --model and a task with --task")
-    given = [f"--{name}" for name in ("model", "task", "seed") if getattr(arguments, name) is not None]
+    given = [option for name, option in _OF_A_MODEL.items() if getattr(arguments, name) is not None]
     if arguments.session is not None and given:
         raise UsageError(f"{given[0]}: session {arguments.session} has its own; leave one of the two out")
     if arguments.session is None and (arguments.step is not None or arguments.best):
@@ -68,6 +68,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
         after = f" after step {found.step}" if found.step >= 0 else ""
         emit(f"{found.of}{after}: {words_of(found.metrics)} ({found.prompts} held-out prompts)")
     return 0
+
+
+_OF_A_MODEL = {
+    "model": "--model", "lora": "--lora", "task": "--task", "rewards": "--reward", "sets": "--set", "seed": "--seed",
+    "device": "--device", "precision": "--precision", "chat_template": "--no-chat-template",
+}  # fmt: skip
+"""Settings that go with ``--model``, and their options: a session has them."""
 
 
 def _of_session(folder: SessionFolder, samples: int | None, who: str) -> tuple[Evaluation, list[HeldOutAnswer]]:
@@ -135,12 +142,7 @@ _ASKED_WITH = (
 
 
 def _settings_of(arguments: argparse.Namespace) -> SessionSettings:
-    given = {
-        name: value
-        for name in ("model", "task", "rewards", "seed", "device", "precision", "threads", "sets", "chat_template",
-                     "trust_remote_code", "lora")
-        if (value := getattr(arguments, name, None)) is not None
-    }  # fmt: skip
+    given = {name: value for name in _OF_A_MODEL if (value := getattr(arguments, name)) is not None}
     return check_settings(msgspec.structs.replace(SessionSettings(name=""), **given))
 
 

@@ -165,7 +165,7 @@ def start_paused(folder: SessionFolder) -> None:
     """
     before = folder.settings()
     _continued(folder, {"steps": 0}, paused=True)
-    supervisor = start_engine(folder)
+    supervisor = start_engine(folder, Source(command=["workbench", *sys.argv[1:]]))
     try:
         _wait(folder, supervisor)
     except KeyboardInterrupt:

@@ -277,7 +277,7 @@ def test_a_folder_beside_the_file_does_not_hide_the_reward_of_its_name(tmp_path:
 def test_what_a_task_takes_beyond_its_own_options_is_read_and_written(use: str, tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text("def make(): ...\n")
     text = f"[task]\nuse = '{use}'\nmin_terms = 3\nwords = 'a b'\nsome = [1.5, true]\n'a.b' = false\nheld_out = 4"
-    with pytest.raises(InvalidValue, match="task.some: is a list"):
+    with pytest.raises(InvalidValue, match=r"task\.some: is a list"):
         read(text, tmp_path)
     words = "min_terms=3 'words=a b' a.b=false"
     settings = settings_of(text.replace("some = [1.5, true]\n", ""), tmp_path)

@@ -11,6 +11,7 @@ import pytest
 
 from sessions.errors import InputFileError, UsageError
 from sessions.folders import session_folder
+from sessions.starts import read_starts
 from sessions.store import Store
 from workbench.cli import parser
 from workbench.commands_evaluate import evaluate
@@ -29,6 +30,13 @@ def run(*words: str) -> int:
         ((), "evaluate what"),
         (("s", "--model", "tiny"), "--model: session s has its own"),
         (("s", "--task", "arithmetic"), "--task: session s has its own"),
+        (("s", "--set", "temperature=0.5"), "--set: session s has its own"),
+        (("s", "--reward", "exact"), "--reward: session s has its own"),
+        (("s", "--lora", "r=4"), "--lora: session s has its own"),
+        (("s", "--step", "3", "--device", "cpu"), "--device: session s has its own"),
+        (("s", "--best", "--precision", "fp32"), "--precision: session s has its own"),
+        (("s", "--no-chat-template"), "--no-chat-template: session s has its own"),
+        (("--task", "arithmetic"), "evaluate what"),
         (("--model", "tiny", "--step", "3"), "--step and --best are of a session"),
         (("--model", "tiny", "--best"), "--step and --best are of a session"),
         (("--model", "tinny"), "unknown model 'tinny'"),
@@ -74,6 +82,7 @@ def test_a_session_that_has_ended_is_evaluated_and_keeps_the_answers(home: Path)
     folder = session_folder("s")
     assert folder.running() is False
     store = Store(folder.database, read_only=True)
+    assert [start.command[1] for start in read_starts(folder)] == ["run", "evaluate"]
     kept, record = store.held_out("main", 2), store.step("main", 2)
     store.close()
     assert kept is not None
