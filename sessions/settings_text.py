@@ -103,7 +103,8 @@ class _Writer:
         values = kind.read(spec, "")
         for option in kind.options:
             value = values[option.name]
-            text = self._near(str(value)) if option.kind == "path" else value
+            is_path = option.kind == "path" or option.name == "evaluation_split"  # which may be a file
+            text = self._near(str(value)) if is_path else value
             yield _setting(option.name, _typed(option, text), option.help, given=value != option.default)
         known = {option.name for option in kind.options}
         for name, written in spec.options.items():

@@ -31,6 +31,7 @@ def new(arguments: argparse.Namespace) -> int:
     else:
         settings = check_settings(msgspec.structs.replace(SessionSettings(name=""), **given))
         header = [f"Settings of a session; `workbench run {shlex.quote(_called(arguments.file))}` starts it."]
+    header = [line if line.isprintable() else ascii(line) for line in header]  # TOML allows no control characters
     if arguments.file == "-":
         emit(settings_text(settings, Path.cwd(), header).rstrip("\n"))
         return 0
@@ -60,4 +61,4 @@ def _of_session(name: str) -> tuple[SessionSettings, list[str]]:
     header = [f"What session {folder.name} was started with; started again, it is another session."]
     for start in read_starts(folder)[:1]:
         header += described(start)
-    return settings, [line if line.isprintable() else ascii(line) for line in header]
+    return settings, header

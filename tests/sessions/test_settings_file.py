@@ -433,6 +433,15 @@ def test_what_is_written_reads_back_the_same(
     assert '"./rm"' in text, "what lies beside the file is written so"
 
 
+def test_the_rows_of_an_evaluation_move_with_the_file(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    task = f"{tmp_path}/train.jsonl evaluation_split={tmp_path}/test.jsonl"
+    text = settings_text(msgspec.structs.replace(PLAIN, task=task), tmp_path)
+    assert str(tmp_path) not in text
+    assert settings_of(text, tmp_path).task == task
+
+
 @given(st.text() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.lists(st.text()))
 def test_a_value_is_written_so_that_toml_reads_it_back(value: object) -> None:
     try:

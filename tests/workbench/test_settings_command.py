@@ -11,6 +11,7 @@ from engine.tasks import load_task
 from sessions.folders import all_sessions, new_session, session_folder
 from sessions.records import SessionSettings
 from sessions.run_settings import SETTINGS
+from sessions.settings_file import read_settings_file
 from sessions.specs import parse_spec
 from sessions.starts import FILE, note_start, package_versions, read_starts
 from sessions.task_kinds import TASK_KINDS, task_kind
@@ -169,6 +170,14 @@ def test_a_new_file_is_written_once(
     assert "gone/x.toml: cannot be written (No such file or directory)" in capsys.readouterr().err
     assert main(["new", "x.toml", "--task", "aritmetic"]) == 2
     assert not Path("x.toml").exists()
+
+
+def test_a_new_file_with_a_name_of_control_characters_can_be_read(
+    here: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    assert main(["new", "a\x1bb.toml"]) == 0
+    assert read_settings_file(Path("a\x1bb.toml")).given == {"model": "tiny", "task": "arithmetic", "sets": []}
 
 
 def test_what_new_is_given_is_what_the_file_starts(here: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
