@@ -46,6 +46,7 @@ CREATE INDEX evaluations ON steps (branch, step, accuracy) WHERE accuracy NOT NU
 DROP TABLE rating_uses;
 CREATE TABLE rating_uses (rating TEXT, branch TEXT, step INTEGER, body BLOB, PRIMARY KEY (rating, branch))
 """
+NEW_IN_5 = "CREATE TABLE orderings (id TEXT PRIMARY KEY, time REAL, source TEXT, body BLOB)"
 _OWNED = ("branch TEXT DEFAULT 'main'", "step INTEGER")
 ADDED_BY_2 = "value_estimates", "value_returns", "token_advantages"
 
@@ -57,7 +58,7 @@ def write_old(
     steps: Iterable[StepRecord] = (),
     ratings: Iterable[Rating] = (),
 ) -> None:
-    """A database of schema 1, 2, 3 or 4, with a change, an alarm and the use of every rating."""
+    """A database of schema 1, 2, 3, 4 or 5, with a change, an alarm and the use of every rating."""
     db = sqlite3.connect(path)
     for statement in TABLES.split(";"):
         db.execute(statement)
@@ -66,7 +67,7 @@ def write_old(
         db.execute("DROP TABLE responses")
         db.execute(GROUPS_OF_3)
         db.execute("CREATE INDEX steps_by_number ON steps (step)")
-    if version == 4:
+    if version >= 4:
         for table, columns in {"changes": _OWNED, "alarms": _OWNED, "steps": ("accuracy REAL",)}.items():
             for column in columns:
                 db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
@@ -75,6 +76,8 @@ def write_old(
         for name, parent, step in (("main", "", -1), ("main~1", "main", 0)):
             body = msgspec.json.encode({"name": name, "parent": parent, "step": max(step, 0), "time": 5.0})
             db.execute(f"INSERT INTO branches VALUES ({_marks(4)})", (name, parent, max(step, 0), body))
+    if version >= 5:
+        db.execute(NEW_IN_5)
     if version == 2:
         for column in ADDED_BY_2:
             db.execute(f"ALTER TABLE responses ADD COLUMN {column} BLOB")
@@ -100,17 +103,17 @@ def write_old(
     for record in steps:
         body = msgspec.json.encode(record)
         row = [record.branch, record.step, record.time, body]
-        row += [record.metrics.get("eval/accuracy")] if version == 4 else []
+        row += [record.metrics.get("eval/accuracy")] if version >= 4 else []
         db.execute(f"INSERT INTO steps VALUES ({_marks(len(row))})", row)
     for r in ratings:
         body = msgspec.json.encode(r)
         db.execute(f"INSERT INTO ratings VALUES ({_marks(7)})", (r.id, r.branch, r.step, r.group, r.time, 0, body))
         use = {"rating": r.id, "group": "2.1", "fate": "on_time", "step": r.step}
-        row = [r.id, *(["main"] if version == 4 else []), r.step, msgspec.json.encode(use)]
+        row = [r.id, *(["main"] if version >= 4 else []), r.step, msgspec.json.encode(use)]
         db.execute(f"INSERT INTO rating_uses VALUES ({_marks(len(row))})", row)
     change = {"id": "c1", "time": 5.0, "who": "ann", "name": "learning_rate", "old": 1e-4, "new": 1e-5}
     change |= {"boundary": "minibatch", "status": "applied", "applied_step": 2}
-    owned = ["main", 2] if version == 4 else []
+    owned = ["main", 2] if version >= 4 else []
     row = ["c1", 5.0, "applied", msgspec.json.encode(change), *owned]
     db.execute(f"INSERT INTO changes VALUES ({_marks(len(row))})", row)
     alarm = {"id": "a1", "time": 5.0, "step": 2, "rule": "kl", "message": "high"}

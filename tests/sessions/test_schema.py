@@ -16,7 +16,7 @@ from sessions.store import Store
 from tests.sessions.old_databases import write_old
 from tests.sessions.samples import group, rating, step_record
 
-versions = pytest.mark.parametrize("version", [1, 2, 3, 4])
+versions = pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def test_an_earlier_database_is_read_without_a_change_to_it(path: Path, version:
     assert len(store.recent_ratings()) == 2
     assert store.orderings() == []
     assert store.known_orderings(["x"]) == set()
+    assert store.held_out_steps("main") == []
     store.close()
     assert path.read_bytes() == before
 
