@@ -19,7 +19,7 @@ def tasks(arguments: argparse.Namespace) -> int:
     if not name:
         return _all(as_json=arguments.json)
     kind_name, _, gym = name.partition(":")
-    if kind_name not in ALL_KINDS:
+    if kind_name not in ALL_KINDS or (gym and kind_name != GYM):
         raise UnknownName("kind of task", name, ALL_KINDS)
     _one(ALL_KINDS[kind_name], gym, as_json=arguments.json)
     return 0

@@ -67,7 +67,8 @@ def _nothing(**_: Any) -> tuple[str, ...]:
 def _completer(action: argparse.Action, command: str) -> Completer | None:
     wanted: dict[str, Completer] = {
         "session": _sessions,
-        "name": _sessions,
+        "name": _kinds_of_task if command == "tasks" else _sessions,
+        "kind": _kinds_of_reward,
         "file": _FILES(("toml",) if command in ("run", "new") else ("jsonl",)),
         "sets": _knobs,
         "values": _knobs,
@@ -203,3 +204,15 @@ def _rewards(prefix: str, **said: Any) -> list[str]:
     from sessions.reward_kinds import REWARD_KINDS
 
     return list(_names(REWARD_KINDS, _FILES(("py",)))(prefix, **said))
+
+
+def _kinds_of_task(**_: Any) -> list[str]:
+    from sessions.task_kinds import ALL_KINDS
+
+    return list(ALL_KINDS)
+
+
+def _kinds_of_reward(**_: Any) -> list[str]:
+    from sessions.reward_kinds import REWARD_KINDS
+
+    return list(REWARD_KINDS)

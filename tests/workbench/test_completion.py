@@ -96,6 +96,8 @@ OFFERED: list[tuple[str, set[str], set[str]]] = [
     ("workbench run --warm-up ", {"rows.jsonl"}, set()),
     ("workbench run --watch reward/m", {"reward/mean"}, set()),
     ("workbench run --plain shared", {"shared_prefill"}, set()),
+    ("workbench tasks ", {"arithmetic", "dataset"}, {"alpha-1"}),
+    ("workbench rewards ex", {"exact"}, {"json"}),
     ("workbench new --from alp", {"alpha-1", "alpha-2"}, set()),
     ("workbench send alpha-1 re", {"resume", "rewind", "rename"}, {"pause"}),
     ("workbench send --no-wait alpha-1 paus", {"pause"}, set()),

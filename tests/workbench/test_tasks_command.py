@@ -43,7 +43,10 @@ def test_the_names_and_options_of_reasoning_gym(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out)["own"]["min_terms"] == {"default": "2", "type": "int"}
 
 
-@pytest.mark.parametrize(("name", "words"), [("dataste", "did you mean dataset"), ("reasoning-gym:x", "unknown")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("dataste", "did you mean dataset"), ("reasoning-gym:x", "unknown"), ("arithmetic:x", "unknown kind of task")],
+)
 def test_names_that_are_none(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks", name]) == 2
     assert words in capsys.readouterr().err
