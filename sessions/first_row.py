@@ -33,14 +33,14 @@ def check_first_row(path: Path, options: Mapping[str, OptionValue], where: str, 
             first = next((line for line in iter(lambda: file.readline(LINE), b"") if line.strip()), None)
     except OSError as error:
         raise InputFileError(f"{where}: cannot be read ({error.strerror})") from None
-    if first is not None and len(first) >= LINE and not first.endswith(b"\n"):
-        raise InputFileError(f"{where}: its first line is longer than {LINE >> 20} MiB; a row may not be")
-    if first is not None and first.startswith(_PACKED):
-        raise InputFileError(f"{where}: is compressed; unpack it first")
     if first is None:
         raise InputFileError(f"{where}: the file is empty; give one JSON object a line")
     if suffix == ".json" and first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        return
+        return  # an array may be one line, however long
+    if len(first) >= LINE and not first.endswith(b"\n"):
+        raise InputFileError(f"{where}: its first line is longer than {LINE >> 20} MiB; a row may not be")
+    if first.startswith(_PACKED):
+        raise InputFileError(f"{where}: is compressed; unpack it first")
     columns = _names(first, where) if suffix == ".csv" else _keys(first, where)
     chosen = choose(columns, options, where)
     if not chosen.answer and chosen.prompt not in CONVERSATIONS and not rewarded:

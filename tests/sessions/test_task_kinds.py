@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions import extras
+from sessions import extras, first_row
 from sessions.columns import choose
 from sessions.errors import InputFileError, UnknownName, UsageError
 from sessions.specs import parse_spec
@@ -174,6 +174,15 @@ def test_without_answers_a_reward_is_needed_and_the_tasks_own_is_none(tmp_path: 
     assert first(tmp_path, "a.jsonl", row, ("length",)).endswith("a.jsonl")
     with pytest.raises(InputFileError, match="--reward"):
         first(tmp_path, "a.jsonl", row, ("task",))
+
+
+def test_an_array_may_be_one_long_line_and_a_row_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_row, "LINE", 2**20)
+    (tmp_path / "a.json").write_text(json.dumps([{"prompt": "p" * 2**20, "answer": "a"}]))
+    first_row.check_first_row(tmp_path / "a.json", {}, "a.json", rewarded=False)
+    (tmp_path / "b.json").write_text(json.dumps({"prompt": "p" * 2**20, "answer": "a"}))
+    with pytest.raises(InputFileError, match=r"b\.json: its first line is longer than 1 MiB"):
+        first_row.check_first_row(tmp_path / "b.json", {}, "b.json", rewarded=False)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
