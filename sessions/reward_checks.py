@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from sessions.errors import InputFileError, InvalidValue, UsageError
+from sessions.model_files import PICKLES, TOKENIZERS
 from sessions.specs import OptionValue, names
 
 Values = Mapping[str, OptionValue]
 _TAG = re.compile(r"[A-Za-z][\w.-]*")
 _MOST_CONFIG = 2**22
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def check_math(values: Values, where: str) -> None:
@@ -117,7 +117,7 @@ def check_model(values: Values, where: str) -> None:
             f"{where}: {folder} has {count} labels; a reward model has one (num_labels=1 when it was trained)"
         )
     if not any(folder.glob("*.safetensors")):
-        pickles = [p.name for end in ("bin", "pt", "pth", "ckpt") for p in sorted(folder.glob(f"*.{end}"))]
+        pickles = [p.name for end in PICKLES for p in sorted(folder.glob(f"*.{end}"))]
         raise InputFileError(
             f"{where}: {folder}: "
             + (
@@ -127,7 +127,7 @@ def check_model(values: Values, where: str) -> None:
                 else "there are no weights (.safetensors) in it"
             )
         )
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
+    if not any((folder / name).is_file() for name in TOKENIZERS):
         raise InputFileError(
             f"{where}: {folder} has no tokenizer; save the one it was trained with beside it (save_pretrained)"
         )

@@ -130,6 +130,8 @@ def test_a_reward_model_folder_is_kept_by_its_absolute_path(tmp_path: Path, monk
     assert check_rewards(["model path=rm"]) == [f"model path={folder}"]
     reward_model(tmp_path / "old", {"num_labels": 1}, "a-00001.safetensors", "vocab.txt")
     check_rewards(["model path=old"])
+    reward_model(tmp_path / "xlm", {"num_labels": 1}, "model.safetensors", "sentencepiece.bpe.model")
+    check_rewards(["model path=xlm"])
 
 
 @pytest.mark.parametrize(
