@@ -60,13 +60,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
             found, answers = _of_session(folder, arguments.samples, person(arguments))
         else:
             found, answers = _of_checkpoint(folder, arguments.step, arguments.samples, best=arguments.best)
-    if arguments.save:
-        _save(Path(arguments.save), found, answers)
     if arguments.json:
         emit(encode_json(found))
     else:
         after = f" after step {found.step}" if found.step >= 0 else ""
         emit(f"{found.of}{after}: {words_of(found.metrics)} ({found.prompts} held-out prompts)")
+    if arguments.save is not None:
+        _save(Path(arguments.save), found, answers)
     return 0
 
 
@@ -166,7 +166,7 @@ def _standalone(settings: SessionSettings, called: str, samples: int | None) -> 
 
 
 def _check_free(path: Path) -> None:
-    if path.exists():
+    if os.path.lexists(path):
         raise InputFileError(f"{path}: is there already; give another --save")
     if not path.absolute().parent.is_dir():
         raise InputFileError(f"{path}: there is no folder {path.absolute().parent}")

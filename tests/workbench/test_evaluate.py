@@ -54,6 +54,9 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path, home: Path) ->
     (tmp_path / "x").write_text("mine")
     with pytest.raises(InputFileError, match="is there already"):
         run("--model", "tiny", "--save", str(tmp_path / "x"))
+    (tmp_path / "y").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputFileError, match="is there already"):
+        run("--model", "tiny", "--save", str(tmp_path / "y"))
     with pytest.raises(InputFileError, match="there is no folder"):
         run("--model", "tiny", "--save", str(tmp_path / "none" / "x"))
 
