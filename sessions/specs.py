@@ -20,6 +20,12 @@ from sessions.paths import expanded
 
 OptionValue = str | int | float | bool
 _WHOLES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
+_WORDS = {
+    "switch": "true false",
+    "path": "a path",
+    "names": "names, with commas",
+    "wholes": "whole numbers, such as 2-4 or 2,5",
+}
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -129,9 +135,7 @@ class Option:
         """What it may be, in a few words."""
         if self.kind in ("whole", "number"):
             return self.range_text
-        return " ".join(self.choices) or {"switch": "true false", "path": "a path", "names": "names, with commas"}.get(
-            self.kind, "text"
-        )
+        return " ".join(self.choices) or _WORDS.get(self.kind, "text")
 
     @property
     def range_text(self) -> str:

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 
 from sessions.errors import UnknownName
 from sessions.extras import EXTRAS
-from sessions.specs import Kind, Option, shown
+from sessions.specs import Kind
 from sessions.task_kinds import ALL_KINDS, GYM
+from workbench.commands_kinds import default_of
 from workbench.output import emit, table
 
 
@@ -39,9 +40,7 @@ def _all(*, as_json: bool) -> int:
 
 
 def _one(kind: Kind, gym: str, *, as_json: bool) -> None:
-    options = [
-        [o.name, "(needed)" if o.default is None else shown(o.default), _allowed(o), o.help] for o in kind.options
-    ]
+    options = [[o.name, default_of(o), o.allowed, o.help] for o in kind.options]
     own: dict[str, tuple[object, str]] = {}
     names: list[str] = []
     if kind.name == GYM and (gym or find_spec(EXTRAS[GYM]) is not None):
@@ -67,21 +66,12 @@ def _described(kind: Kind) -> dict[str, object]:
         "kind": kind.name,
         "help": kind.help,
         "needs": kind.needs,
-        "options": [
-            {"name": o.name, "default": o.default, "allowed": _allowed(o), "help": o.help} for o in kind.options
-        ],
+        "options": [{"name": o.name, "default": o.default, "allowed": o.allowed, "help": o.help} for o in kind.options],
     }
 
 
 def _help(kind: Kind) -> str:
     return f"{kind.help} (extra {kind.needs})" if kind.needs else kind.help
-
-
-def _allowed(option: Option) -> str:
-    words = {"switch": "true, false", "path": "a path", "wholes": "whole numbers, such as 1-3"}
-    if option.kind in ("whole", "number"):
-        return option.range_text
-    return ", ".join(option.choices) or words.get(option.kind, option.kind)
 
 
 def _written(default: object) -> str:

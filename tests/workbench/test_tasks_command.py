@@ -31,7 +31,9 @@ def test_the_options_of_a_kind(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(f"\n{option.name} " in text for option in ALL_KINDS["dataset"].options)
     assert main(["tasks", "gsm8k"]) == 0
-    assert "(needed)" in capsys.readouterr().out
+    assert "path      needed   a path  " in capsys.readouterr().out
+    assert main(["tasks", "maze"]) == 0
+    assert "size          3        whole numbers, such as 2-4 or 2,5  cells wide" in capsys.readouterr().out
 
 
 def test_the_names_and_options_of_reasoning_gym(capsys: pytest.CaptureFixture[str]) -> None:
