@@ -347,7 +347,7 @@ def _own_name(spec: Spec, kind: Kind) -> str:
 
 def _absolute(spec: Spec) -> Spec:
     if spec.use == "command" and "folder" not in spec.options:
-        return Spec(spec.use, {**spec.options, "folder": str(Path.cwd())})
+        return reward_kind(spec).canonical(Spec(spec.use, {**spec.options, "folder": str(Path.cwd())}), "reward")
     if reward_kind(spec) is not NAMED:
         return spec
     where, function = named_parts(spec.use)

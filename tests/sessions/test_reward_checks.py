@@ -82,7 +82,8 @@ def test_a_program_runs_where_the_session_was_started(tmp_path: Path, monkeypatc
     (folder / "score").write_text("")
     (folder / "score").chmod(0o755)
     monkeypatch.chdir(folder)
-    (checked,) = check_rewards(["command run=./score"])
+    (checked,) = check_rewards(["command run=./score weight=0.5"])
+    assert check_rewards([f"command run=./score 'folder={folder}' weight=0.5"]) == [checked]
     monkeypatch.chdir(tmp_path)
     assert check_rewards([checked]) == [checked]
     assert read_rewards([checked])[0].options["folder"] == str(folder)
