@@ -171,7 +171,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line_with_its_place(tmp_path, case
 
 
 def test_a_module_that_is_not_there(tmp_path) -> None:
-    with pytest.raises(UsageError, match=r"reward nowhere_y.rewards: there is no module nowhere_y; modules are looked for where"):
+    with pytest.raises(UsageError, match=r"reward nowhere_y.rewards: there is no module nowhere_y; modules are looked"):
         named("nowhere_y.rewards:f", folder=str(tmp_path))
 
 
