@@ -411,15 +411,14 @@ class Engine(Threads):
     # --------------------------------------------------------------------------------------------- loop
 
     async def _train(self) -> None:
-        evaluates = self.knobs.whole("evaluate_every") and self.learner.task.evaluation
-        if self.learner.step == 0 and evaluates and self.board.last_step is None:
-            await self._record_evaluation()
         try:
             while True:
                 try:
                     await self.moves.make()
                     if self._done() and not self.control.pausing:
                         return
+                    if self._unmeasured():
+                        await self._measure_first()
                     await self._try_step(self.learner.step + 1)
                 except Leaving:
                     continue  # where to is known at the top of the loop
@@ -762,8 +761,18 @@ class Engine(Threads):
         if (result := await self._evaluated(PROBES)) is not None:
             await self._keep_probes(self.learner.step, result)
 
-    async def _record_evaluation(self) -> None:
+    def _unmeasured(self) -> bool:
+        """Whether the policy should be evaluated before the first step, and has not been."""
+        evaluates = self.knobs.whole("evaluate_every") and self.learner.task.evaluation
+        return self.learner.step == 0 and bool(evaluates) and self.board.last_step is None
+
+    async def _measure_first(self) -> None:
         """The held-out accuracy before the first step, as step 0."""
+        self.step = 1
+        await self.compute(self.control.begin, "idle")  # a pause before the first step is one before this too
+        self.step = 0
+        if not self._unmeasured():  # somebody has asked for it meanwhile
+            return
         known, self.evaluated = self.evaluated, None
         result = known if known is not None else await self.compute(self.learner.evaluate)
         await self.keep_first_evaluation(result)

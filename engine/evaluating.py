@@ -41,6 +41,8 @@ def evaluate(engine: Engine, command: Evaluate, answer: Answer) -> str:
     if engine.learner.ranks > 1:
         raise Refused("an evaluation on command needs a session of one process; evaluate_every works in all")
     if engine.control.holds and engine.control.phase in _NOT_WHILE:
+        if engine.control.phase == "evaluating":
+            raise Refused("the run is paused inside an evaluation, whose buffers are in use; `resume` finishes it")
         raise Refused(
             f"the run is paused inside the sampling of step {engine.step}, whose buffers are in use; `step` finishes "
             "the step, `pause update` pauses after the sampling"

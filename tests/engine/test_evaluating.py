@@ -197,3 +197,37 @@ async def test_where_a_branch_begins_an_evaluation_is_that_of_the_step_there() -
         assert (await tested.do("switch main")).status == "applied"  # probed before it is left
         await tested.until(lambda: tested.engine.branch == "main")
         assert {(p.branch, p.step) for p in tested.engine.store.probes("side")} == {("main", 2)}
+
+
+async def test_paused_before_its_first_step_a_session_is_evaluated_once_on_command() -> None:
+    async with live(evaluate_every=10) as tested:
+        assert (tested.engine.control.phase, tested.engine.step) == ("idle", 1)
+        answer = await tested.do(Evaluate(samples=1, who="ann", id=new_id()))
+        assert (answer.status, answer.step) == ("applied", 0)
+        await tested.step()
+        await tested.until(lambda: [e.record.step for e in tested.of(wire.StepDone)] == [0, 1])
+        assert [(e.step, e.who) for e in tested.of(wire.Evaluated)] == [(0, "ann")]
+        assert "eval/pass@1" in tested.of(wire.StepDone)[0].record.metrics
+
+
+async def test_paused_before_its_first_step_a_session_makes_that_step_and_is_evaluated_before_it() -> None:
+    async with live(evaluate_every=10) as tested:
+        assert tested.of(wire.Evaluated) == []
+        await tested.step()
+        await tested.until(lambda: [e.record.step for e in tested.of(wire.StepDone)] == [0, 1])
+        assert [e.step for e in tested.of(wire.Evaluated)] == [0]
+
+
+async def test_paused_inside_an_evaluation_another_is_refused() -> None:
+    async with live(evaluate_every=1) as tested:
+        tested.hold.at("evaluating", 1)
+        await tested.client.send(Step(who="ann", id=new_id()))
+        await tested.held()
+        pause = asyncio.create_task(tested.do("pause"))
+        await tested.until(lambda: tested.engine.control.pausing)
+        tested.hold.release()
+        await pause
+        assert tested.engine.control.phase == "evaluating"
+        answer = await tested.do(Evaluate(who="ann", id=new_id()))
+        assert answer.status == "rejected"
+        assert "inside an evaluation" in answer.text
