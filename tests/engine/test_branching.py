@@ -360,7 +360,7 @@ async def test_a_session_that_has_made_its_steps_can_go_back_where_it_is_paused(
 
 async def test_answers_to_the_probe_prompts_are_kept_with_every_evaluation() -> None:
     async with live(session(steps=0), evaluate_every=1) as tested:
-        await tested.step(2)  # the evaluation before the first step is the first
+        await tested.step()
         probes = tested.engine.store.probes("main")
         evaluation = tested.engine.learner.task.evaluation
         assert [(p.place, p.prompt, p.step) for p in probes] == [(i, q.text, 1) for i, q in enumerate(evaluation)]

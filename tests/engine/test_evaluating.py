@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.control import Control
-from engine.randomness import held_out_noise
+from engine.randomness import stream
 from sessions import wire
 from sessions.commands import Evaluate, QueryEvaluation, Step, new_id
 from sessions.evaluations import EvaluationView, HeldOut
@@ -28,7 +28,7 @@ def test_samples_are_drawn_from_streams_of_their_own(tmp_path: Path) -> None:
     for prompt, answered in zip(task.evaluation, found.answers, strict=True):
         for index, sample in enumerate(answered.samples):
             ids, tokens = policy.encode_prompt(prompt.text), []
-            for u in held_out_noise(3, prompt.id, index, 6):
+            for u in stream("held-out sample", 3, prompt.id, index).random(6):
                 with torch.no_grad():
                     logits = policy.model(torch.tensor([ids + tokens])).logits[0, -1].double() / 0.7
                 tokens.append(int((logits.softmax(-1).cumsum(0) <= u).sum()))

@@ -249,6 +249,7 @@ async def test_what_cannot_be_discarded() -> None:
 
 async def test_the_first_evaluation_cannot_be_discarded() -> None:
     async with live(evaluate_every=5) as tested:
+        await pause_in(tested, "evaluating", 1)
         assert tested.engine.control.phase == "evaluating"
         assert (await tested.do("discard")).status == "rejected"
         assert (await tested.do("step")).text == "paused before step 1"
