@@ -82,6 +82,12 @@ def test_rewards_are_words_and_functions_with_their_weights() -> None:
     assert list(make_task().components) == ["exact"]
 
 
+def test_the_whole_reward_lies_between_the_sums_of_what_its_parts_can_be() -> None:
+    assert make_task(rewards=["task", (brevity, 0.1)]).reward_range == pytest.approx((0.0, 1.1))
+    assert make_task(rewards=["length target=4 weight=0.5", (brevity, -2.0)]).reward_range == pytest.approx((-2.5, 0.0))
+    assert make_task(rewards=[brevity], reward_range=(-3.0, 0.0)).reward_range == (-3.0, 0.0)
+
+
 def test_a_data_set_without_answers_needs_no_more_than_a_function(tmp_path: Path) -> None:
     rows = tmp_path / "x.jsonl"
     rows.write_text('{"prompt": "1+1="}\n{"prompt": "2+2="}\n{"prompt": "3+3="}\n')

@@ -277,7 +277,7 @@ def from_trl(table: Table, made: str) -> str:
                     for name, value in GRPO_DEFAULTS.items())  # fmt: skip
     without = [[why, ", ".join(f"`{name}`" for name in names.split())] for why, names in WITHOUT.items()]
     return (
-        f"# Coming from TRL\n\n{made}{INTRODUCTION}```\nworkbench run {sets}\n```\n\n"
+        f"# Coming from TRL\n\n{made}{INTRODUCTION}```\nworkbench run --model smollm2 {sets}\n```\n\n"
         f"Below are all the fields of `GRPOConfig` in TRL {GRPO_VERSION} and of `PPOConfig` in TRL {PPO_VERSION}.\n"
         "`--options` are of `workbench run`; the rest are [hyperparameters](hyperparameters.md): `--set name=value`\n"
         "gives them, and they change live.\n\n"

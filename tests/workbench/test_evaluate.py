@@ -78,7 +78,7 @@ def test_a_session_that_has_ended_is_evaluated_and_keeps_the_answers(home: Path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    sets = ["max_new_tokens=4", "prompts_per_step=2", "group_size=2", "evaluate_every=0"]
+    sets = ["max_new_tokens=4", "max_new_tokens=2@2", "prompts_per_step=2", "group_size=2", "evaluate_every=0"]
     words = [part for text in sets for part in ("--set", text)]
     said("run", "--headless", "--no-nice", "--steps", "2", "--name", "s", "--task", "arithmetic held_out=6", *words)
     figures = said("evaluate", "s", "--samples", "2")
@@ -95,3 +95,4 @@ def test_a_session_that_has_ended_is_evaluated_and_keeps_the_answers(home: Path)
     assert record.metrics["eval/accuracy"] == kept.metrics["eval/accuracy"]
     found = json.loads(said("evaluate", "s", "--step", "2", "--json"))  # its checkpoint, asked elsewhere, answers alike
     assert (found["step"], found["metrics"]["eval/accuracy"]) == (2, kept.metrics["eval/accuracy"])
+    assert found["metrics"]["eval/length"] == kept.metrics["eval/length"] <= 2  # with the values of that step
