@@ -603,8 +603,7 @@ async def test_a_step_goes_on_whose_first_group_was_replaced(end: str) -> None:
 
 
 async def test_a_late_rating_of_a_step_that_was_lost_in_its_evaluation_is_used_again() -> None:
-    # the first is out of the evaluation before the first step
-    acts = [step(2), checkpoint, act(rate("1.1", A=5.0, B=1.0)), inside("evaluating", 0)]
+    acts = [step(1), checkpoint, act(rate("1.1", A=5.0, B=1.0)), inside("evaluating", 0)]
     values = {"evaluate_every": 2, "rating_max_kl": 5.0}
     weights, expected = await whole(acts, 3, **values)
     found, again, tested = await interrupted(acts, 3, "stop --now", len(acts), **values)
@@ -625,7 +624,7 @@ async def test_a_step_whose_evaluation_fails_is_recorded() -> None:
 
     task = replace(small_task(), judge=judge)
     async with live(folder, task=task, evaluate_every=2) as tested:
-        await tested.step(2)  # the first is out of the evaluation before the first step
+        await tested.step()
         broken[0] = True
         await tested.do("step")
         await tested.until(lambda: tested.of(wire.AlarmRaised))
