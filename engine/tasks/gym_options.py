@@ -42,12 +42,12 @@ def gym_values(name: str, options: Mapping[str, OptionValue], where: str) -> dic
 
 
 def gym_sets() -> dict[str, tuple[Any, Any]]:
-    """Name -> the class of the task and of its configuration."""
+    """Name -> the class of the task and of its configuration; without the one that only mixes others."""
     need(GYM, f"task {GYM}")
     import reasoning_gym  # noqa: F401 - it fills the table
     from reasoning_gym.factory import DATASETS
 
-    return dict(DATASETS)
+    return {name: made for name, made in DATASETS.items() if name != "composite"}  # its parts are no words
 
 
 def gym_config(name: str) -> Any:
