@@ -119,6 +119,7 @@ def test_no_answer_is_run(name: str, tmp_path: Any) -> None:
         assert mark.exists()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a package of one leaves files open
 @pytest.mark.parametrize("name", gym_names())
 def test_every_task_asks_and_its_own_answers_score(name: str) -> None:
     task = load_task(f"reasoning-gym:{name} size=3 held_out=1", 0)
