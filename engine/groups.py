@@ -279,8 +279,17 @@ class GroupSampler:
         mine = list(prompts[self._rank :: self._ranks])
         rows = max(1, EVALUATION_ROWS // max(1, count))
         answers: list[HeldOutAnswer] = []
+
+        def look(finished: int) -> None:
+            """Between decode steps, with how many of the responses asked for at once have ended."""
+            if beside:
+                self._control.raise_wishes()
+            else:
+                self._control.advance(len(answers) + finished // (1 + count), len(mine))
+
         for start in range(0, len(mine), rows):
-            answers += self._answer(mine[start : start + rows], count, self._state(finished + 1), beside=beside)
+            asked = mine[start : start + rows]
+            answers += self._answer(asked, count, self._state(finished + 1), look, beside=beside)
             if not beside:
                 self._control.advance(len(answers), len(mine))
         if self._ranks > 1:
@@ -291,18 +300,24 @@ class GroupSampler:
         return Evaluation(answers, metrics_of(answers) | by_level)
 
     def _answer(
-        self, prompts: Sequence[Prompt], count: int, state: Mapping[str, Any], *, beside: bool
+        self,
+        prompts: Sequence[Prompt],
+        count: int,
+        state: Mapping[str, Any],
+        look: Callable[[int], None],
+        *,
+        beside: bool,
     ) -> list[HeldOutAnswer]:
         """The answer to each prompt, and ``count`` samples of it, judged and scored as responses are."""
         length, temperature = self._knobs.whole("max_new_tokens"), self._knobs.number("eval_temperature")
         seed, weights = self._evaluation_seed, self._knobs.reward_weights()
         noise = np.stack([evaluation_noise(seed, p.id, length) for p in prompts]) if temperature else None
-        first = self._ask_held_out(prompts, 1, temperature or 1.0, noise, beside=beside)
+        first = self._ask_held_out(prompts, 1, temperature or 1.0, noise, look)
         more = Samples()
         if count:
             drawn = [held_out_noise(seed, p.id, i, length) for p in prompts for i in range(count)]
             at = temperature or self._knobs.number("temperature")
-            more = self._ask_held_out(prompts, count, at, np.stack(drawn), beside=beside)
+            more = self._ask_held_out(prompts, count, at, np.stack(drawn), lambda ended: look(len(prompts) + ended))
         own = [[i, *range(len(prompts) + i * count, len(prompts) + (i + 1) * count)] for i in range(len(prompts))]
         tokens, ended = [*first.tokens, *more.tokens], [*first.ended, *more.ended]
 
@@ -351,10 +366,8 @@ class GroupSampler:
         count: int,
         temperature: float,
         noise: npt.NDArray[np.float64] | None,
-        *,
-        beside: bool,
+        look: Callable[[int], None],
     ) -> Samples:
-        look = self._control.raise_wishes if beside else self._control.safe_point
         return sample(
             self._policy,
             [self._encode(p) for p in prompts],
@@ -364,7 +377,7 @@ class GroupSampler:
             noise,
             truncation=self._truncation("eval_"),
             shortcuts=self._shortcuts,
-            safe_point=lambda done, total: look(),
+            safe_point=lambda ended, rows: look(ended),
         )
 
 

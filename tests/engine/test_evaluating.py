@@ -69,6 +69,27 @@ def test_an_evaluation_changes_nothing_of_the_training(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("samples", [0, 2])
+def test_the_prompts_that_are_answered_are_counted_while_others_still_are(tmp_path: Path, samples: int) -> None:
+    """A real model answers held-out prompts for minutes: nobody should look at 0 of 32 for as long."""
+    learner, told = make_learner(tmp_path, save=False, max_new_tokens=12), []
+    advance = learner.control.advance
+    learner.control.advance = lambda done, total: (told.append((done, total)), advance(done, total))  # type: ignore
+    found = learner.evaluate(samples=samples)
+    of = len(found.answers)
+    assert {total for _, total in told} == {of}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    between = {done for done, _ in told} - {0, of}
+    if samples:  # one answer of three has come when the greedy ones are there
+        assert of // 3 in between
+    else:
+        lengths = sorted(a.greedy.length for a in found.answers)
+        assert between == {sum(n <= i for n in lengths) for i in range(1, lengths[-1])} - {0}
+    learner.control.advance = lambda done, total: told.append("beside")  # type: ignore
+    learner.evaluate(samples=samples, beside=True)
+    assert told[-1] == (of, of)
+
+
 def test_an_errand_waits_out_the_phases_that_it_must_not_be_in() -> None:
     control, done = Control(), []
     control.ask(lambda: done.append("evaluation"), not_while=("sampling",))
