@@ -31,6 +31,7 @@ class Control:
     :param on_change: called on the compute thread when it pauses or goes on.
     :param on_tell: called on the compute thread with a line for people, while it does what takes long.
     :ivar phase: what the compute thread is doing, with ``done`` of ``total`` parts.
+    :ivar aside: what takes long inside that phase, or a pause, and is no part of it; empty: nothing.
     :ivar loading: what takes long while the session loads; empty: nothing in particular.
     :ivar on_note: keeps and tells a line of a kind.
     """
@@ -58,6 +59,7 @@ class Control:
         self.phase: Phase = "idle"
         self.done = 0
         self.total = 0
+        self.aside = ""
         self.loading = ""
         self.on_note: Callable[[str, str], None] = lambda kind, text: None
 

@@ -266,7 +266,7 @@ class GroupSampler:
 
         :param most: only the first so many; None: all.
         :param samples: further answers to each prompt, for pass@k; None: ``eval_samples``.
-        :param beside: whether it is made inside another phase, which it neither shows itself in nor pauses.
+        :param beside: whether it is made inside another phase, which neither counts it nor lets it pause.
         :param finished: steps, which reward functions are told.
         :raises SessionError: if the task has none.
         """
@@ -274,7 +274,9 @@ class GroupSampler:
             raise SessionError(f"the task {self.task.name} holds no prompts out; nothing can be evaluated")
         count = self._knobs.whole("eval_samples") if samples is None else samples
         prompts = self.task.evaluation[:most]
-        if not beside:
+        if beside:
+            self._control.aside = f"evaluating 0/{len(prompts)}"
+        else:
             self._control.begin("evaluating", len(prompts))
         mine = list(prompts[self._rank :: self._ranks])
         rows = max(1, EVALUATION_ROWS // max(1, count))
@@ -282,16 +284,21 @@ class GroupSampler:
 
         def look(finished: int) -> None:
             """Between decode steps, with how many of the responses asked for at once have ended."""
+            answered = len(answers) + finished // (1 + count)
             if beside:
+                self._control.aside = f"evaluating {answered}/{len(mine)}"
                 self._control.raise_wishes()
             else:
-                self._control.advance(len(answers) + finished // (1 + count), len(mine))
+                self._control.advance(answered, len(mine))
 
-        for start in range(0, len(mine), rows):
-            asked = mine[start : start + rows]
-            answers += self._answer(asked, count, self._state(finished + 1), look, beside=beside)
-            if not beside:
-                self._control.advance(len(answers), len(mine))
+        try:
+            for start in range(0, len(mine), rows):
+                asked = mine[start : start + rows]
+                answers += self._answer(asked, count, self._state(finished + 1), look, beside=beside)
+                if not beside:
+                    look(0)
+        finally:
+            self._control.aside = ""
         if self._ranks > 1:
             parts = gather_object([answers])
             answers = [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]

@@ -162,11 +162,14 @@ class Service:
         if not self.ready:
             return "LOADING", self._engine.again or control.loading or "loading torch, the tokenizer and the model"
         if control.paused:
-            return "PAUSED", f"paused by {control.paused_by}; space goes on, . runs one step"
+            aside = f", {control.aside}" if control.aside else ""
+            return "PAUSED", f"paused by {control.paused_by}{aside}; space goes on, . runs one step"
         if self.waiting:
             return "WAIT", self.waiting
         if control.stopping:
             return "RUN", "stopping at the next safe point"
+        if control.aside:
+            return "RUN", control.aside + (", then pauses" if control.pausing else "")
         if self._engine.again:
             return "RUN", self._engine.again + (", then pauses" if control.pausing else "")
         if control.pausing:

@@ -139,6 +139,32 @@ async def test_on_command_it_is_kept_charted_and_told() -> None:
         assert (shown.now.step, shown.earlier, len(shown.now.answers)) == (2, -1, 4)
 
 
+async def test_on_command_the_state_counts_its_prompts_running_and_paused() -> None:
+    async with live() as tested:
+        told: list[tuple[str, str]] = []
+        look = tested.engine.control.raise_wishes
+
+        def looks() -> None:
+            status = tested.engine.service.status()
+            told.append((status.state, status.note))
+            look()
+
+        tested.engine.control.raise_wishes = looks  # type: ignore[method-assign]
+        await tested.do(Evaluate(who="ann", id=new_id()))
+        assert told[0] == ("PAUSED", "paused by --paused, evaluating 0/4; space goes on, . runs one step")
+        tested.hold.at("updating", 0)
+        await tested.client.send(Step(who="ann", id=new_id()))
+        await tested.held()
+        answers = tested.client.answers(Evaluate(who="ann", id=new_id()))
+        assert (await anext(answers)).status == "accepted"
+        told.clear()
+        tested.hold.release()
+        assert (await anext(answers)).status == "applied"
+        assert told[0][0] == "RUN"
+        assert told[0][1].startswith("evaluating 0/4")
+        assert tested.engine.control.aside == ""
+
+
 async def test_asked_for_while_sampling_it_comes_after_the_sampling_and_the_step_goes_on() -> None:
     async with live() as tested:
         tested.hold.at("sampling", 1)
