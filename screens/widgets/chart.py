@@ -239,7 +239,7 @@ class ChartView(Framed, can_focus=True):
             why = why if off else f"the model is warming up; now: {phase_text(self.live)}"
         elif self.of_warm_up:
             pass
-        elif self.live.last_step is None:
+        elif self.live.last_step is None or self.live.last_step.step == 0:  # only the evaluation before the first
             why = f"{nothing}; now: {phase_text(self.live)}" if self.live.status else nothing
         elif known.name.startswith("trpo/") and self.live.values.get("algorithm") == "trpo":
             why = "no update of trpo has finished"

@@ -226,6 +226,20 @@ async def test_an_empty_chart_says_why(attach: Attach, engine: FakeEngine) -> No
     engine.last_step = None
 
 
+async def test_after_the_first_evaluation_an_empty_chart_still_waits_for_a_step(
+    attach: Attach, engine: FakeEngine
+) -> None:
+    assert engine.last_step is not None
+    engine.last_step = msgspec.structs.replace(engine.last_step, step=0, metrics={"eval/accuracy": 0.25})
+    for name in ("kl/k3", "entropy"):
+        del engine.series[name]
+    async with attach(size=(160, 48)) as (app, _):
+        await until_shown(app, "no kl yet:", "no entropy yet:")
+        text = frame(app)
+        assert text.count("no step has finished yet; now:") == 2
+        assert "measured" not in text
+
+
 async def test_goto_fetches_the_points_of_an_old_window(attach: Attach, engine: FakeEngine) -> None:
     while engine.last_step is None or engine.last_step.step < 1600:
         engine.finish_step()
