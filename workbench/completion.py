@@ -7,6 +7,7 @@ press of tab, so nothing slow is imported, and what goes wrong completes nothing
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -197,13 +198,24 @@ def _algorithms(**_: Any) -> list[str]:
 def _tasks(prefix: str, **said: Any) -> list[str]:
     from sessions.task_kinds import SUFFIXES, TASK_KINDS
 
-    return list(_names(TASK_KINDS, _FILES(tuple(s[1:] for s in SUFFIXES)))(prefix, **said))
+    files = _FILES((*(s[1:] for s in SUFFIXES), "py"))
+    return _functions(prefix) or list(_names(TASK_KINDS, files)(prefix, **said))
 
 
 def _rewards(prefix: str, **said: Any) -> list[str]:
     from sessions.reward_kinds import REWARD_KINDS
 
-    return list(_names(REWARD_KINDS, _FILES(("py",)))(prefix, **said))
+    return _functions(prefix) or list(_names(REWARD_KINDS, _FILES(("py",)))(prefix, **said))
+
+
+def _functions(prefix: str) -> list[str]:
+    """After ``file.py:`` the functions of that file, which is read and not run."""
+    path, colon, _ = prefix.partition(".py:")
+    if not colon:
+        return []
+    tree = ast.parse(expanded(f"{path}.py").read_bytes())
+    named = (node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    return [f"{path}.py:{name}" for name in named if not name.startswith("_")]
 
 
 def _kinds_of_task(**_: Any) -> list[str]:

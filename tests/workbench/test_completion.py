@@ -39,6 +39,9 @@ def sessions(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     folder.mkdir()
     for name in ("my.toml", "rows.jsonl", "rewards.py", "notes.txt"):
         (folder / name).write_text("")
+    (folder / "tasks.py").write_text(
+        "import no_such_package\n\n\ndef accuracy(): ...\n\n\nasync def asks(): ...\n\n\ndef _own(): ...\n"
+    )
     monkeypatch.chdir(folder)
     return folder
 
@@ -93,6 +96,10 @@ OFFERED: list[tuple[str, set[str], set[str]]] = [
     ("workbench run ", {"my.toml"}, {"rows.jsonl", "notes.txt"}),
     ("workbench run --task ", {"arithmetic", "rows.jsonl"}, {"notes.txt"}),
     ("workbench run --reward ", {"exact", "last_number", "rewards.py"}, {"notes.txt"}),
+    ("workbench run --reward tasks.py:", {"accuracy", "asks"}, {"_own", "tasks.py", "rewards.py", "rows.jsonl"}),
+    ("workbench run --reward tasks.py:ac", {"accuracy"}, {"asks"}),
+    ("workbench run --task tasks.py:", {"accuracy", "asks"}, {"arithmetic", "rows.jsonl"}),
+    ("workbench run --task ta", {"tasks.py"}, {"rows.jsonl"}),
     ("workbench run --warm-up ", {"rows.jsonl"}, set()),
     ("workbench run --watch reward/m", {"reward/mean"}, set()),
     ("workbench run --plain shared", {"shared_prefill"}, set()),
@@ -121,7 +128,7 @@ def test_what_is_offered(sessions: Path, tmp_path: Path) -> None:
     for (line, wanted, unwanted), found in zip(OFFERED, offered(tmp_path, *(row[0] for row in OFFERED)), strict=True):
         assert wanted <= found, line
         assert not unwanted & found, line
-        last = line.rpartition(" ")[2].rpartition("=")[2]
+        last = re.split("[ =:]", line)[-1]
         assert all(word.startswith(last) for word in found), line
 
 
@@ -217,6 +224,7 @@ def there(shell: str) -> None:
         ("workbench run --set learn", "learning_rate="),
         ("workbench run --set algorithm=gr", "algorithm=grpo"),
         ("workbench send alpha-1 switch car", "switch careful"),
+        ("workbench run --reward tasks.py:acc", "tasks.py:accuracy"),
     ],
 )
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
