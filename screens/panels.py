@@ -107,9 +107,18 @@ def parameter_rows(live: Live, width: int, height: int) -> list[Row]:
 
 def group_row(head: GroupHead, width: int) -> Row:
     """``811.3  .50 .53  1 1 0 0 1 0 1 0``."""
-    rewards = "dead" if "dead" in head.flags else " ".join(map(reward_text, head.rewards))
-    text = f" {head.name:>7}  {short(head.mean):>4} {short(head.std):>4}  "
-    return [(text, ""), (fit(rewards, max(4, width - len(text) - 1)), "dim" if rewards == "dead" else "strong")]
+    std, rewards = _spread(head)
+    text = f" {head.name:>7}  {short(head.mean):>4} {std:>4}  "
+    return [(text, ""), (fit(rewards, max(4, width - len(text) - 1)), "dim" if "dead" in head.flags else "strong")]
+
+
+def _spread(head: GroupHead) -> tuple[str, str]:
+    """The standard deviation of a group, and its rewards or what they come to."""
+    if "dead" not in head.flags:
+        return short(head.std), " ".join(map(reward_text, head.rewards))
+    if head.mean is None:
+        return short(head.std), "failed" if "failed" in head.flags else "dead"
+    return "0", "dead"  # what is left of sums of equal parts, such as 3e-17, tells nothing
 
 
 def no_group(live: Live) -> str:
@@ -257,8 +266,8 @@ def last_group_line(live: Live, width: int) -> Row:
     newest = next(reversed(live.heads.values()), None)
     if newest is None:
         return _hinted([(no_group(live), "dim")], hint, width)
-    row: Row = [(f" last group {newest.name}  mean {short(newest.mean)}  std {short(newest.std)}   ", "")]
-    rewards = "dead" if "dead" in newest.flags else " ".join(map(reward_text, newest.rewards))
+    std, rewards = _spread(newest)
+    row: Row = [(f" last group {newest.name}  mean {short(newest.mean)}  std {std}   ", "")]
     used = sum(len(text) for text, _ in row)
     row.append((fit(rewards, min(len(rewards), max(4, width - used - len(hint) - 3))), "strong"))
     return _hinted(row, hint, width)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import pytest
 
 from screens.arrangement import arrange
 from screens.chart_kinds import ALGORITHMS, CHARTS, layout
 from screens.dashboard import DashboardScreen
+from screens.panels import group_row, last_group_line
 from screens.widgets.chart import ChartView
 from screens.widgets.panes import ThreeLines
 from sessions import commands as c
-from sessions.records import SeriesData
+from sessions.records import GroupHead, SeriesData
 from tests.screens.conftest import Attach
 from tests.screens.fake_engine import FakeEngine
 from tests.screens.frames import check_golden, frame, until, until_shown
@@ -224,6 +228,19 @@ async def test_an_empty_chart_says_why(attach: Attach, engine: FakeEngine) -> No
     async with attach(size=(160, 48)) as (app, _):
         await until_shown(app, "no kl yet:")
     engine.last_step = None
+
+
+def test_a_dead_group_has_no_spread_and_one_without_rewards_has_failed() -> None:
+    """Of three rewards of 0.2 floats leave a standard deviation of 3e-17, which is no figure for people."""
+    dead = GroupHead(branch="main", step=8, number=3, prompt="", mean=0.2, std=3e-17, rewards=[0.2] * 3, flags=["dead"])
+    failed = msgspec.structs.replace(dead, mean=None, std=None, rewards=[None] * 3, flags=["failed", "dead"])
+    for head, long, line in (
+        (dead, ".200    0  dead", "mean .200  std 0   dead"),
+        (failed, "-    -  failed", "failed"),
+    ):
+        assert long in "".join(text for text, _ in group_row(head, 60))
+        live: Any = SimpleNamespace(heads={"8.3": head})
+        assert line in "".join(text for text, _ in last_group_line(live, 80))
 
 
 async def test_after_the_first_evaluation_an_empty_chart_still_waits_for_a_step(
