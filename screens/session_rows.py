@@ -56,7 +56,7 @@ def read_session(folder: SessionFolder) -> SessionLine:
         model, task = settings.model, listed_task(settings.task)
     except WorkbenchError as error:
         problem = str(error)
-    step, best, changed = 0, None, _modified(folder)
+    step, best, changed = 0, None, folder.changed() or time.time()
     if folder.database.exists():
         try:
             store = Store(folder.database, read_only=True)
@@ -82,13 +82,6 @@ def read_session(folder: SessionFolder) -> SessionLine:
 
 def _ended(code: int | None) -> str:
     return "DONE" if code == 0 else "FAILED"
-
-
-def _modified(folder: SessionFolder) -> float:
-    try:
-        return folder.path.stat().st_mtime
-    except OSError:
-        return time.time()
 
 
 def _best(store: Store) -> tuple[int, float] | None:

@@ -39,6 +39,8 @@ SOCKET_PATH_LIMIT = 100
 """Unix sockets refuse paths over 107 bytes (103 on macOS)."""
 SETTINGS_BYTES, NOTE_BYTES = 2**20, 2**16
 """Most that ``session.toml``, and that ``engine.json`` or ``exit.json``, may have."""
+_WRITTEN = ("session.toml", "session.db", "session.db-wal", "engine.json", "exit.json")
+"""Files that say when a session changed last."""
 _SOCKET_NAME_LENGTH = 24 + 1 + 12 + len(".sock")
 _CHECKPOINT = re.compile(r"[0-9]{1,15}(~[0-9]{1,6})?")
 _LOOKING_SECONDS = 0.3
@@ -111,6 +113,19 @@ class SessionFolder:
     @property
     def log(self) -> Path:
         return self.path / "engine.log"
+
+    def changed(self) -> float:
+        """When anything was written of it last; 0 where it has just been removed.
+
+        Not the folder's own time: who only reads the database leaves an empty log of SQLite's in it.
+        """
+        newest = 0.0
+        for name in _WRITTEN:
+            with contextlib.suppress(OSError):
+                found = (self.path / name).stat()
+                if found.st_size:
+                    newest = max(newest, found.st_mtime)
+        return newest
 
     def secure(self) -> None:
         """See that the folder and everything in it is this user's alone; what is wider is tightened.
@@ -272,15 +287,7 @@ def all_sessions() -> list[SessionFolder]:
         paths = [p for p in sessions_home().iterdir() if private.is_own_folder(p) and (p / "session.toml").exists()]
     except OSError:
         return []
-    return [SessionFolder(p) for p in sorted(paths, key=_modified, reverse=True)]
-
-
-def _modified(path: Path) -> float:
-    """When it changed last; 0 for what has just been removed."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+    return sorted((SessionFolder(p) for p in paths), key=SessionFolder.changed, reverse=True)
 
 
 def new_session(name: str | None, settings: SessionSettings) -> SessionFolder:

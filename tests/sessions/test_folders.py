@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sessions import folders
+from sessions.branches import Branch
 from sessions.errors import InputFileError, NoSuchSession, SessionError, SessionRunning, UsageError
 from sessions.folders import (
     SOCKET_PATH_LIMIT,
@@ -30,6 +32,7 @@ from sessions.folders import (
     socket_folder,
 )
 from sessions.records import SessionSettings
+from sessions.store import Store
 
 
 @pytest.mark.parametrize("name", ["a", "task-1", "A.b_c-9", "9", "x" * 64, "a..b"])
@@ -61,6 +64,26 @@ def test_a_taken_name_is_refused(home: Path) -> None:
     with pytest.raises(SessionError, match="session 'mine' exists already"):
         new_session("mine", SessionSettings(name=""))
     assert stat.S_IMODE((home / "sessions" / "mine").stat().st_mode) == 0o700
+
+
+def test_who_looks_into_a_session_does_not_make_it_newer() -> None:
+    """A reader of the database leaves SQLite's -wal and -shm in a folder where there were none."""
+    for name, at in (("old", 1000.0), ("new", 2000.0)):
+        folder = new_session(name, SessionSettings(name=name))
+        Store(folder.database).close()
+        for path in (*folder.path.iterdir(), folder.path):
+            os.utime(path, (at, at))
+    old = session_folder("old")
+    store = Store(old.database, read_only=True)
+    store.last_step("main")
+    assert old.path.stat().st_mtime > 2000  # the oracle: something was left there
+    assert [folder.name for folder in all_sessions()] == ["new", "old"]
+    assert (old.changed(), session_folder("new").changed()) == (1000.0, 2000.0)
+    store.close()
+    writer = Store(old.database)
+    writer.add_branch(Branch(name="more", parent="main", step=0, time=time.time()))
+    assert [folder.name for folder in all_sessions()] == ["old", "new"]
+    writer.close()
 
 
 def test_an_unknown_session_gets_the_nearest() -> None:
