@@ -154,7 +154,7 @@ class DashboardScreen(WorkbenchScreen):
         if self.replaying is not None:
             return self._announced_in_replay()
         if self.live.connection == "ended" and self.workbench.restart_session is not None:
-            return "the session has ended: R continues it from its last checkpoint"
+            return self._all_made() or "the session has ended: R continues it from its last checkpoint"
         plan = self._arranged
         first, last = self.view.window
         if last:
@@ -165,6 +165,14 @@ class DashboardScreen(WorkbenchScreen):
             marks = ": on a chart marks a change, a rewind, a fork or an alarm"
             return f"{marks}; hjkl between charts, < > the crosshair, x other metrics"
         return ""
+
+    def _all_made(self) -> str:
+        """What goes on with a session that has made the steps it was to make: an engine would load, and end at once."""
+        status, last = self.live.status, self.live.last_step
+        if status is None or last is None or not 0 < status.steps <= last.step:
+            return ""
+        again = f"workbench run --name {self.live.name} --steps {last.step + status.steps}"
+        return f"all {status.steps} steps are made: `{again}` goes on"
 
     def _announced_in_replay(self) -> str:
         link, plan = self.replaying, self._arranged
@@ -300,6 +308,9 @@ class DashboardScreen(WorkbenchScreen):
                 self.say(self.replaying.refusal(), "warning")
                 return
             self.workbench.attach(self.replaying.replay.folder)
+        elif self._all_made():
+            self.say(self._all_made(), "warning")
+            return
         restart(self)
 
     def action_show_log(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from screens.app import WorkbenchApp
@@ -281,6 +282,24 @@ async def test_an_engine_that_is_started_again_and_says_nothing_is_given_up(
         await until_shown(app, "the engine failed", "boom")
         await pilot.press("R")
         await until_shown(app, "left no word of how it ended")
+
+
+async def test_a_session_that_made_all_its_steps_says_how_it_gets_more(attach: Attach, engine: FakeEngine) -> None:
+    started: list[SessionFolder] = []
+
+    async def restart(folder: SessionFolder) -> None:
+        started.append(folder)
+
+    assert engine.last_step is not None
+    engine.status = msgspec.structs.replace(engine.status, steps=engine.last_step.step)
+    more = f"workbench run --name gsm8k-grpo --steps {2 * engine.last_step.step}"
+    async with attach((120, 36), restart_session=restart) as (app, pilot):
+        await until_shown(app, "reward")
+        await engine.leave(code=0, cause="after the last step")
+        await until_shown(app, "DONE", f"all {engine.last_step.step} steps are made: `{more}` goes on")
+        await pilot.press("R", "L")  # the log comes after: R has been answered by then
+        await until_shown(app, "engine.log, the end")
+        assert not started
 
 
 async def test_a_stopped_engine_is_done(attach: Attach, engine: FakeEngine) -> None:
