@@ -10,7 +10,7 @@ from typing import Any
 from sessions.errors import UnknownName
 from sessions.reward_kinds import COMMON, REWARD_KINDS
 from sessions.specs import Kind, Option, shown
-from workbench.output import emit, table
+from workbench.output import emit, listing
 
 
 def rewards(arguments: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def print_kinds(
         shared = set(common)
         rows = [[what, "options", "what it is"]]
         rows += [[k.name, " ".join(o.name for o in k.options if o not in shared), k.help] for k in chosen]
-        emit(table(rows))
+        emit(listing(rows))
     else:
         _one(what, kinds[name])
     return 0
@@ -58,7 +58,7 @@ def _one(what: str, kind: Kind) -> None:
         emit(f'example: workbench run --{what} "{kind.example}"')
     if kind.options:
         rows = [["option", "default", "allowed", "what it is"]]
-        emit("\n" + table(rows + [[o.name, default_of(o), o.allowed, o.help] for o in kind.options]))
+        emit("\n" + listing(rows + [[o.name, default_of(o), o.allowed, o.help] for o in kind.options]))
 
 
 def _as_json(kind: Kind) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sessions.errors import InputFileError
 from sessions.hyperparameters import HYPERPARAMETERS, reward_weight
-from workbench.output import emit, say, table
+from workbench.output import emit, listing, say
 
 
 def fetch(arguments: argparse.Namespace) -> int:
@@ -58,5 +58,5 @@ def hyperparameters(arguments: argparse.Namespace) -> int:
         [k.name, k.show(k.default), k.range_text, k.boundary, k.help]
         for k in (*HYPERPARAMETERS.values(), reward_weight("NAME"))
     ]
-    emit(table(rows))
+    emit(listing(rows))
     return 0

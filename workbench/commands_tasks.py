@@ -11,7 +11,7 @@ from sessions.extras import EXTRAS
 from sessions.specs import Kind
 from sessions.task_kinds import ALL_KINDS, GYM
 from workbench.commands_kinds import default_of
-from workbench.output import emit, table
+from workbench.output import emit, listing
 
 
 def tasks(arguments: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def _all(*, as_json: bool) -> int:
         return 0
     rows = [["kind", "options", "what it is"]]
     rows += [[k.name, " ".join(o.name for o in k.options), _help(k)] for k in ALL_KINDS.values()]
-    emit(table(rows))
+    emit(listing(rows))
     emit("\nA file, a folder or org/name of the hub is a dataset; FILE.py:FUNCTION is python; `workbench tasks NAME`")
     emit("shows the options of a kind.")
     return 0
@@ -54,7 +54,7 @@ def _one(kind: Kind, gym: str, *, as_json: bool) -> None:
         emit(json.dumps({**_described(kind), **more}))
         return
     emit(f"{kind.name}: {_help(kind)}\n")
-    emit(table([["option", "default", "allowed", "what it does"], *options]))
+    emit(listing([["option", "default", "allowed", "what it does"], *options]))
     if kind.others:
         emit(f"\nOther options {kind.others}.")
     if names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 
@@ -47,6 +48,26 @@ def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) ->
     for row in rows:
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def listing(rows: Sequence[Sequence[str]], columns: int = 0) -> str:
+    """Rows as a table; on a terminal too narrow for it each row as a paragraph under its first cell.
+
+    :param columns: of the terminal; 0: those of stdout, and no limit where that is none.
+    """
+    whole = table(rows)
+    if not columns and sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+    if not columns or max(map(len, whole.splitlines())) <= columns:
+        return whole
+    heading, *others = rows
+    lines = []
+    for row in others:
+        named = [f"{title}: {cell}" for title, cell in zip(heading[1:-1], row[1:-1], strict=True) if cell]
+        lines.append(row[0])
+        for text in (row[-1], *named):
+            lines += textwrap.wrap(text, columns - 1, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ from tests.workbench.conftest import Workbench, poll
 from workbench import daemon, output
 from workbench.cli import main
 from workbench.daemon import restart_session, start_session
-from workbench.output import ProgressLine, duration, size, table
+from workbench.output import ProgressLine, duration, listing, size, table
 from workbench.settings import check_model, check_settings, check_task, preferences
 
 
@@ -243,3 +243,17 @@ def test_an_engine_that_left_in_order_needs_no_last_words(
         folder.write_engine(EngineInfo(pid=1, socket="gone", started=0.0, version="0"))
     info = asyncio.run(daemon.until_ended(folder))
     assert (info.code if info is not None else None) == code
+
+
+def test_a_listing_is_a_table_where_it_fits_and_paragraphs_where_it_does_not() -> None:
+    rows = [["kind", "options", "what it is"], ["maze", "size rows", "a way out of a maze"], ["none", "", "nothing"]]
+    assert listing(rows) == listing(rows, 40) == table(rows)
+    assert listing(rows, 20).splitlines() == [
+        "maze",
+        "    a way out of a",
+        "    maze",
+        "    options: size",
+        "    rows",
+        "none",
+        "    nothing",
+    ]
