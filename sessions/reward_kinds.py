@@ -19,6 +19,7 @@ from sessions.reward_files import check_reward_file
 from sessions.specs import Kind, Option, OptionValue, Spec, kinds, parse_spec
 
 _NAMED = re.compile(r"(?P<where>.+):(?P<function>[A-Za-z_][\w.]*)")
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 COMPONENT_NAME = re.compile(r"[^\W\d]\w{0,39}")
 """What a component can be called."""
 
@@ -269,11 +270,18 @@ def reward_kind(spec: Spec) -> Kind:
     """What kind of reward a spec names.
 
     :raises UnknownName: if nothing answers to it.
+    :raises UsageError: if it is a file or a module, and no function of it.
     """
     if spec.use in REWARD_KINDS:
         return REWARD_KINDS[spec.use]
     if _NAMED.fullmatch(spec.use):
         return NAMED
+    if spec.use.removesuffix(":").endswith(".py"):
+        path = spec.use.removesuffix(":")
+        raise UsageError(f"reward {spec.use}: which function of that file? {path}:FUNCTION")
+    if _DOTTED.fullmatch(spec.use):
+        module, _, function = spec.use.rpartition(".")
+        raise UsageError(f"reward {spec.use}: a function of a module has a colon before its name: {module}:{function}")
     raise UnknownName("reward", spec.use, (*REWARD_KINDS, "module:function", "file.py:function"))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from sessions.reward_kinds import REWARD_KINDS
+from sessions.errors import UsageError
+from sessions.reward_kinds import REWARD_KINDS, reward_kind
+from sessions.specs import Spec
 from workbench.cli import main
 from workbench.reference import PAGES
 
@@ -48,6 +51,20 @@ def test_json_has_a_line_for_each_reward(capsys: pytest.CaptureFixture[str]) -> 
 def test_an_unknown_reward_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rewards", "lenght"]) == 2
     assert "unknown reward 'lenght'; did you mean length?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("rewards.py", "reward rewards.py: which function of that file? rewards.py:FUNCTION"),
+        ("here/my rewards.py:", "which function of that file? here/my rewards.py:FUNCTION"),
+        ("package.rewards.accuracy", "has a colon before its name: package.rewards:accuracy"),
+        ("accuracy", "unknown reward 'accuracy'; known: "),
+    ],
+)
+def test_a_reward_that_names_no_function_is_refused_with_the_form(given: str, remedy: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(remedy)):
+        reward_kind(Spec(given))
 
 
 def test_the_page_has_a_section_with_an_example_for_each_and_names_trls_counterparts() -> None:
