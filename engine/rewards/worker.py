@@ -258,14 +258,15 @@ def values_of(result: Any, count: int) -> tuple[list[float | None], dict[str, st
     numbers: list[float | None] = []
     wrong: dict[str, str] = {}
     for place, value in enumerate(values):
-        number = None if value is None else _number(value)
+        number = None if value is None else finite(value)
         if value is not None and number is None:
             wrong[str(place)] = f"returned {one_line(reprlib.repr(value))}, which is not a finite number"
         numbers.append(number)
     return numbers, wrong
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
+    """What a function gave as a number; None: it is none, or not finite."""
     if isinstance(value, str | bytes | bytearray | complex):
         return None
     try:
@@ -283,7 +284,7 @@ class Logged:
 
     def metric(self, name: str, value: Any) -> None:
         """TRL's ``log_metric``: one number of this call."""
-        number = _number(value)
+        number = finite(value)
         if number is not None and len(self.metrics) < MOST_LOGGED:
             self.metrics.append((one_line(name)[:80], number))
 
@@ -414,12 +415,12 @@ def guard(runner: int, life: int, woken: int) -> int:
             os.read(woken, 512)
     for _ in range(200):
         children = _children()
-        for child in children:
+        for child in children if code is not None else {*children, runner}:  # the runner also where nothing lists it
             with contextlib.suppress(OSError):
                 os.kill(child, signal.SIGKILL)
         found = _reap(runner)
         code = found if code is None else code
-        if not children:
+        if not children and code is not None:
             break
         time.sleep(0.005)
     return code or 0

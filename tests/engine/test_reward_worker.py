@@ -266,6 +266,23 @@ def test_nothing_is_left_when_the_guard_is_killed() -> None:
     process.close()
 
 
+def test_a_function_that_never_ends_is_ended_where_nothing_lists_processes(tmp_path: Path, monkeypatch) -> None:
+    """As on macOS: no /proc, and no prctl."""
+    elsewhere = tmp_path / "worker.py"
+    text = Path(processes.worker.__file__).read_text()
+    text = text.replace('"/proc', '"/nowhere').replace("ctypes.CDLL(None).prctl(", "(lambda *_: None)(")
+    elsewhere.write_text(text)
+    monkeypatch.setattr(processes.worker, "__file__", str(elsewhere))
+    process = loaded(30.0, "sleeps", "good")
+    ask(process, "good")
+    runner = process.pid
+    monkeypatch.setattr(process, "_timeout", 0.1)
+    with pytest.raises(Failed, match="took longer than"):
+        ask(process, "sleeps")
+    assert gone(runner)
+    process.close()
+
+
 def test_the_terminals_interrupt_does_not_reach_it(hostile) -> None:
     ask(hostile, "good")
     before = hostile.pid
