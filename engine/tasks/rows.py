@@ -247,6 +247,8 @@ class _Buffered:
                     raise InputFileError(f"{where}: is no JSON, or longer than {ROW_BYTES >> 20} MiB") from None
                 raise InputFileError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
             start = self._byte + len(self._text[: self._at].encode())
+            if "\\u" in self._text[self._at : end]:
+                _check_text(value, where)
             self._byte, self._text, self._at = start, self._text[self._at :], end - self._at
             return start, value
 
@@ -354,6 +356,15 @@ def _is_array(path: Path) -> bool:
             if data := data.removeprefix(codecs.BOM_UTF8).lstrip():
                 return data.startswith(b"[")
     return False
+
+
+def _check_text(value: Any, where: str) -> None:
+    """:raises InputFileError: if a text in it holds half of a pair of ``\\u`` escapes, which no file can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise InputFileError(f"{where}: {half} is half of a character, and its other half is missing") from None
 
 
 def _why_no_object(line: bytes, error: Exception) -> str:

@@ -93,6 +93,7 @@ def test_parquet_with_categories(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": "\xff"}\n', r"line 1: is not UTF-8 \(byte 8\)"),
         ("a.jsonl", b"[" * 100_000, "line 1: not a JSON object"),
         ("a.json", b'[{"a": 1}, {"a" 2}]', "row 2: not JSON"),
+        ("a.json", b'[{"a": "\\ud83d\\ude00"}, {"b": [{"a": "\\ud83d"}]}]', r"row 2: \\ud83d is half of a character"),
         ("a.json", b'[{"a": 1}, 3]', "row 2: not a JSON object"),
         ("a.json", b'[{"a": 1} {"a": 2}]', "row 2: a comma or ] is expected"),
         ("a.json", b'[{"a": 1}', "row 2: a comma or ] is expected"),
