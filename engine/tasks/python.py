@@ -9,6 +9,7 @@ import inspect
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,9 +173,10 @@ def _checked(made: object, use: str, held_out: int) -> Task:
                 raise wrong(f"{what}: messages of prompt {prompt.id!r} should each have role and content, as text")
     if not made.prompts:
         raise wrong("it has no prompts")
-    ids = [prompt.id for prompt in (*made.prompts[:LOOKED_AT], *made.evaluation[:LOOKED_AT])]
-    if len(set(ids)) < len(ids):
-        raise wrong(f"the id {next(i for i in ids if ids.count(i) > 1)!r} is there twice; each prompt needs its own")
+    ids = Counter(prompt.id for prompt in (*made.prompts[:LOOKED_AT], *made.evaluation[:LOOKED_AT]))
+    twice = [name for name, count in ids.items() if count > 1]
+    if twice:
+        raise wrong(f"the id {twice[0]!r} is there twice; each prompt needs its own")
     if not isinstance(made.components, Mapping) or any(
         not isinstance(c, Component) or not callable(c.function) for c in made.components.values()
     ):

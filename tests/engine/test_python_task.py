@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.tasks import load_task, python
+from engine.rewards import Component
+from engine.tasks import Prompt, Task, load_task, python
 from sessions.errors import UsageError
 
 DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
@@ -122,6 +123,25 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, body: str, said: str) -> None
         load_task(file(tmp_path, body), 0)
     assert "\n" not in str(refused.value)
     assert refused.value.exit_code == 2
+
+
+def test_one_name_there_twice_among_many_is_found_without_comparing_each_with_all() -> None:
+    compared = 0
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    prompts = [Prompt(Name(f"p{i}"), f"question {i}", "") for i in (*range(999), 998)]
+    made = Task("mine", prompts, [], {"zero": Component(lambda **_: [0.0])}, (0.0, 1.0), None)
+    with pytest.raises(UsageError, match="the id 'p998' is there twice"):
+        python._checked(made, "own.py:make", 0)
+    assert compared < 10 * len(prompts)
 
 
 def test_a_function_that_does_not_return_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
