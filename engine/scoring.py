@@ -6,18 +6,19 @@ excludes that response; it never stops the run.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import inspect
 import math
-import numbers
 import reprlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from engine.rewards import Component
 from engine.rewards.component import Failed
-from engine.rewards.worker import error_words
+from engine.rewards.worker import error_words, finite
 from engine.tasks.task import Prompt, given_columns
 
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
@@ -116,7 +117,8 @@ def _call(
     if state is not None:
         given["trainer_state"] = SimpleNamespace(**state)
     try:
-        results = list(component.function(prompts=[asked] * n, completions=list(answered), **given))
+        result: Any = component.function(prompts=[asked] * n, completions=list(answered), **given)
+        results = list(_LOOP.wait_for(result) if inspect.isawaitable(result) else result)
     except Failed as error:
         return [f"{name}: {error}"] * n
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything; none of it may stop the run
@@ -137,8 +139,28 @@ def _checked(name: str, result: object) -> float | str | None:
         return None
     if isinstance(result, Failed):
         return f"{name}: {result}"
-    if isinstance(result, numbers.Real):
-        with contextlib.suppress(OverflowError):  # a whole number may be larger than any float
-            if math.isfinite(number := float(result)):
-                return number
+    if (number := finite(result)) is not None:
+        return number
     return f"{name}: returned {reprlib.repr(result)}, which is not a finite number"
+
+
+class _Loop:
+    """Where async functions of this process run: one loop for all calls, as clients that are kept open need it."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wait_for(self, result: Awaitable[Any]) -> Any:
+        """What an async function gives; on a thread that runs no loop."""
+
+        async def wait() -> Any:
+            return await result
+
+        with self._one_at_a_time:
+            if self._loop is None or self._loop.is_closed():
+                self._loop = asyncio.new_event_loop()
+            return self._loop.run_until_complete(wait())
+
+
+_LOOP = _Loop()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 RewardFunction = Callable[..., Sequence[Any]]
-"""TRL's signature; gives a number or None for each completion, or a :class:`Failed` in its place."""
+"""TRL's signature; gives a number or None for each completion, or a :class:`Failed` in its place. It may be async."""
 
 
 class Failed(Exception):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from engine.rewards import Component, exact_match, last_number, last_number_reward, reference_of
 from engine.scoring import score_group
@@ -81,10 +83,31 @@ def test_what_is_not_a_finite_number_fails_only_its_response(value) -> None:
     assert (second.reward, second.failed) == (1.0, "")
 
 
-@pytest.mark.parametrize("value", [True, 1, 1.0, np.float64(1), np.float32(1), np.int64(1)])
+@pytest.mark.parametrize(
+    "value", [True, 1, 1.0, np.float64(1), np.float32(1), np.int64(1), np.bool_(True), torch.tensor(1.0)]
+)
 def test_every_kind_of_number_is_one(value) -> None:
     (result,) = score_group({"a": Component(returning(value))}, PROMPT, ["x"])
     assert (result.reward, result.failed) == (1.0, "")
+
+
+def test_async_functions_share_one_loop() -> None:
+    loops = []
+
+    async def function(completions, **columns):
+        await asyncio.sleep(0)
+        loops.append(asyncio.get_running_loop())
+        return [float(len(text)) for text in completions]
+
+    async def raising(**columns):
+        raise ValueError("no")
+
+    for _ in range(2):
+        found = score_group({"a": Component(function)}, PROMPT, ["x", "yy"])
+        assert [(one.reward, one.failed) for one in found] == [(1.0, ""), (2.0, "")]
+    assert loops[0] is loops[1]
+    (failed,) = score_group({"a": Component(raising)}, PROMPT, ["x"])
+    assert failed.failed == "a: raised ValueError: no"
 
 
 def test_the_first_failure_is_named() -> None:
