@@ -209,16 +209,17 @@ class Control:
         self.done, self.total = done, total
         self.safe_point()
 
-    def wait_for(self, ready: Callable[[], bool]) -> None:
+    def wait_for(self, ready: Callable[[], bool], *, pauses: bool = True) -> None:
         """Wait for another thread's work; a safe point for as long as it lasts.
 
         :param ready: whether there is nothing to wait for; whoever makes it true calls :meth:`wake`.
+        :param pauses: whether it pauses there and runs errands; else it only leaves.
         """
         while not ready():
             with self._changed:
-                self._changed.wait_for(lambda: ready() or self.wanted or self._wishes())
+                self._changed.wait_for(lambda: ready() or (pauses and self.wanted) or self._wishes())
             if not ready():
-                self.safe_point()
+                (self.safe_point if pauses else self.raise_wishes)()
 
     def finish_step(self) -> None:
         """The step is learned and recorded: errands are run, and the session may end here.

@@ -335,12 +335,12 @@ class GroupSampler:
             return list(zip(texts, scored, strict=True))
 
         found = []
-        with self._pool.round(read, self._control.wake) as scoring:
+        left = contextlib.nullcontext() if beside else self._left_alone()
+        with left, self._pool.round(read, self._control.wake) as scoring:
             for place, rows in enumerate(own):
                 scoring.submit(place, [tokens[row] for row in rows])
             for place, rows in enumerate(own):
-                if not beside:
-                    self._control.wait_for(lambda place=place: scoring.done(place))  # type: ignore[misc]
+                self._control.wait_for(lambda place=place: scoring.done(place), pauses=not beside)  # type: ignore[misc]
                 texts = scoring.result(place)
                 answered = [
                     Sample(

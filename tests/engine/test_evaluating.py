@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.control import Control
+from engine.control import Control, Stopping
 from engine.randomness import stream
 from sessions import wire
 from sessions.commands import Evaluate, QueryEvaluation, Step, new_id
@@ -114,6 +114,32 @@ def test_an_errand_that_waits_does_not_wake_a_pause_for_ever() -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert not done.is_set()
+
+
+def test_made_beside_a_step_it_can_be_left_while_a_reward_is_awaited(tmp_path: Path) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def slow(completions: list[str], **_: object) -> list[float]:
+        begun.set()
+        done.wait(60)
+        return [0.0] * len(completions)
+
+    learner = make_learner(tmp_path, task=small_task(function=slow), save=False)
+    learner.control.pause("ann")  # which it does not look at
+    left = threading.Event()
+
+    def evaluate() -> None:
+        with pytest.raises(Stopping):
+            learner.evaluate(beside=True)
+        left.set()
+
+    thread = threading.Thread(target=evaluate, daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    learner.control.stop(now=True)
+    assert left.wait(20)
+    done.set()
+    thread.join(10)
 
 
 async def test_on_command_it_is_kept_charted_and_told() -> None:
