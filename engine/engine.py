@@ -582,8 +582,6 @@ class Engine(Threads):
         times, self._times = Times(self.control, self._times), None
         if groups is not None:
             return times, groups
-        if self.learner.task.named is not None:
-            self.learner.task.named.process.begin_step()
         known = self.unfinished if self.unfinished.step == step else Unfinished(0)
         recorded = {group.number: group for group in (*known.groups, *known.replaced)}
         return times, self.learner.sample(step, number, self._grow, recorded)

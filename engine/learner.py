@@ -145,6 +145,8 @@ class Learner:
         count = self.knobs.whole("prompts_per_step")
         self._taken, self.replaced = 0, []
         self._take_logged()  # of a try that was left it counts for nothing
+        if self.task.named is not None:
+            self.task.named.process.begin_step()
         self.sampler.scoring_seconds = 0.0
         groups = self._ask(step, count, first_number, on_start, recorded)
         for _ in range(self.knobs.whole("dynamic_sampling") if self.knobs.text("algorithm") == "grpo" else 0):

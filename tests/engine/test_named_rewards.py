@@ -4,6 +4,7 @@ weighed and reloaded."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from engine.control import Discarded
 from engine.knobs import Knobs
 from engine.learner import Learner
 from engine.reward_reload import Values, score_again
@@ -26,9 +28,10 @@ from sessions.records import Group, Response
 from sessions.reward_kinds import read_rewards
 from sessions.reward_reloads import RewardReload
 from tests.engine.live import Hold, Live, live, session
-from tests.engine.small import make_knobs, random_policy, small_task, wait_for
+from tests.engine.small import make_knobs, make_learner, random_policy, small_task, wait_for
 
 TRL = Path(__file__).parent / "trl_rewards.py"
+SLEEPS = "import time\ndef f(completions): time.sleep(1000)\n"
 ROW = {"ground_truth": "4", "task": "math", "level": 3}
 
 
@@ -410,6 +413,44 @@ async def test_the_next_step_asks_again_after_a_pause(home, tmp_path) -> None:
         assert run.engine.board.last_step.metrics["response/failed_fraction"] == 0
 
 
+def test_a_step_without_an_engine_asks_again_what_the_step_before_gave_up(tmp_path: Path) -> None:
+    mark = tmp_path / "dies"
+    mark.touch()
+    dying = f"def f(completions):\n    if os.path.exists('{mark}'): os._exit(3)\n    return [1] * len(completions)\n"
+    components, process = named(f"{code_file(tmp_path, 'import os' + chr(10) + dying)}:f")
+    learner = make_learner(tmp_path / "checkpoints", task=replace(small_task(), components=components, named=process))
+    try:
+        assert learner.run_step()["response/failed_fraction"] == 1
+        assert process.process.stopped
+        mark.unlink()
+        assert learner.run_step()["response/failed_fraction"] == 0
+    finally:
+        process.close()
+
+
+def test_leaving_an_evaluation_whose_reward_hangs_does_not_wait_for_it(tmp_path: Path) -> None:
+    components, process = named(f"{code_file(tmp_path, SLEEPS)}:f", timeout=500.0)
+    task = replace(small_task(), components=components, named=process)
+    learner = make_learner(tmp_path / "checkpoints", task=task, save=False)
+    left: list[BaseException] = []
+
+    def evaluate() -> None:
+        with pytest.raises(Discarded) as caught:
+            learner.evaluate()
+        left.append(caught.value)
+
+    try:
+        thread = threading.Thread(target=evaluate)
+        thread.start()
+        wait_for(lambda: process.process._running is not None and process.process._running.busy)
+        learner.control.discard()
+        thread.join(60)
+        assert left
+        wait_for(lambda: process.process._running is None)
+    finally:
+        process.close()
+
+
 def rescored(failed: str, found: Values, **more: Any) -> Response:
     """One response with components of every kind, scored again with other values of ``f``."""
     components = {"early": 0.5, "f": 1.0, "overlong": -0.25, "reward_model": 2.0}
@@ -433,7 +474,7 @@ def test_scored_again_a_response_keeps_what_other_components_made_of_it() -> Non
 
 
 async def test_leaving_a_step_whose_reward_hangs_does_not_wait_for_it(home, tmp_path) -> None:
-    code = code_file(tmp_path, "import time\ndef f(completions): time.sleep(1000)\n")
+    code = code_file(tmp_path, SLEEPS)
     async with live(build=building(code, timeout=500.0)) as run:
         await run.first("resume")
         named = run.engine.learner.task.named
