@@ -9,7 +9,7 @@ neither the cut into micro-batches nor the number of processes changes a gradien
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -118,22 +118,25 @@ def encode_all(
     policy: Policy,
     examples: Iterable[Example],
     where: str,
-    held_out: Iterable[str] = (),
+    held_out: Iterable[str | Sequence[Mapping[str, str]]] = (),
     safe_point: Callable[[], None] = lambda: None,
 ) -> Lessons:
     """The examples as tokens, cut to the model's context.
 
-    :param held_out: the task's held-out questions, which must never be learned from.
+    :param held_out: the task's held-out questions, which must never be learned from: texts, and the chat messages that
+        ask them, where there are any.
     :raises InputFileError: if an example cannot be used, or none is left.
     """
     context = policy.context or 2**31
-    secret = {tuple(policy.encode_prompt(text)) for text in held_out}
+    asked = list(held_out)
+    secret = {tuple(policy.encode_prompt(one)) for one in asked}
+    texts = {one.strip() for one in asked if isinstance(one, str)}
     rows: list[Lesson] = []
     cut = left_out = hidden = 0
     for example in examples:
         safe_point()
         row = encode(policy, example, where)
-        if tuple(row.prompt) in secret:
+        if tuple(row.prompt) in secret or _question(example.prompt).strip() in texts:
             hidden += 1
         elif len(row.prompt) >= context:
             left_out += 1
@@ -144,6 +147,11 @@ def encode_all(
         why = "asks a held-out question of the task" if hidden else f"is longer than the model's {context} tokens"
         raise InputFileError(f"warm-up {where}: every example {why}, so nothing is left to learn from; give others")
     return Lessons(rows, cut, left_out, hidden)
+
+
+def _question(prompt: str | list[Message]) -> str:
+    """What is asked: of a conversation its last message, whatever a system message before it says."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def loss(logprobs: Tensor, mask: Tensor, tokens: int) -> Tensor:

@@ -121,7 +121,7 @@ def _load(learner: Learner) -> Warming:
 
     settings, control = learner.settings, learner.control
     path = Path(settings.warm_up)
-    secret = [p.text for p in learner.task.evaluation]
+    secret = [asked for p in learner.task.evaluation for asked in (p.text, p.messages) if asked]
     lessons = encode_all(learner.policy, read_examples(path), str(path), secret)
     plan, steps = epochs_plan(
         len(lessons.rows), settings.warm_up_batch, settings.seed, settings.warm_up_epochs

@@ -112,6 +112,22 @@ def test_what_does_not_fit_or_is_held_out_is_counted(small: Policy) -> None:
         encode_all(small, examples[3:], "f", held_out=["5+5="])
 
 
+def test_a_held_out_question_is_known_whatever_its_system_message_says() -> None:
+    policy, answer = chatty(), [{"role": "assistant", "content": "10"}]
+    asked = {"role": "user", "content": "5+5="}
+    system = [{"role": "system", "content": content} for content in ("be brief", "1+1=")]
+    examples = [
+        Example(1, [system[0], asked], answer),
+        Example(2, [system[1], asked], answer),
+        Example(3, "5+5= ", "10"),
+        Example(4, [system[0], {"role": "user", "content": "1+1="}], answer),
+    ]
+    assert encode_all(policy, examples, "f", held_out=["5+5=", [system[0], asked]]).held_out == 3
+    several = [asked, *answer, {"role": "user", "content": "1+1="}]
+    alone = [Example(1, several, answer), Example(2, several[:1], answer)]
+    assert encode_all(policy, alone, "f", held_out=["user: 5+5=", several]).held_out == 1
+
+
 # ---------------------------------------------------------------------------------------------------- loss
 
 
