@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.hub import own_environment
+
 GUARD = Path(__file__).with_name("guard.py")
 MOST_ANSWER = 2**20
 """Bytes of one answer."""
@@ -154,6 +156,7 @@ def _start(command: Sequence[str], folder: str) -> _Running:
             pass_fds=(read,),
             start_new_session=True,
             cwd=folder or None,
+            env=own_environment(),
         )
     except OSError as error:
         os.close(write)

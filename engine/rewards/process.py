@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.hub import own_environment
 from engine.rewards import worker
 from engine.rewards.component import Failed
 from engine.rewards.output import copy_output
@@ -247,6 +248,7 @@ class _Running:
                 pass_fds=theirs,
                 cwd=folder if os.path.isdir(folder) else None,
                 start_new_session=True,
+                env=own_environment(),
             )
         finally:
             _close(*theirs, output_there)

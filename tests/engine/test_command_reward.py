@@ -201,6 +201,14 @@ def test_a_shell_reads_the_words_only_where_it_was_asked_for(tmp_path: Path) -> 
     assert not (tmp_path / "here").exists()
 
 
+def test_it_has_the_persons_environment_and_not_the_switches_of_the_engine(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WORKBENCH_HUB_OFFLINE", "")
+    assert ask(make("say({'rewards': [len(os.environ.get('HF_HUB_OFFLINE', ''))]})"), "a") == [0]
+
+
 def test_a_program_has_a_moment_to_leave_when_it_is_not_needed_any_more(make: Make, tmp_path: Path) -> None:
     command = make("say({'rewards': [1.0]})")
     with (tmp_path / "score0.py").open("a") as file:

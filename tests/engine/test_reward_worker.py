@@ -283,6 +283,18 @@ def test_a_function_that_never_ends_is_ended_where_nothing_lists_processes(tmp_p
     process.close()
 
 
+def test_it_has_the_persons_environment_and_not_the_switches_of_the_engine(tmp_path: Path, monkeypatch) -> None:
+    """A function may load a model of the hub: only the engine keeps itself off it."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WORKBENCH_HUB_OFFLINE", "")
+    source = "import os\ndef f(completions): return [len(os.environ.get('HF_HUB_OFFLINE', ''))]\n"
+    process = RewardProcess([NamedFunction("f", str(tmp_path / "f.py"), "f", source)], timeout=30.0)
+    try:
+        assert ask(process, "f", ["a"]) == [0.0]
+    finally:
+        process.close()
+
+
 def test_the_terminals_interrupt_does_not_reach_it(hostile) -> None:
     ask(hostile, "good")
     before = hostile.pid
