@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,7 @@ from engine.tasks.characters import check_characters
 from engine.tasks.context import fit
 from sessions import checkpoints
 from sessions.adapters import LEARNING_RATE, adapted, is_adapter, read_lora
-from sessions.errors import UnknownName, UsageError
+from sessions.errors import SessionError, UnknownName, UsageError
 from sessions.folders import SessionFolder
 from sessions.hyperparameters import (
     REWARD_WEIGHT,
@@ -57,7 +57,7 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
     where = Surroundings(
         settings.reward_timeout, str(accelerator.device), settings.trust_remote_code, settings.reward_folder
     )
-    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where, control.tell)
+    task = load_task(settings.task, settings.seed, settings.evaluation_rows, settings.rewards, where, _told(control))
     assignments = [parse_assignment(text) for text in settings.sets]
     given = {a.name: a.value for a in assignments if a.step is None}
     check_weights(task, [a.name for a in assignments])
@@ -95,6 +95,17 @@ def start(settings: SessionSettings, control: Control, folder: SessionFolder) ->
             room.check(float(later.value))
     knobs.checks.append(lambda values: room.check(float(values["max_new_tokens"])))
     return Learner(settings, task, policy, knobs, control, folder.checkpoints, given=before), knobs
+
+
+def _told(control: Control) -> Callable[[str], None]:
+    """Tells people what takes long while a task is made, and ends it when the session is stopping."""
+
+    def tell(text: str) -> None:
+        if control.stopping:
+            raise SessionError(f"stopped while the task was being made ({text})")
+        control.tell(text)
+
+    return tell
 
 
 def check_weights(task: Task, names: Iterable[str]) -> None:

@@ -7,15 +7,16 @@ in the cache is used. No code that comes with a dataset is run: the package does
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.hub import own_environment
 from engine.tasks.rows import Row, digest
-from engine.tasks.telling import TELL, Progress
+from engine.tasks.telling import SECONDS, TELL, Progress
 from engine.words import one_line
 from sessions.errors import InputFileError, UsageError
 from sessions.extras import need
@@ -101,8 +102,7 @@ def _rows(table: Any, name: str, config: str, split: str) -> TableRows:
 
 def is_forbidden() -> bool:
     """Whether the person keeps the hub off the network; the engine itself always does."""
-    said = os.environ.get("WORKBENCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", ""))
-    return said.upper() in ("1", "ON", "YES", "TRUE")
+    return own_environment().get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _fetch(name: str, config: str, split: str) -> str:
@@ -110,22 +110,33 @@ def _fetch(name: str, config: str, split: str) -> str:
 
     :returns: why it could not; empty: it has.
     """
-    TELL.get()(f"fetching {name} from the hub")
-    environment = dict(os.environ)
-    environment["HF_HUB_OFFLINE"] = environment.pop("WORKBENCH_HUB_OFFLINE", "")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "engine.tasks.fetch", name, config, split],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-        check=False,
-    )
-    lines = done.stdout.strip().splitlines()
+    tell, began = TELL.get(), time.monotonic()
+    tell(f"fetching {name} from the hub")
+    command = [sys.executable, "-P", "-m", "engine.tasks.fetch", name, config, split]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=own_environment()
+    ) as process:
+        try:
+            said = _said_by(process, lambda: tell(f"fetching {name} from the hub: {time.monotonic() - began:.0f} s"))
+        finally:
+            process.kill()  # where it is left before it is done
+    lines = said.strip().splitlines()
     try:
-        return str(json.loads(lines[-1])["error"]) if lines else f"the download ended with code {done.returncode}"
+        return str(json.loads(lines[-1])["error"]) if lines else f"the download ended with code {process.returncode}"
     except (ValueError, KeyError, TypeError):
-        return f"the download ended with code {done.returncode}"
+        return f"the download ended with code {process.returncode}"
+
+
+def _said_by(process: subprocess.Popen[str], meanwhile: Callable[[], None]) -> str:
+    """What a process writes until it ends.
+
+    :param meanwhile: called every few seconds; what it raises is raised here.
+    """
+    while True:
+        try:
+            return process.communicate(timeout=SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            meanwhile()
 
 
 def is_saved(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 TELL: ContextVar[Callable[[str], None]] = ContextVar("TELL", default=lambda text: None)
-"""Takes a line for people; whoever loads a task sets it."""
+"""Takes a line for people; whoever loads a task sets it. What it raises ends the loading."""
 SECONDS = 5.0
 """Between two lines."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 
 from engine.scoring import score_group
 from engine.task_changes import check_prompts
-from engine.tasks import Prompt, Task, fetch, load_task
-from sessions.errors import InputFileError, UsageError
+from engine.tasks import Prompt, Task, fetch, hub, load_task
+from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.store import Store
 
 DIALOGUE = [{"role": "user", "content": "What color is the sky?"}]
@@ -391,14 +392,15 @@ def test_what_the_cache_has_not_is_fetched_by_another_process(monkeypatch: pytes
             raise ConnectionError("offline")
         return datasets.Dataset.from_list(numbered(20))
 
-    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+    def start(command: list[str], *, env: dict[str, str], **how: Any) -> subprocess.Popen[str]:
         seen.append((command[4:], env["HF_HUB_OFFLINE"]))
         cached.append(command[4])
-        return subprocess.CompletedProcess(command, 0, f"some words\n{answer[0]}\n")
+        return popen(["printf", "some words\n%s\n", answer[0]], env=env, **how)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(subprocess, "run", run)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("WORKBENCH_HUB_OFFLINE", "")
     assert len(load_task("org/it config=main", 0).prompts) == 18
@@ -410,6 +412,34 @@ def test_what_the_cache_has_not_is_fetched_by_another_process(monkeypatch: pytes
     answer[0] = "Killed"
     with pytest.raises(UsageError, match="the download ended with code 0"):
         load_task("org/third", 0)
+
+
+def test_a_download_says_that_it_goes_on_and_is_ended_by_whoever_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    started: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def load_dataset(*_: object, **__: object) -> None:
+        raise ConnectionError("offline")
+
+    def start(command: list[str], **how: Any) -> subprocess.Popen[str]:
+        started.append(popen(["sleep", "1000"], **how))
+        return started[0]
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if len(told) == 3:
+            raise SessionError("stopped")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(hub, "SECONDS", 0.02)
+    monkeypatch.setenv("WORKBENCH_HUB_OFFLINE", "")
+    with pytest.raises(SessionError, match="stopped"):
+        load_task("org/it", 0, tell=tell)
+    assert [text.partition(":")[0] for text in told] == ["fetching org/it from the hub"] * 3
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_the_process_that_fetches_says_why_it_could_not(

@@ -12,8 +12,9 @@ from engine.engine import Engine
 from engine.learner import Learner
 from engine.sampling import sample
 from engine.start import start
+from engine.tasks import Task
 from sessions.commands import Set
-from sessions.errors import InvalidValue
+from sessions.errors import InvalidValue, SessionError
 from sessions.folders import SessionFolder
 from sessions.shortcuts import SHORTCUTS
 from tests.engine.live import session
@@ -59,6 +60,23 @@ async def test_memory_is_checked_for_what_is_to_come(monkeypatch: pytest.MonkeyP
     for folder in (started_so, switched, scheduled):
         assert "trpo needs 6 fp32 copies" in await failure(folder)
     assert await failure(passed) == ""
+
+
+def test_a_stop_ends_a_task_that_takes_long_to_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_task(text: str, *given: Any, **_: Any) -> Task:
+        given[-1](f"{text}: 4,096 rows read")
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr("engine.start.load_task", load_task)
+    told: list[str] = []
+    control = Control(on_tell=told.append)
+    folder = session("stopped", sets=SMALL)
+    with pytest.raises(AssertionError, match="it goes on"):
+        start(folder.settings(), control, folder)
+    assert told == ["arithmetic: 4,096 rows read"]
+    control.stop(now=False)
+    with pytest.raises(SessionError, match="stopped while the task was being made"):
+        start(folder.settings(), control, folder)
 
 
 def test_a_truncated_sampler_needs_the_sessions_leave() -> None:
