@@ -60,7 +60,7 @@ def error_words(error: BaseException, file: str = "") -> str:
     """``ValueError: no digit (rewards.py:12)``: the line is the last one in the file of the function."""
     message = one_line(error)
     where = ""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # as above; then no line is named
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
         where = f" ({os.path.basename(file)}:{lines[-1]})" if file and lines else ""
     name = one_line(type(error).__name__)
@@ -100,7 +100,7 @@ def load_module(where: str, source: str | None) -> types.ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a module does as it is imported
-        with contextlib.suppress(BaseException):
+        with contextlib.suppress(BaseException):  # the trace is an extra, and the module may have closed stderr
             _print_trace(error)
         raise Failed(f"{_line_of(error, where)}: importing it raised {error_words(error)}") from None
 
@@ -338,11 +338,11 @@ class Runner:
         except Failed as error:
             return {"failed": str(error)}
         except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            with contextlib.suppress(BaseException):
+            with contextlib.suppress(BaseException):  # the trace is an extra; the answer says what was raised
                 _print_trace(error)
             return {"failed": f"raised {error_words(error, file)}"}
         finally:
-            with contextlib.suppress(BaseException):
+            with contextlib.suppress(BaseException):  # a function may have put anything in the place of either
                 sys.stdout.flush()
                 sys.stderr.flush()
 
@@ -393,7 +393,7 @@ class Runner:
 
 def _prctl(option: int, value: int) -> None:
     """Set what Linux has for processes; nothing elsewhere."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
@@ -478,8 +478,7 @@ def main(requests: int, answers: int, life: int) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # where memory runs out, this goes and not the engine
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     sys.argv = ["reward"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     Runner(requests, answers).serve()
