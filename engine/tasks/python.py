@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 import threading
 import traceback
@@ -196,7 +197,7 @@ def _checked(made: object, use: str, held_out: int) -> Task:
         low, high = map(float, made.reward_range)
     except (TypeError, ValueError):
         low = high = 0.0
-    if not low < high:
+    if not low < high or not math.isfinite(high - low):
         raise wrong(f"reward_range {made.reward_range!r} should be (low, high)")
     if not isinstance(made.name, str) or not made.name.strip():
         raise wrong(f"its name is {made.name!r}; text is expected")

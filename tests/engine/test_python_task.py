@@ -111,6 +111,7 @@ def test_files_beside_it_can_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
         ("def make(): return task(judge=3)", "judge is no function"),
         ("def make(): return task(judge=None)", "an evaluation set and no judge"),
         ("def make(): return task(reward_range=(1, 1))", r"reward_range \(1, 1\) should be \(low, high\)"),
+        ("def make(): return task(reward_range=(0, float('inf')))", r"reward_range \(0, inf\) should be \(low, high\)"),
         ("def make(): t = task(); return task(evaluation=t.prompts + t.evaluation)", "the id 'p1' is there twice"),
         (
             "def make(): t = task(); return task(evaluation=[Prompt('e' + p.id, p.text, '') for p in t.prompts])",
