@@ -21,6 +21,7 @@ from engine.rewards.named import NamedRewards
 from engine.rewards.process import RewardProcess
 from engine.scoring import values_of, weighted
 from engine.shaping import OVERLONG, TRUNCATION
+from engine.tasks.dataset import PromptRows
 from engine.words import one_line
 from sessions import commands as c
 from sessions import wire
@@ -274,6 +275,8 @@ def _score(
 
 def _prompts(task: Task, ids: set[str]) -> dict[str, Prompt]:
     """The prompts that groups were sampled for, with their columns."""
+    if isinstance(task.prompts, PromptRows):  # there may be millions
+        return task.prompts.named(ids)
     found: dict[str, Prompt] = {}
     for prompt in task.prompts:
         if prompt.id in ids:

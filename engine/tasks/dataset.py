@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -65,8 +65,16 @@ class PromptRows(Sequence[Prompt]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         place = int(self.places[index])
-        name = f"{self._name}:{self._rows.number(place)}"
+        name = self._id(place)
         return self._reader.prompt(self._rows[place], name, name, self._columns)
+
+    def _id(self, place: int) -> str:
+        return f"{self._name}:{self._rows.number(place)}"
+
+    def named(self, ids: Collection[str]) -> dict[str, Prompt]:
+        """Those whose ids these are; no other row is read."""
+        found = {self._id(place): index for index, place in enumerate(self.places.tolist()) if self._id(place) in ids}
+        return {name: self[index] for name, index in found.items()}
 
     def only(self, which: npt.NDArray[np.bool_]) -> PromptRows:
         """Those of them for which it is true."""

@@ -17,6 +17,8 @@ import pytest
 from engine.scoring import score_group
 from engine.task_changes import check_prompts
 from engine.tasks import Prompt, Task, fetch, hub, load_task
+from engine.tasks.dataset import PromptRows
+from engine.tasks.rows import JsonLineRows
 from sessions.errors import InputFileError, SessionError, UsageError
 from sessions.store import Store
 
@@ -379,6 +381,26 @@ def test_datasets_of_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("WORKBENCH_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE keeps it from being fetched" in failing(ConnectionError("Couldn't reach the Hub"))
+
+
+def test_prompts_are_found_by_name_without_reading_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(write(tmp_path, *numbered(30)))
+    path.write_text("\n\n" + path.read_text())  # rows are named by their lines
+    prompts = load_task(str(path), 0).prompts
+    assert isinstance(prompts, PromptRows)
+    wanted = {prompts[3].id: prompts[3], prompts[-1].id: prompts[-1]}
+    read: list[int] = []
+    row = JsonLineRows.__getitem__
+
+    def counted(rows: JsonLineRows, index: int) -> Any:
+        read.append(index)
+        return row(rows, index)
+
+    monkeypatch.setattr(JsonLineRows, "__getitem__", counted)
+    assert prompts.named({*wanted, "rows:99"}) == wanted
+    assert len(read) == 2
 
 
 def test_what_the_cache_has_not_is_fetched_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
