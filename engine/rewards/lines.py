@@ -79,6 +79,7 @@ class _Running:
         assert guard.stdin is not None
         assert guard.stdout is not None
         self.guard, self._life = guard, life
+        self._ending, self._ended = threading.Lock(), False
         self._in, self._out = guard.stdin.fileno(), guard.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
@@ -130,14 +131,19 @@ class _Running:
         return f"signal {code - 128}" if code > 128 else f"exit code {code}"
 
     def end(self, *, now: bool) -> None:
-        if now:
-            with contextlib.suppress(OSError):
-                os.write(self._life, b"!")
-        for stream in (self.guard.stdin, self.guard.stdout):
-            with contextlib.suppress(OSError):
-                if stream is not None:
-                    stream.close()
-        os.close(self._life)
+        """End it, once: as the interpreter ends, a thread that asks may do so as well."""
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
+            if now:
+                with contextlib.suppress(OSError):
+                    os.write(self._life, b"!")
+            for stream in (self.guard.stdin, self.guard.stdout):
+                with contextlib.suppress(OSError):
+                    if stream is not None:
+                        stream.close()
+            os.close(self._life)
         try:
             self.guard.wait(5.0)
         except subprocess.TimeoutExpired:

@@ -209,6 +209,20 @@ def test_it_has_the_persons_environment_and_not_the_switches_of_the_engine(
     assert ask(make("say({'rewards': [len(os.environ.get('HF_HUB_OFFLINE', ''))]})"), "a") == [0]
 
 
+def test_a_program_that_is_ended_twice_closes_nothing_of_others(make: Make) -> None:
+    """As the interpreter ends, by it and by the thread that asks."""
+    command = make("say({'rewards': [1.0] * n})")
+    ask(command, "a")
+    running = command._program._running
+    assert running is not None
+    running.end(now=True)
+    others = [os.open(os.devnull, os.O_RDWR) for _ in range(8)]  # they get the numbers that are free now
+    running.end(now=True)
+    for other in others:
+        os.fstat(other)
+        os.close(other)
+
+
 def test_a_program_has_a_moment_to_leave_when_it_is_not_needed_any_more(make: Make, tmp_path: Path) -> None:
     command = make("say({'rewards': [1.0]})")
     with (tmp_path / "score0.py").open("a") as file:
