@@ -26,16 +26,24 @@ class Classifier:
     """The reward model of a folder, as a reward function.
 
     :param chat: whether prompts that are plain texts go through the chat template too, as the user's message.
+    :param talks: whether prompts will be chat messages, which need one.
     :raises InputFileError: in one line, if it cannot be used.
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", *, chat: bool = False, trust_remote_code: bool = False
+        self,
+        folder: Path,
+        device: str = "cpu",
+        *,
+        chat: bool = False,
+        talks: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         self._folder, self._chat = folder, chat
         self._model, self._tokenizer = _load(folder, trust_remote_code)
-        if chat and not getattr(self._tokenizer, "chat_template", None):
-            raise InputFileError(f"reward model {folder}: it has no chat template; leave chat=true out")
+        if (chat or talks) and not getattr(self._tokenizer, "chat_template", None):
+            remedy = "give one that has, or prompts of plain text" if talks else "leave chat=true out"
+            raise InputFileError(f"reward model {folder}: it has no chat template; {remedy}")
         self._device = torch.device(device)
         self._model.to(self._device)
         self._longest = int(getattr(self._model.config.get_text_config(), "max_position_embeddings", 0) or 0)

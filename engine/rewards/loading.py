@@ -28,12 +28,14 @@ class Surroundings:
     :ivar timeout: seconds that one may take for a group.
     :ivar device: of the policy, as torch names it.
     :ivar folder: in which functions of people's work and modules are looked for.
+    :ivar talks: whether the task's prompts are chat messages.
     """
 
     timeout: float = 60.0
     device: str = "cpu"
     trust_remote_code: bool = False
     folder: str = ""
+    talks: bool = False
 
 
 Maker = Callable[[Options, Surroundings], RewardFunction]
@@ -84,7 +86,11 @@ def _model(o: Options, where: Surroundings) -> RewardFunction:
     from engine.rewards.classifier import Classifier  # brings torch and transformers
 
     return Classifier(
-        Path(str(o["path"])), where.device, chat=bool(o["chat"]), trust_remote_code=where.trust_remote_code
+        Path(str(o["path"])),
+        where.device,
+        chat=bool(o["chat"]),
+        talks=where.talks,
+        trust_remote_code=where.trust_remote_code,
     )
 
 

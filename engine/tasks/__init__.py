@@ -43,7 +43,7 @@ MAKERS: dict[str, Maker] = {
 }
 """Kind of task (:mod:`sessions.task_kinds`) -> what makes it."""
 LOOKED_AT = 1000
-"""Prompts among which an answer is looked for; of a large file the first so many."""
+"""Prompts among which an answer, or a conversation, is looked for; of a large file the first so many."""
 
 
 def load_task(
@@ -77,8 +77,10 @@ def load_task(
         TELL.reset(before)
     if rewards:
         read, where = read_rewards(rewards), where or Surroundings()
-        if not any(prompt.answer for prompt in task.prompts[:LOOKED_AT]):
+        first = task.prompts[:LOOKED_AT]
+        if not any(prompt.answer for prompt in first):
             check_answers(read, task.name)
+        where = replace(where, talks=any(prompt.messages for prompt in first))
         named = load_named(read, columns_of(task.prompts), where)
         components = load_components(read, task.components, where, named)
         bounds = range_of(read, task.reward_range)

@@ -24,6 +24,7 @@ from engine.rewards import classifier
 from engine.rewards.classifier import Classifier
 from engine.rewards.component import Failed
 from engine.rewards.loading import Surroundings, load_components
+from engine.tasks import load_task
 from engine.warmup import character_tokenizer, tiny_config
 from sessions.errors import InputFileError
 from sessions.reward_kinds import read_rewards
@@ -153,6 +154,18 @@ def test_folders_that_only_loading_finds_wrong_are_refused_in_one_line(tmp_path:
         assert complaint in str(refused.value)
         assert str(folder) in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+def test_a_task_of_conversations_needs_a_template_of_the_reward_model(tmp_path: Path) -> None:
+    folder, data = save(tmp_path / "templateless", template=""), tmp_path / "rows.jsonl"
+    for prompts, fits in ((["1+1=", "2+2="], True), ([[{"role": "user", "content": "1+1="}]] * 2, False)):
+        data.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+        words = (str(data), 0, 0, [f"model path={folder}"])
+        if fits:
+            assert list(load_task(*words).components) == ["model"]
+            continue
+        with pytest.raises(InputFileError, match="it has no chat template; give one that has, or prompts of plain"):
+            load_task(*words)
 
 
 def test_a_folder_with_code_of_its_own_is_not_run_unasked(tmp_path: Path) -> None:
