@@ -95,7 +95,8 @@ for line in sys.stdin:
 What it prints to stderr is in the session's `engine.log`. It has `--reward-timeout` seconds for a group. If it takes
 longer, ends, says something else, the wrong number of values or more than 1 MiB, the group's responses have failed, it
 is killed with everything it started, and the next group starts it again. When the engine ends, in whichever way, so
-does the program. No shell is involved unless `shell=true`.""",
+does the program: its input ends, and it has half a second to leave by itself. No shell is involved
+unless `shell=true`.""",
 }
 
 

@@ -49,7 +49,7 @@ class Program:
         with self._lock:
             if self._running is None:
                 self._running = _start(self._command, self._folder)
-                self._finalizer = weakref.finalize(self, self._running.end, now=True)
+                self._finalizer = weakref.finalize(self, self._running.end, now=False)
             try:
                 return self._running.ask(line + b"\n", time.monotonic() + seconds, seconds)
             except BaseException:

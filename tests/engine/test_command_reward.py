@@ -235,6 +235,24 @@ def test_a_program_has_a_moment_to_leave_when_it_is_not_needed_any_more(make: Ma
     assert (tmp_path / "left").exists()
 
 
+def test_a_program_has_a_moment_to_leave_when_the_process_that_asked_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "score.py"
+    path.write_text(
+        HEAD + "for line in sys.stdin: say({'rewards': [1.0]})\ntime.sleep(0.1)\nopen('left', 'w').close()\n"
+    )
+    run = shlex.join([sys.executable, "-I", "-S", str(path)])
+    asking = (
+        "from engine.rewards.command import Command\n"
+        f"c = Command({run!r}, folder={str(tmp_path)!r})\nprint(c(['q'], ['a']))\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", asking], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[1.0]\n", "")
+    assert (tmp_path / "left").exists()
+
+
 def test_a_command_that_nobody_holds_any_more_ends_its_program(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text(HEAD + "for line in sys.stdin: say({'rewards': [float(os.getpid())]})\n")
