@@ -25,6 +25,8 @@ from engine.rewards.loading import Surroundings
 from engine.soundness import room_for
 from engine.start import check_model, check_weights, first_values, fitting
 from engine.tasks import Task, load_task
+from engine.tasks.dataset import PromptRows
+from engine.tasks.task import there_twice
 from sessions.adapters import adapted, check_lora, read_lora
 from sessions.errors import InvalidValue, UsageError
 from sessions.hyperparameters import Value, check_sampler
@@ -131,6 +133,11 @@ def make_learner(
     :raises UsageError: if a value is not allowed, or does not go with the others or with the model.
     """
     given: dict[str, Value] = {**({"algorithm": algorithm} if algorithm else {}), **hyperparameters}
+    parts = [part for part in (task.prompts, task.evaluation) if not isinstance(part, PromptRows)]  # those are numbered
+    if (twice := there_twice(prompt for part in parts for prompt in part)) is not None:
+        raise UsageError(
+            f"task {task.name}: the id {twice!r} is there twice; each prompt needs its own, and so do held-out ones"
+        )
     check_weights(task, given)
     values = first_values(task, given, preset, adapters=policy.adapters is not None)
     check_sampler(values, mismatch=False)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,14 @@ def test_a_learner_is_what_the_hyperparameters_say(tmp_path: Path) -> None:
 def test_what_is_not_allowed_is_refused_as_on_the_command_line(values: dict[str, Any], error: type) -> None:
     with pytest.raises(error):
         make_learner(random_policy(), make_task(held_out=2), **values)
+
+
+def test_a_task_whose_held_out_prompts_have_ids_of_the_others_is_refused() -> None:
+    """They would be asked the others' questions, whose tokens are kept by id."""
+    task = make_task("arithmetic", held_out=4)
+    mixed = replace(task, evaluation=[replace(prompt, id=task.prompts[0].id) for prompt in task.evaluation[:1]])
+    with pytest.raises(UsageError, match="is there twice; each prompt needs its own, and so do held-out ones"):
+        make_learner(random_policy(), mixed, **SMALL)
 
 
 def test_the_temporary_folder_goes_with_its_learner() -> None:

@@ -10,7 +10,6 @@ import math
 import sys
 import threading
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from engine.rewards import Component
-from engine.tasks.task import Prompt, Task
+from engine.tasks.task import Prompt, Task, there_twice
 from sessions.errors import InputFileError, InvalidValue, UnknownName, UsageError, WorkbenchError
 from sessions.reward_kinds import COMPONENT_NAME, TAKEN
 from sessions.specs import OptionValue, Spec
@@ -174,10 +173,8 @@ def _checked(made: object, use: str, held_out: int) -> Task:
                 raise wrong(f"{what}: messages of prompt {prompt.id!r} should each have role and content, as text")
     if not made.prompts:
         raise wrong("it has no prompts")
-    ids = Counter(prompt.id for prompt in (*made.prompts[:LOOKED_AT], *made.evaluation[:LOOKED_AT]))
-    twice = [name for name, count in ids.items() if count > 1]
-    if twice:
-        raise wrong(f"the id {twice[0]!r} is there twice; each prompt needs its own")
+    if (twice := there_twice((*made.prompts[:LOOKED_AT], *made.evaluation[:LOOKED_AT]))) is not None:
+        raise wrong(f"the id {twice!r} is there twice; each prompt needs its own")
     if not isinstance(made.components, Mapping) or any(
         not isinstance(c, Component) or not callable(c.function) for c in made.components.values()
     ):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -110,6 +111,12 @@ class Task:
 def _order(seed: int, epoch: int, n: int) -> npt.NDArray[np.unsignedinteger[Any]]:
     """The order of an epoch; of millions of prompts it is made once and not every step."""
     return permutation("prompts", seed, epoch, n=n).astype(np.uint32 if n < 2**32 else np.uint64)
+
+
+def there_twice(prompts: Iterable[Prompt]) -> str | None:
+    """An id that two prompts have, where each needs its own: the tokens of a prompt and its noise are known by it."""
+    count = Counter(prompt.id for prompt in prompts)
+    return next((name for name, times in count.items() if times > 1), None)
 
 
 def interleaved(parts: Sequence[Sequence[Prompt]]) -> list[Prompt]:
