@@ -125,7 +125,7 @@ class _Given(importlib.machinery.SourceFileLoader):
     source = ""
 
     def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self.source.encode(), self.path)
+        return self.source_to_code(self.source, self.path)  # as text: its bytes are not those of the file
 
     def get_source(self, fullname: str) -> str:
         return self.source

@@ -17,6 +17,7 @@ from engine.rewards import process as processes
 from engine.rewards.component import Failed
 from engine.rewards.output import BYTES, LINES, LONGEST_LINE, Allowance, copy_output
 from engine.rewards.process import MOST_ENDS, NamedFunction, RewardProcess
+from sessions.reward_files import read_source
 from tests.engine.small import wait_for
 
 HERE = Path(__file__).parent
@@ -281,6 +282,17 @@ def test_a_function_that_never_ends_is_ended_where_nothing_lists_processes(tmp_p
         ask(process, "sleeps")
     assert gone(runner)
     process.close()
+
+
+def test_a_file_in_an_encoding_of_its_own_says_what_is_written_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "r.py"
+    text = "# -*- coding: latin-1 -*-\ndef f(completions): return [float(text == 'é') for text in completions]\n"
+    path.write_bytes(text.encode("latin-1"))
+    process = RewardProcess([NamedFunction("f", str(path), "f", read_source(path))], timeout=30.0)
+    try:
+        assert ask(process, "f", ["é", "e"]) == [1.0, 0.0]
+    finally:
+        process.close()
 
 
 def test_it_has_the_persons_environment_and_not_the_switches_of_the_engine(tmp_path: Path, monkeypatch) -> None:
