@@ -328,11 +328,12 @@ class GroupSampler:
         own = [[i, *range(len(prompts) + i * count, len(prompts) + (i + 1) * count)] for i in range(len(prompts))]
         tokens, ended = [*first.tokens, *more.tokens], [*first.ended, *more.ended]
 
-        def read(place: int, rows: list[list[int]]) -> list[tuple[str, Scored]]:
+        def read(place: int, rows: list[list[int]]) -> list[tuple[str, Scored, bool | None]]:
             texts = [self._policy.decode(row) for row in rows]
             with unlogged():
                 scored = score_group(self.task.components, prompts[place], texts, rows, state, weights)
-            return list(zip(texts, scored, strict=True))
+            right = [self._judged(prompts[place], text) for text in texts]  # here, as a judge may take long, too
+            return list(zip(texts, scored, right, strict=True))
 
         found = []
         left = contextlib.nullcontext() if beside else self._left_alone()
@@ -347,10 +348,10 @@ class GroupSampler:
                         text=text,
                         length=len(tokens[row]),
                         ended=ended[row],
-                        right=self._judged(prompts[place], text),
+                        right=right,
                         reward=scored.reward,
                     )
-                    for row, (text, scored) in zip(rows, texts, strict=True)
+                    for row, (text, scored, right) in zip(rows, texts, strict=True)
                 ]
                 found.append(
                     HeldOutAnswer(

@@ -116,7 +116,8 @@ def test_an_errand_that_waits_does_not_wake_a_pause_for_ever() -> None:
     assert not done.is_set()
 
 
-def test_made_beside_a_step_it_can_be_left_while_a_reward_is_awaited(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["reward", "judge"])
+def test_made_beside_a_step_it_can_be_left_while_something_slow_is_awaited(tmp_path: Path, of: str) -> None:
     begun, done = threading.Event(), threading.Event()
 
     def slow(completions: list[str], **_: object) -> list[float]:
@@ -124,7 +125,8 @@ def test_made_beside_a_step_it_can_be_left_while_a_reward_is_awaited(tmp_path: P
         done.wait(60)
         return [0.0] * len(completions)
 
-    learner = make_learner(tmp_path, task=small_task(function=slow), save=False)
+    task = small_task(function=slow) if of == "reward" else replace(small_task(), judge=lambda *_: bool(slow([])))
+    learner = make_learner(tmp_path, task=task, save=False)
     learner.control.pause("ann")  # which it does not look at
     left = threading.Event()
 
