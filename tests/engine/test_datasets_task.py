@@ -383,9 +383,7 @@ def test_datasets_of_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch)
     assert "HF_HUB_OFFLINE keeps it from being fetched" in failing(ConnectionError("Couldn't reach the Hub"))
 
 
-def test_prompts_are_found_by_name_without_reading_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_are_found_by_name_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(write(tmp_path, *numbered(30)))
     path.write_text("\n\n" + path.read_text())  # rows are named by their lines
     prompts = load_task(str(path), 0).prompts
