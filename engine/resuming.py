@@ -47,6 +47,7 @@ class Place:
     :ivar checkpoints: of its line, newest first.
     :ivar tip: its newest recorded step; 0: none.
     :ivar changes: of its line, in the order in which they were accepted.
+    :ivar recorded: the ids of all changes, of other branches too.
     """
 
     branch: str
@@ -55,6 +56,7 @@ class Place:
     checkpoints: list[Checkpoint]
     tip: int
     changes: list[Change]
+    recorded: set[str]
 
 
 @dataclass
@@ -83,6 +85,7 @@ def look(store: Store, branch: str, session_seed: int) -> Place:
         checkpoints=list(reversed(store.checkpoints(branch))),
         tip=last.step if last else 0,
         changes=store.changes(branch, limit=100_000),
+        recorded=store.change_ids(),
     )
 
 
@@ -187,9 +190,9 @@ def _set_knobs(engine: Engine, place: Place, state: TrainingState | None) -> Non
         values |= {hyperparameter(name).name: value for name, value in state.values.items()}
     schedule = [a for a in map(parse_assignment, engine.settings.sets) if a.step is not None]
     changes = place.changes
-    if state is not None:  # those it knew of and the records do not
-        known = {change.id for change in changes}
-        changes = [*(c for c in state.pending if c.id not in known and c.branch == place.branch), *changes]
+    if state is not None:  # those it knew of and the records do not; what a rewind has left behind they do know
+        lost = [c for c in state.pending if c.id not in place.recorded and c.branch == place.branch]
+        changes = [*lost, *changes]
     step, knobs = engine.learner.step, engine.knobs
     knobs.go_back(values, schedule, changes, step, place.tip, place.branch)
     coming = {str(a.value) for a in schedule if a.name == "algorithm" and (a.step or 0) > step}

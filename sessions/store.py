@@ -834,6 +834,10 @@ class Store:
         rows = self._newest("changes", branch, limit)
         return [msgspec.structs.replace(_json.decode(body, type=Change), branch=name) for body, name in rows]
 
+    def change_ids(self) -> set[str]:
+        """Of every change, on whichever branch."""
+        return {row[0] for row in self._db.execute("SELECT id FROM changes")}
+
     def put_alarm(self, alarm: Alarm) -> wire.AnyEvent:
         """Keep an alarm, new or acknowledged."""
         with Transaction(self._db):

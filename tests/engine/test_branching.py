@@ -11,6 +11,7 @@ import torch
 from engine import branching
 from sessions import wire
 from sessions.branches import BranchInfo, Probe
+from sessions.checkpoints import read_state
 from sessions.commands import Fork, QueryBranches, Rate, Rewind, Switch
 from sessions.errors import Refused
 from sessions.records import ResponseName
@@ -66,6 +67,24 @@ async def test_a_rewind_is_where_the_step_was_bit_for_bit(target: int, checkpoin
         await tested.step(5 - target)  # nothing has changed: it takes the same way
         assert same_weights(tested.weights, seen[5])
         assert rows(tested.engine.folder) == before
+
+
+async def test_what_was_asked_for_after_a_step_is_left_behind_by_a_rewind_to_it() -> None:
+    """Also where the step's checkpoint was written later, and knows of it."""
+    async with live(session(steps=0), checkpoint_steps=0) as tested:
+        await tested.step(2)
+        await tested.first("set epochs 3")
+        await tested.do("checkpoint")
+        (saved,) = [c for c in tested.engine.board.checkpoints.values() if c.step == 2]
+        state = read_state(tested.engine.folder.checkpoints / saved.path)
+        assert [change.name for change in state.pending] == ["epochs"]
+        await tested.step(2)
+        assert tested.engine.knobs.whole("epochs") == 3
+        await go(tested, "rewind 2")
+        await tested.step()
+        assert tested.engine.knobs.whole("epochs") == 1
+        await go(tested, "switch main~1")
+        assert tested.engine.knobs.whole("epochs") == 3
 
 
 async def test_a_rewind_says_beforehand_which_steps_it_computes_again() -> None:
