@@ -84,7 +84,7 @@ bench-peers: $(VENV)/.installed $(PEERS)/.installed $(PPO)/.installed
 # Everything that can go wrong, in full: about a quarter of an hour; its counts go to build/faults.json.
 test-faults: $(VENV)/.installed
 	@mkdir -p build
-	$(ENV) FAULTS_SUMMARY=build/faults.json $(BIN)/python -m pytest tests/faults tests/engine/test_resuming_at_random.py tests/engine/test_resuming_brought.py
+	$(ENV) FAULTS_SUMMARY=build/faults.json $(BIN)/python -m pytest tests/faults tests/test_security.py tests/engine/test_resuming_at_random.py tests/engine/test_resuming_brought.py
 
 # Every algorithm and preset at full size from three seeds, to its bar: a few minutes.
 test-learning: $(VENV)/.installed
