@@ -261,7 +261,8 @@ class WorkbenchApp(App[str], inherit_bindings=False):
         """What this person has staged, sent and can undo in the session that is shown."""
         live = self.live
         if self._staged is None or self._staged[0] is not live:
-            self._staged = live, Staging(self.who, lambda: live.values, live.changes.values)
+            changes = lambda: live.changes.values()  # noqa: E731, PLW0108 - a snapshot brings another dictionary
+            self._staged = live, Staging(self.who, lambda: live.values, changes)
         return self._staged[1]
 
     # ---------------------------------------------------------------------------------- commands

@@ -187,6 +187,28 @@ async def test_a_value_that_is_due_is_shown(attach: Attach, engine: FakeEngine) 
         await until_shown(app, "5e-7         -> 3e-7", "due bob")
 
 
+async def test_changes_are_shown_and_undone_after_a_fresh_snapshot(attach: Attach, engine: FakeEngine) -> None:
+    """As one comes to a screen that fell behind, or lost the engine and found it again."""
+    async with attach() as (app, pilot):
+        await pilot.press("p")
+        await until_shown(app, "> algorithm")
+        assert app.staging.undoable()
+        before = app.live.changes
+        engine.server.connections[0].resync()
+        await until(lambda: app.live.changes is not before)
+        pending = Change(
+            id="c9", time=engine.now, who="bob", name="adam_beta1", old=0.9, new=0.8, boundary="minibatch",
+            status="pending",
+        )  # fmt: skip
+        engine.event(Changed(time=engine.now, step=121, change=pending))
+        await until_shown(app, "0.9          -> 0.8", "due bob")
+        await pilot.press("colon", *"set epochs=2", "enter")
+        await until(lambda: engine.values["epochs"] == 2)
+        await until(lambda: app.staging.undoable()[-1][0].name == "epochs", "the change to be known")
+        await pilot.press("u")
+        await until(lambda: engine.values["epochs"] == 1, "the undo")
+
+
 async def test_another_algorithm_is_staged_explained_applied_and_undone_whole(
     attach: Attach, engine: FakeEngine
 ) -> None:
